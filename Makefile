@@ -1,0 +1,43 @@
+# An active virtual environment is reused; otherwise `make setup` builds .venv.
+.DEFAULT_GOAL := help
+VENV := $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
+PYTHON := $(VENV)/bin/python
+READY := $(VENV)/.kd_mil-ready
+SINGLE := OMP_NUM_THREADS=1
+
+help: ## show this help
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY) ## make the virtual environment and install the package with its development tools
+
+$(READY): pyproject.toml
+	@test -x $(PYTHON) || python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(READY) ## the main job on embedded data: WENO end to end
+	$(PYTHON) -m kd_mil.run experiment=weno_dsmil
+
+test: $(READY) ## all tests
+	$(SINGLE) $(PYTHON) -m pytest -n 2
+
+test-fast: $(READY) ## tests without the slow ones
+	$(SINGLE) $(PYTHON) -m pytest -n 2 -m 'not slow'
+
+lint: $(READY) ## style and types
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+format: $(READY) ## rewrite the code in the project's style
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+bench: $(READY) ## speed, memory and time-to-accuracy, written to experiments/benchmarks/
+	$(PYTHON) -m benchmarks
+
+clean: ## remove what commands made, virtual environment and runs included
+	rm -rf .venv runs multirun .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help setup demo test test-fast lint format bench clean
