@@ -1,0 +1,156 @@
+"""The data module shared by every set of bags; a data set subclasses it and says how to load."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from kd_mil.data.bag import Bags, BagSplits
+from kd_mil.data.loaders import BagSampler, EpochSampler, IndexedView, InstanceSampler, InTurn
+from kd_mil.data.splits import apply_split_file, check_splits, split_table
+from kd_mil.errors import UserError
+
+GIBIBYTE = 1024**3
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How bags reach the network.
+
+    Raises:
+        UserError: a count below 1.
+    """
+
+    bags_per_step: int = 1
+    """Bags in one teacher step of one process; 1 is the papers' setting."""
+    max_instances_per_step: int | None = None
+    """Token budget: a step closes before it would hold more instances; larger bags go alone."""
+    instances_per_step: int = 256
+    """Instances in one student step of one process."""
+    eval_instances_per_step: int = 16384
+    """Token budget of evaluation batches; does not change results."""
+    resident_gib: float = 4.0
+    """Instances up to this size (GiB) move to the training device once; larger sets stay in host memory or files."""
+    num_workers: int = 0
+    """Worker processes that read instances kept in files."""
+    limit_batches: int | None = None
+    """Training batches of each view in one epoch, to try things out; None for all."""
+
+    def __post_init__(self) -> None:
+        for name in ("bags_per_step", "instances_per_step", "eval_instances_per_step", "max_instances_per_step"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name}={value}: must be at least 1")
+
+
+class BagDataModule(L.LightningDataModule):
+    """Bags split into train, val and test; loads once, serves packed batches.
+
+    Args:
+        loading: batch sizes, token budgets, residency, workers.
+        split_file: CSV `bag_id,split` that replaces the data set's own split.
+        seed: of what the data set draws (bags, splits); the order of visits follows the seed of the run.
+    """
+
+    splits: BagSplits
+
+    def __init__(self, loading: Loading, split_file: str | None = None, seed: int = 0) -> None:
+        super().__init__()
+        self.loading, self.split_file, self.seed = loading, split_file, seed
+
+    def load(self) -> BagSplits:
+        """Read the data set. The one method a data set must write."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how to load its bags")
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load, check and place the bags; safe to call again."""
+        if not hasattr(self, "splits"):
+            splits = self.load()
+            if self.split_file is not None:
+                splits = apply_split_file(splits, self.split_file)
+            check_splits(splits)
+            self.splits = splits
+        if self.trainer is not None and self.bags.nbytes <= self.loading.resident_gib * GIBIBYTE:
+            self.splits = self.splits._replace(bags=self.bags.to(self.trainer.strategy.root_device))
+
+    @property
+    def bags(self) -> Bags:
+        return self.splits.bags
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.bags.class_names)
+
+    def write_split_file(self, path: Path) -> None:
+        """Write `bag_id, case_id, label, split`: the split as used, fit to be read back as `split_file`."""
+        pd.DataFrame(split_table(self.splits)).to_csv(path, index=False)
+
+    def train_dataloader(self) -> InTurn:
+        """The views of the training bags that the method asks for, one after the other in each epoch."""
+        trainer = self.trainer
+        assert trainer is not None
+        views = getattr(trainer.lightning_module, "train_views", ("bags",))
+        build = {"bags": self.bag_loader, "instances": self.instance_loader}
+        limit = self.loading.limit_batches
+        return InTurn([build[view]() for view in views], limit=limit, epoch=lambda: trainer.current_epoch)
+
+    def bag_loader(self) -> DataLoader:
+        rank, world_size = self._shard()
+        sampler = BagSampler(
+            self.bags.sizes,
+            self.splits.train,
+            self.loading.bags_per_step,
+            self.loading.max_instances_per_step,
+            seed=self._order_seed(),
+            rank=rank,
+            world_size=world_size,
+        )
+        return self._loader(self.bags.batch, sampler)
+
+    def instance_loader(self) -> DataLoader:
+        instances = self.bags.instances_of(self.splits.train)
+        rank, world_size = self._shard()
+        steps = self.loading.instances_per_step
+        sampler = InstanceSampler(instances, steps, seed=self._order_seed(), rank=rank, world_size=world_size)
+        return self._loader(self.bags.instance_batch, sampler)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._eval_loader(self.splits.val)
+
+    def test_dataloader(self) -> DataLoader:
+        return self._eval_loader(self.splits.test)
+
+    def _eval_loader(self, bag_indices: Tensor) -> DataLoader:
+        rank, world_size = self._shard()
+        if len(bag_indices) < world_size:
+            raise UserError(f"{len(bag_indices)} bags to evaluate on {world_size} processes: use fewer devices")
+        own = bag_indices[rank::world_size]
+        budget = self.loading.eval_instances_per_step
+        sampler = BagSampler(self.bags.sizes, own, len(own), budget, shuffle=False)
+        return self._loader(self.bags.batch, sampler)
+
+    def _loader(self, fetch: Callable[[Tensor], Any], sampler: EpochSampler) -> DataLoader:
+        lazy = not isinstance(self.bags.instances, Tensor)
+        workers = self.loading.num_workers if lazy else 0
+        return DataLoader(
+            IndexedView(fetch),
+            sampler=sampler,
+            batch_size=None,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=workers > 0 and torch.cuda.is_available(),
+        )
+
+    def _order_seed(self) -> int:
+        """Seed of the order of bags and instances: the run's, so that seeds differ in it; the data's without a run."""
+        return self.seed if self.trainer is None else getattr(self.trainer.lightning_module, "seed", self.seed)
+
+    def _shard(self) -> tuple[int, int]:
+        """(rank, number of ranks) of this process."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

@@ -1,0 +1,132 @@
+"""FeatureBags: slides whose instances were encoded before, listed in a manifest."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from kd_mil.data.bag import Bags, BagSplits
+from kd_mil.data.datamodules import GIBIBYTE, BagDataModule, Loading
+from kd_mil.data.feature_files import FeatureFile, FeatureFiles
+from kd_mil.data.manifest import Manifest, read_manifest
+from kd_mil.data.splits import PARTS, split_around, stratified_folds
+from kd_mil.errors import UserError
+
+DTYPES = {"float16": torch.float16, "float32": torch.float32}
+
+
+class FeatureBags(BagDataModule):
+    """Bags of feature vectors (N, D), one file per slide; formats and keys are listed in docs/formats.md.
+
+    Sets up to `loading.resident_gib` are read and checked at once. Larger ones stay in their files: their shapes are
+    checked at once, their values when they are read.
+
+    Args:
+        manifest: CSV `slide_id,label,feature_path` and, where wanted, `case_id`, `split`, `fold`.
+        loading: as in `BagDataModule`.
+        root: folder from which relative feature paths start; None = the manifest's own.
+        classes: names of the labels in order, or a mapping name: index; None = the labels are 0..C-1.
+        fold: None = the `split` column, or fold 0 where there is none; else the fold to test: of the `fold` column, or
+            of `num_folds` stratified folds with cases kept whole.
+        num_folds: folds made where the manifest has no `fold` column.
+        val_fraction: share of all cases held out for validation, unless the `split` column says which.
+        dtype: `float16` or `float32`, in which features are kept.
+        split_file: CSV `bag_id,split` that replaces the split.
+        seed: of folds, validation part and visiting order.
+
+    Raises:
+        UserError: an unknown `dtype`.
+    """
+
+    def __init__(
+        self,
+        manifest: str | None,
+        loading: Loading,
+        root: str | None = None,
+        classes: Sequence[str] | Mapping[str, int] | None = None,
+        fold: int | None = None,
+        num_folds: int = 5,
+        val_fraction: float = 0.1,
+        dtype: str = "float16",
+        split_file: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(loading, split_file, seed)
+        self.manifest, self.root, self.classes = manifest, root, classes
+        self.fold, self.num_folds, self.val_fraction = fold, num_folds, val_fraction
+        self.dtype = feature_dtype(dtype)
+
+    def load(self) -> BagSplits:
+        """Check the manifest, open every file, and read the features where they fit in memory."""
+        if self.manifest is None:
+            raise UserError("data.manifest is not set: give a CSV with columns slide_id,label,feature_path")
+        manifest = read_manifest(self.manifest, self.classes, self.root)
+        bags = read_bags(manifest, self.dtype, self.loading.resident_gib * GIBIBYTE)
+        return BagSplits(bags, *self._split(manifest))
+
+    def _split(self, manifest: Manifest) -> tuple[Tensor, Tensor, Tensor]:
+        labels, cases = manifest.labels, manifest.case_ids
+        if self.fold is None and manifest.splits is not None:
+            train, val, test = (torch.tensor([word == part for word in manifest.splits]) for part in PARTS)
+            if val.any():
+                return train.nonzero().flatten(), val.nonzero().flatten(), test.nonzero().flatten()
+            return split_around(test, labels, cases, self.val_fraction, self.seed)
+        fold = self.fold or 0
+        if manifest.folds is None:
+            return stratified_folds(labels, cases, fold, self.num_folds, self.val_fraction, self.seed)
+        if fold not in manifest.folds:
+            raise UserError(f"data.fold={fold}: the manifest has folds {manifest.folds.unique().tolist()}")
+        return split_around(manifest.folds == fold, labels, cases, self.val_fraction, self.seed)
+
+
+def read_bags(manifest: Manifest, dtype: torch.dtype, resident_bytes: float) -> Bags:
+    """The bags of a manifest; features up to `resident_bytes` are read into one tensor.
+
+    Raises:
+        UserError: a file that `FeatureFile` refuses, or features of unequal width.
+    """
+    sizes, coords, instance_labels, width = [], [], [], None
+    paths = manifest.feature_paths
+    for path in tqdm(paths, desc="feature files", unit="bag", disable=None, leave=False):
+        file = FeatureFile(path)
+        width = width or file.width
+        if file.width != width:
+            raise UserError(f"{path} has {file.width} features per instance, {paths[0]} has {width}: use one encoder")
+        sizes.append(file.num_instances)
+        coords.append(file.coords())
+        instance_labels.append(file.instance_labels())
+    files = FeatureFiles(paths, torch.tensor(sizes), width or 0, dtype)
+    return Bags(
+        instances=files.read() if files.nbytes <= resident_bytes else files,
+        sizes=torch.tensor(sizes),
+        labels=manifest.labels,
+        bag_ids=manifest.slide_ids,
+        instance_labels=torch.cat(instance_labels),
+        coords=_together(coords),
+        case_ids=manifest.case_ids,
+        class_names=manifest.class_names,
+    )
+
+
+def feature_dtype(name: str) -> torch.dtype:
+    """The type of this name.
+
+    Raises:
+        UserError: a name other than float16 and float32.
+    """
+    if name not in DTYPES:
+        raise UserError(f"data.dtype={name!r}: must be float16 or float32")
+    return DTYPES[name]
+
+
+def _together(coords: list[Tensor | None]) -> Tensor | None:
+    present = [own for own in coords if own is not None]
+    if len(present) == len(coords):
+        return torch.cat(present)
+    if present:
+        warnings.warn(
+            f"{len(coords) - len(present)} of {len(coords)} feature files have no coords: all left out", stacklevel=2
+        )
+    return None

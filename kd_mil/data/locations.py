@@ -1,0 +1,38 @@
+"""Where data sets are looked for, and what to say when one is not there."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from kd_mil.errors import UserError
+
+
+def find_root(root: str | None, data_dir: str, folders: Sequence[str], source: str) -> Path:
+    """Folder (or archive) of a data set.
+
+    Args:
+        root: where the user says it is (`data.root`); None = the first of `folders` that exists under `data_dir`.
+        data_dir: folder of all data sets (`paths.data_dir`).
+        folders: names to look for.
+        source: what to download and who publishes it, for the error message.
+
+    Raises:
+        UserError: it is not there.
+    """
+    if root is not None:
+        if not Path(root).exists():
+            raise UserError(f"data.root={root} does not exist: point it to {source}")
+        return Path(root)
+    for folder in folders:
+        if (Path(data_dir) / folder).exists():
+            return Path(data_dir) / folder
+    wanted = " or ".join(str(Path(data_dir) / folder) for folder in folders)
+    raise UserError(f"no data at {wanted}: download {source} and put it there, or set data.root=FOLDER")
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """The known names, and a guess at which one was meant: the end of an error message."""
+    known = list(known)
+    guess = difflib.get_close_matches(name.lower(), [candidate.lower() for candidate in known], n=1, cutoff=0.5)
+    meant = next((candidate for candidate in known if [candidate.lower()] == guess), None)
+    return f"known: {', '.join(known)}" + (f"; did you mean {meant!r}?" if meant else "")

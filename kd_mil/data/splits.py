@@ -1,0 +1,172 @@
+"""Train, val and test: made by stratification with cases kept whole, read from a file, checked, written out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.model_selection import StratifiedKFold, train_test_split
+from torch import Tensor
+
+from kd_mil.data.bag import BagSplits
+from kd_mil.data.tables import read_csv
+from kd_mil.errors import UserError
+
+PARTS = ("train", "val", "test")
+
+
+def stratified_folds(
+    labels: Tensor, cases: Sequence[str] | None, fold: int, num_folds: int, val_fraction: float, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Positions of the train, val and test bags of one fold of a cross-validation.
+
+    Folds are dealt over cases, stratified by the highest label among a case's bags, so that no case is in two parts.
+    Every bag is tested in exactly one fold.
+
+    Args:
+        labels: (B,) int64 bag labels.
+        cases: case of each bag; None = every bag is a case of its own.
+        fold: which fold is tested, in [0, num_folds).
+        num_folds: at least 2.
+        val_fraction: share of *all* cases held out for validation: 5 folds and 0.1 give 70/10/20.
+        seed: of the folds and of the validation part.
+
+    Raises:
+        UserError: a fold that does not exist, or a class with fewer cases than folds.
+    """
+    if num_folds < 2:
+        raise UserError(f"num_folds={num_folds}: must be at least 2")
+    if not 0 <= fold < num_folds:
+        raise UserError(f"fold={fold}: must be one of 0..{num_folds - 1}")
+    case_of_bag, case_labels = _cases(labels, cases)
+    _require_cases(case_labels, num_folds, f"num_folds={num_folds}")
+    folds = StratifiedKFold(num_folds, shuffle=True, random_state=seed).split(case_labels, case_labels)
+    is_test = torch.from_numpy(np.isin(case_of_bag, list(folds)[fold][1]))
+    return split_around(is_test, labels, cases, val_fraction, seed)
+
+
+def split_around(
+    is_test: Tensor, labels: Tensor, cases: Sequence[str] | None, val_fraction: float, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Positions of the train, val and test bags where the test bags are given as (B,) bool; otherwise as above."""
+    test, rest = is_test.nonzero().flatten(), (~is_test).nonzero().flatten()
+    train, val = hold_out(labels, cases, rest, val_fraction * len(labels) / max(len(rest), 1), seed)
+    return train, val, test
+
+
+def hold_out(
+    labels: Tensor, cases: Sequence[str] | None, bags: Tensor, fraction: float, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Divide the given bags in two: what is left, and about `fraction` of their cases, stratified by label.
+
+    Args:
+        labels: (B,) int64 labels of all bags.
+        cases: case of each of the B bags; None = every bag is a case of its own.
+        bags: (M,) int64 positions of the bags to divide.
+        fraction: share of the cases that goes to the second part, in (0, 1).
+        seed: of the draw.
+
+    Raises:
+        UserError: a fraction outside (0, 1), or a class with a single case.
+    """
+    if not 0 < fraction < 1:
+        raise UserError(f"a held-out fraction of {fraction:g} leaves a part empty: it must lie between 0 and 1")
+    own_cases = None if cases is None else [cases[bag] for bag in bags.tolist()]
+    case_of_bag, case_labels = _cases(labels[bags], own_cases)
+    _require_cases(case_labels, 2, "a held-out part")
+    num_classes, num_cases = len(np.unique(case_labels)), len(case_labels)
+    count = int(np.clip(round(fraction * num_cases), num_classes, num_cases - num_classes))
+    _, held = train_test_split(np.arange(num_cases), test_size=count, stratify=case_labels, random_state=seed)
+    is_held = torch.from_numpy(np.isin(case_of_bag, held))
+    return bags[~is_held], bags[is_held]
+
+
+def _cases(labels: Tensor, cases: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
+    """Case number of each bag (B,), and the highest label of each case."""
+    if cases is None:
+        return np.arange(len(labels)), labels.numpy()
+    names, case_of_bag = np.unique(np.asarray(cases), return_inverse=True)
+    case_labels = np.zeros(len(names), dtype=np.int64)
+    np.maximum.at(case_labels, case_of_bag, labels.numpy())
+    return case_of_bag, case_labels
+
+
+def _require_cases(case_labels: np.ndarray, least: int, purpose: str) -> None:
+    values, counts = np.unique(case_labels, return_counts=True)
+    for label, count in zip(values.tolist(), counts.tolist(), strict=True):
+        if count < least:
+            raise UserError(
+                f"class {label} has {count} case(s), too few for {purpose}: give more cases or a split of your own"
+            )
+
+
+def apply_split_file(splits: BagSplits, path: str | Path) -> BagSplits:
+    """Replace the split by that of a CSV with columns `bag_id` and `split` (train, val or test).
+
+    Further columns are ignored, so that the table written by a run can be read back.
+
+    Raises:
+        UserError: an unreadable file, a missing column, an unknown split word, an unknown bag, a bag listed twice,
+            or one that is not listed.
+    """
+    table = read_csv(path, ("bag_id", "split"))
+    position = {bag_id: index for index, bag_id in enumerate(splits.bags.bag_ids)}
+    repeated = table["bag_id"].duplicated()
+    for line, bag_id, word in zip(table.index, table["bag_id"], table["split"], strict=True):
+        if word not in PARTS:
+            raise UserError(f"{path}, line {line}: split {word!r} is none of {', '.join(PARTS)}")
+        if bag_id not in position:
+            raise UserError(f"{path}, line {line}: the data set has no bag {bag_id!r}")
+        if repeated[line]:
+            raise UserError(f"{path}, line {line}: bag {bag_id!r} is listed twice")
+    listed = set(table["bag_id"])
+    for bag_id in splits.bags.bag_ids:
+        if bag_id not in listed:
+            raise UserError(f"{path}: bag {bag_id!r} of the data set is not listed: give it a split")
+    positions = table["bag_id"].map(position)
+    train, val, test = (
+        torch.tensor(sorted(positions[table["split"] == part].tolist()), dtype=torch.long) for part in PARTS
+    )
+    return splits._replace(train=train, val=val, test=test)
+
+
+def check_splits(splits: BagSplits) -> None:
+    """Refuse a split that would train or report on something else than it says.
+
+    Raises:
+        UserError: an empty part, a bag or a case in two parts, or a class without a training bag.
+    """
+    bags, parts = splits.bags, {part: getattr(splits, part).tolist() for part in PARTS}
+    part_of_bag: dict[int, str] = {}
+    part_of_case: dict[str, str] = {}
+    for part, members in parts.items():
+        if not members:
+            raise UserError(f"the {part} part has no bags: train, val and test each need some")
+        for bag in members:
+            if part_of_bag.setdefault(bag, part) != part:
+                raise UserError(f"bag {bags.bag_ids[bag]!r} is in both {part_of_bag[bag]} and {part}")
+            case = bags.bag_ids[bag] if bags.case_ids is None else bags.case_ids[bag]
+            if part_of_case.setdefault(case, part) != part:
+                raise UserError(
+                    f"case {case!r} is in both {part_of_case[case]} and {part}: keep all bags of a case in one part"
+                )
+    present = set(bags.labels[splits.train].tolist())
+    for label, name in enumerate(bags.class_names):
+        if label not in present:
+            raise UserError(f"no training bag has class {name!r}: every class needs at least one")
+
+
+def split_table(splits: BagSplits) -> list[dict[str, str]]:
+    """Rows `bag_id, case_id, label, split` in the order of the bags; `label` is the name of the class."""
+    bags = splits.bags
+    rows = {
+        bag: {
+            "bag_id": bags.bag_ids[bag],
+            "case_id": bags.bag_ids[bag] if bags.case_ids is None else bags.case_ids[bag],
+            "label": bags.class_names[int(bags.labels[bag])],
+            "split": part,
+        }
+        for part in PARTS
+        for bag in getattr(splits, part).tolist()
+    }
+    return [rows[bag] for bag in sorted(rows)]

@@ -1,0 +1,89 @@
+"""Exact scores of probabilities against labels; NaN where a score is undefined."""
+
+import math
+import warnings
+
+import torch
+from torch import Tensor
+from torchmetrics.functional import classification as tm
+
+Scores = dict[str, float]
+
+
+def binary_scores(
+    probs: Tensor, labels: Tensor, threshold: float = 0.5, ranking: Tensor | None = None, of: str = ""
+) -> Scores:
+    """AUROC, average precision, accuracy and F1 of binary decisions.
+
+    Args:
+        probs: (N,) probability of the positive class; positive is decided at `probs >= threshold`.
+        labels: (N,) int64 in {0, 1}.
+        ranking: (N,) scores that rank better than `probs` where those are clipped; default `probs`.
+        of: what is scored, named in warnings.
+
+    Returns:
+        `auroc`, `ap`, `accuracy`, `f1`; NaN with a warning where undefined (a class without examples).
+    """
+    ranking = probs if ranking is None else ranking
+    positives, total = int((labels == 1).sum()), len(labels)
+    scores = dict.fromkeys(("auroc", "ap", "accuracy", "f1"), math.nan)
+    if positives in (0, total):
+        warnings.warn(f"{of or 'a score'}: only one class among {total} labels, AUROC is undefined (NaN)", stacklevel=2)
+    else:
+        scores["auroc"] = float(tm.binary_auroc(_ranks(ranking), labels))
+    if positives > 0:
+        scores["ap"] = float(tm.binary_average_precision(_ranks(ranking), labels))
+    if total > 0:
+        decided = (probs >= threshold).long()
+        scores["accuracy"] = float((decided == labels).double().mean())
+        scores["f1"] = _f1(decided, labels)
+    return scores
+
+
+def multiclass_scores(probs: Tensor, labels: Tensor, of: str = "") -> Scores:
+    """Macro one-vs-rest AUROC, average precision and F1, and accuracy of the arg-max, for probs (N, C)."""
+    decided = probs.argmax(1)
+    per_class = [binary_scores(probs[:, c], (labels == c).long(), of=f"{of}, class {c}") for c in range(probs.shape[1])]
+    scores = {name: _mean([one[name] for one in per_class]) for name in ("auroc", "ap")}
+    scores["accuracy"] = float((decided == labels).double().mean()) if len(labels) else math.nan
+    scores["f1"] = _mean([_f1((decided == c).long(), (labels == c).long()) for c in range(probs.shape[1])])
+    return scores
+
+
+def bag_scores(probs: Tensor, labels: Tensor, threshold: float, of: str = "") -> Scores:
+    """Scores of bag probabilities (B, C), keys prefixed `bag_`.
+
+    With two classes, accuracy and F1 come at 0.5 and, suffixed `_tuned`, at `threshold` (chosen on validation).
+    `bag_loss` is the mean negative log-likelihood.
+    """
+    likelihood = probs.gather(1, labels[:, None]).clamp_min(torch.finfo(torch.float32).tiny)
+    scores = {"loss": float(-likelihood.log().mean())}
+    if probs.shape[1] == 2:
+        scores |= binary_scores(probs[:, 1], labels, of=of)
+        decided = (probs[:, 1] >= threshold).long()
+        scores |= {"accuracy_tuned": float((decided == labels).double().mean()), "f1_tuned": _f1(decided, labels)}
+    else:
+        scores |= multiclass_scores(probs, labels, of=of)
+    return {f"bag_{name}": value for name, value in scores.items()}
+
+
+def instance_scores(probs: Tensor, ranking: Tensor, labels: Tensor, of: str = "") -> Scores:
+    """Scores of instances pooled over all bags, keys prefixed `instance_`; unknown labels (-1) are left out."""
+    known = labels >= 0
+    scores = binary_scores(probs[known], (labels[known] > 0).long(), ranking=ranking[known], of=of)
+    return {f"instance_{name}": value for name, value in scores.items()}
+
+
+def _ranks(scores: Tensor) -> Tensor:
+    """Dense ranks in [0, 1]: torchmetrics squashes scores outside it by a float32 sigmoid, which ties large ones."""
+    return torch.unique(scores.double(), return_inverse=True)[1].double() / max(len(scores), 1)
+
+
+def _f1(decided: Tensor, labels: Tensor) -> float:
+    """2 TP / (2 TP + FP + FN); NaN when neither labels nor decisions hold a positive."""
+    denominator = int(decided.sum() + labels.sum())
+    return 2 * int((decided * labels).sum()) / denominator if denominator else math.nan
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)

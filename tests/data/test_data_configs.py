@@ -1,0 +1,32 @@
+"""Every file in conf/data names a class and arguments that exist, and its defaults are those of the class."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+from hydra.utils import get_class, instantiate
+from omegaconf import OmegaConf
+
+from kd_mil.data.datamodules import BagDataModule
+
+FILES = sorted((Path(__file__).parents[2] / "conf" / "data").glob("*.yaml"))
+SURROUNDINGS = {
+    "paths": {"data_dir": "data", "cache_dir": "cache"},
+    "loading": {"_target_": "kd_mil.data.datamodules.Loading"},
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_config_builds_a_data_module(path):
+    config = OmegaConf.create(SURROUNDINGS | {"data": OmegaConf.load(path)})
+    assert isinstance(instantiate(config.data, _convert_="all"), BagDataModule)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_defaults_of_config_and_class_agree(path):
+    config = OmegaConf.load(path)
+    parameters = inspect.signature(get_class(config["_target_"])).parameters
+    for name in parameters.keys() & config.keys() - {"loading", "data_dir", "cache_dir"}:
+        default, value = parameters[name].default, OmegaConf.to_container(config)[name]
+        if default is not inspect.Parameter.empty:
+            assert value == (list(default) if isinstance(default, tuple) else default), name
