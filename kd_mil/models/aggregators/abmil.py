@@ -1,0 +1,79 @@
+"""ABMIL: attention-based deep multiple instance learning (Ilse et al., ICML 2018)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kd_mil.models.heads import Initialisation, LogitLayer, hidden_layers, initialise
+from kd_mil.models.outputs import MILOutput
+from kd_mil.models.segments import segment_softmax, segment_weighted_sum_of_parts
+
+PART = 16_384
+"""Instances that go through the network at once: what backward needs besides the activations stays this small."""
+
+
+class ABMIL(nn.Module):
+    """Attention pooling, plain (Eq. 8) or gated (Eq. 9), of the instances after a few shared layers, Eq. 7.
+
+    The linear maps of the attention have biases, as in the authors' code; the equations have none. With
+    hidden (1024, 1024), attention_dim 512, dropout 0.5 and init normal_0.01 it is the teacher WENO released.
+
+    Args:
+        in_features: D, width of the instance features.
+        num_classes: C.
+        hidden: widths of the layers before the attention, none to pool the features themselves.
+        attention_dim: width of the attention network.
+        gated: multiply the tanh branch by a sigmoid branch.
+        dropout: share of inputs of every hidden layer set to 0 while training.
+        init: `default` of PyTorch, or the released `normal_0.01`.
+
+    Raises:
+        UserError: a width below 1, dropout outside [0, 1), or an unknown init.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int = 2,
+        hidden: Sequence[int] = (512,),
+        attention_dim: int = 128,
+        gated: bool = False,
+        dropout: float = 0.0,
+        init: Initialisation = "default",
+    ) -> None:
+        super().__init__()
+        width = hidden[-1] if hidden else in_features
+        self.hidden = hidden_layers(in_features, hidden, dropout)
+        self.attention = AttentionNetwork(width, attention_dim, gated)
+        self.classifier = LogitLayer(width, num_classes)
+        initialise(self, init)
+
+    def forward(self, features: Tensor, sizes: Tensor) -> MILOutput:
+        """Pool features (N, D) of bags with sizes (B,)."""
+        parts = [self.hidden(part) for part in features.split(PART)]
+        attention_logits = torch.cat([self.attention(part) for part in parts])
+        attention = segment_softmax(attention_logits, sizes)
+        embedding = segment_weighted_sum_of_parts(parts, attention, sizes)
+        return MILOutput(self.classifier(embedding), attention_logits, attention, embedding)
+
+    def attention_logits(self, features: Tensor) -> Tensor:
+        """Attention logits (N,) of any instances, in or out of bags: they do not depend on the rest of the bag."""
+        return self.attention(self.hidden(features))
+
+
+class AttentionNetwork(nn.Module):
+    """One logit for each instance: a linear map of tanh(V h), times sigmoid(U h) where gated."""
+
+    def __init__(self, in_features: int, attention_dim: int, gated: bool) -> None:
+        super().__init__()
+        self.tanh_branch = nn.Linear(in_features, attention_dim)
+        self.sigmoid_branch = nn.Linear(in_features, attention_dim) if gated else None
+        self.score = LogitLayer(attention_dim, 1)
+
+    def forward(self, instances: Tensor) -> Tensor:
+        """Map (N, E) to (N,), float32 at least."""
+        hidden = torch.tanh_(self.tanh_branch(instances))
+        if self.sigmoid_branch is not None:
+            hidden = hidden * torch.sigmoid_(self.sigmoid_branch(instances))
+        return self.score(hidden).squeeze(1)

@@ -1,0 +1,63 @@
+"""Mean and max pooling: the two bag classifiers without trained attention."""
+
+import torch
+from torch import Tensor, nn
+
+from kd_mil.models.heads import LogitLayer
+from kd_mil.models.outputs import MILOutput
+from kd_mil.models.segments import segment_argmax, segment_mean
+
+
+class Mean(nn.Module):
+    """Linear classifier of the mean feature vector; every instance has the same attention 1/n.
+
+    Args:
+        in_features: D, width of the instance features.
+        num_classes: C.
+    """
+
+    def __init__(self, in_features: int, num_classes: int = 2) -> None:
+        super().__init__()
+        self.classifier = LogitLayer(in_features, num_classes)
+
+    def forward(self, features: Tensor, sizes: Tensor) -> MILOutput:
+        """Pool features (N, D) of bags with sizes (B,)."""
+        embedding = segment_mean(features, sizes)
+        attention = (1.0 / sizes).repeat_interleave(sizes, output_size=len(features))
+        return MILOutput(self.classifier(embedding), torch.zeros_like(attention), attention, embedding)
+
+
+class Max(nn.Module):
+    """Linear instance classifier; a bag takes the logits of its most positive instance.
+
+    Most positive is the instance with the largest margin (its attention logit); attention is 1 there, 0 elsewhere.
+
+    Args:
+        in_features: D, width of the instance features.
+        num_classes: C; class 0 is the negative one.
+    """
+
+    def __init__(self, in_features: int, num_classes: int = 2) -> None:
+        super().__init__()
+        self.classifier = LogitLayer(in_features, num_classes)
+
+    def forward(self, features: Tensor, sizes: Tensor) -> MILOutput:
+        """Pool features (N, D) of bags with sizes (B,)."""
+        instance_logits = self.instance_logits(features)
+        margin = positive_margin(instance_logits)
+        critical = segment_argmax(margin, sizes)
+        attention = torch.zeros_like(margin).index_fill(0, critical, 1.0)
+        return MILOutput(instance_logits[critical], margin, attention, features[critical], instance_logits)
+
+    def instance_logits(self, features: Tensor) -> Tensor:
+        """Class logits (N, C) of any instances, in or out of bags."""
+        return self.classifier(features)
+
+    def attention_logits(self, features: Tensor) -> Tensor:
+        """Margin (N,) of any instances, in or out of bags."""
+        return positive_margin(self.instance_logits(features))
+
+
+def positive_margin(logits: Tensor) -> Tensor:
+    """By how much the strongest positive class of logits (N, C) exceeds class 0: (N,)."""
+    return logits[:, 1:].amax(1) - logits[:, 0]

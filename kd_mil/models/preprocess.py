@@ -1,0 +1,72 @@
+"""From stored instances (uint8 pixels, fp16 features) to what an encoder takes."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kd_mil.errors import UserError
+
+
+class Preprocess(nn.Module):
+    """Scale to float, normalise by channel, augment while training. Part of the model, so checkpoints carry it.
+
+    Args:
+        mean, std: per channel, on pixels scaled to [0, 1] or on raw features; None leaves them as they are.
+        standardise: take mean and std from the training instances before the first epoch (`fit`).
+        augment: while training, apply one of the 8 flips and quarter turns to each instance (square pixels only).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        standardise: bool = False,
+        augment: bool = False,
+    ) -> None:
+        super().__init__()
+        self.standardise, self.augment = standardise, augment
+        self.normalises = standardise or mean is not None or std is not None
+        self.register_buffer("mean", torch.tensor(0.0 if mean is None else mean))
+        self.register_buffer("std", torch.tensor(1.0 if std is None else std))
+
+    def forward(self, instances: Tensor) -> Tensor:
+        """Map (N, C, H, W) uint8 or float, or (N, D) float, to the default float type, same shape."""
+        values = instances.to(torch.get_default_dtype())
+        if instances.dtype == torch.uint8:
+            values = values.div_(255)
+        if self.normalises:
+            shape = (-1, *[1] * (values.dim() - 2))
+            values = (values - self.mean.view(shape)) / self.std.view(shape)
+        if not (self.augment and self.training):
+            return values
+        if values.dim() != 4 or values.shape[-1] != values.shape[-2]:
+            raise UserError(f"preprocess.augment turns square images, but instances are {tuple(values.shape[1:])}")
+        return random_dihedral(values)
+
+    @torch.no_grad()
+    def fit(self, instances: Tensor) -> None:
+        """Set mean and std per channel from a sample (N, ...) of the training instances; constant channels get 1."""
+        values = (instances.float() / 255 if instances.dtype == torch.uint8 else instances.float()).transpose(0, 1)
+        values = values.flatten(1).double()
+        std = values.std(1, correction=0)
+        self.mean = values.mean(1).float().to(self.mean.device)
+        self.std = torch.where(std > 0, std, 1.0).float().to(self.std.device)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        """Statistics may be per channel in the checkpoint and still scalar here."""
+        for name in ("mean", "std"):
+            if prefix + name in state_dict:
+                setattr(self, name, torch.empty_like(state_dict[prefix + name], device=getattr(self, name).device))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def random_dihedral(images: Tensor) -> Tensor:
+    """Each square image (N, C, S, S) under a random one of the 8 symmetries of the square."""
+    for transform in (lambda x: x.flip(-1), lambda x: x.flip(-2), lambda x: x.transpose(-1, -2)):
+        chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
+        images = torch.where(chosen, transform(images), images)
+    return images

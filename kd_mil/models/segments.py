@@ -1,0 +1,118 @@
+"""Softmax, sums and maxima over the bags of a packed batch; the only place that knows how bags lie end to end.
+
+`sizes` (B,) int64 counts the instances of each bag, all at least 1 and N in all. Nothing here loops over instances, and
+on a GPU nothing waits for the device. Values narrower than float32 are widened before anything is summed.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+FEW_INSTANCES = 16
+"""Mean bag size below which one gather over the batch beats one matrix product per bag (measured on a CPU)."""
+
+
+def segment_ids(sizes: Tensor, total: int) -> Tensor:
+    """Bag number (N,) of every instance; `total` = N spares a device synchronisation."""
+    return torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes, output_size=total)
+
+
+def segment_sum(values: Tensor, sizes: Tensor) -> Tensor:
+    """Sum over each bag of values (N,) -> (B,), or (N, E) -> (B, E)."""
+    values = at_least_float32(values)
+    if values.dim() == 1:
+        # in float64: a running float32 sum is off by 4e-5 after 50,000 values
+        return torch.segment_reduce(values.double(), "sum", lengths=sizes, unsafe=True).to(values)
+    return segment_weighted_sum(values, values.new_ones(len(values)), sizes)
+
+
+def segment_mean(values: Tensor, sizes: Tensor) -> Tensor:
+    """Mean over each bag of values (N,) -> (B,), or (N, E) -> (B, E)."""
+    sums = segment_sum(values, sizes)
+    return sums / sizes.view(-1, *[1] * (sums.dim() - 1))
+
+
+def segment_weighted_sum(values: Tensor, weights: Tensor, sizes: Tensor) -> Tensor:
+    """Weighted sum over each bag of values (N, E): weights (N,) -> (B, E), class-wise weights (N, C) -> (B, C, E)."""
+    values, weights = at_least_float32(values), at_least_float32(weights)
+    classes = weights if weights.dim() == 2 else weights.unsqueeze(1)
+    if len(sizes) == 1:
+        sums = multiply(classes.t(), values).unsqueeze(0)
+    else:
+        order, starts = torch.arange(len(values), device=values.device), sizes.cumsum(0) - sizes
+        columns = [column.contiguous() for column in classes.unbind(1)]
+        sums = torch.stack(
+            [F.embedding_bag(order, values, starts, mode="sum", per_sample_weights=c) for c in columns], 1
+        )
+    return sums if weights.dim() == 2 else sums.squeeze(1)
+
+
+def segment_weighted_sum_of_parts(parts: Sequence[Tensor], weights: Tensor, sizes: Tensor) -> Tensor:
+    """As `segment_weighted_sum`, for values (N, E) cut into consecutive parts; bags may lie across the cuts."""
+    ends, start, sums = sizes.cumsum(0), 0, None
+    for part, part_weights in zip(parts, weights.split([len(part) for part in parts]), strict=True):
+        before, start = start, start + len(part)
+        sizes_here = ends.clamp(before, start).diff(prepend=ends.new_full((1,), before))
+        here = segment_weighted_sum(part, part_weights, sizes_here)
+        sums = here if sums is None else sums + here
+    assert sums is not None
+    return sums
+
+
+def segment_dot(values: Tensor, queries: Tensor, sizes: Tensor) -> Tensor:
+    """Dot products (N, C) of the instances (N, E) with the C queries (B, C, E) of their own bag."""
+    values, queries = at_least_float32(values), at_least_float32(queries)
+    if len(sizes) == 1:
+        return multiply(values, queries[0].t())
+    if values.is_cuda or len(values) < FEW_INSTANCES * len(sizes):
+        owner = segment_ids(sizes, len(values))
+        return torch.stack([(values * query[owner]).sum(1) for query in queries.unbind(1)], 1)
+    per_bag = zip(values.split(sizes.tolist()), queries.transpose(1, 2).unbind(), strict=True)
+    return torch.cat([multiply(instances, query) for instances, query in per_bag])
+
+
+def segment_max(values: Tensor, sizes: Tensor) -> Tensor:
+    """Largest value (B,) of each bag of values (N,); its gradient goes to the first instance that has it."""
+    return values[segment_argmax(values, sizes)]
+
+
+def segment_min(values: Tensor, sizes: Tensor) -> Tensor:
+    """Smallest value (B,) of each bag of values (N,); its gradient goes to the first instance that has it."""
+    return values[segment_argmax(-values, sizes)]
+
+
+def segment_argmax(values: Tensor, sizes: Tensor) -> Tensor:
+    """Position (B,) int64 in [0, N) of the first largest value of each bag of values (N,)."""
+    values, total = values.detach(), len(values)
+    largest = _largest(values, sizes)
+    # not "== largest": with a NaN in the bag nothing is equal, and a position must come out all the same
+    candidates = torch.where(values < largest, total, torch.arange(total, device=values.device))
+    first = sizes.new_full((len(sizes),), total)
+    return first.scatter_reduce(0, segment_ids(sizes, total), candidates, "amin")
+
+
+def segment_softmax(logits: Tensor, sizes: Tensor) -> Tensor:
+    """Softmax over each bag of logits (N,) -> (N,), in float32 at least, stable at any size of the logits."""
+    logits = at_least_float32(logits)
+    exponentials = (logits - _largest(logits.detach(), sizes)).exp()
+    totals = segment_sum(exponentials, sizes)
+    return exponentials / totals.repeat_interleave(sizes, output_size=len(logits))
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """The values, widened to float32 where they are float16 or bfloat16."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def multiply(left: Tensor, right: Tensor) -> Tensor:
+    """Matrix product that autocast does not narrow."""
+    with torch.autocast(left.device.type, enabled=False):
+        return left @ right
+
+
+def _largest(values: Tensor, sizes: Tensor) -> Tensor:
+    """The largest value of its bag, for every instance (N,)."""
+    largest = torch.segment_reduce(values, "max", lengths=sizes, unsafe=True)
+    return largest.repeat_interleave(sizes, output_size=len(values))
