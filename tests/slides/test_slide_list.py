@@ -1,0 +1,117 @@
+"""Folders, patterns and CSVs to slides and labels; every fault names its file and line."""
+
+from pathlib import Path
+
+import pytest
+
+from kd_mil.errors import UserError
+from kd_mil.slides.slide_list import SlideEntry, list_slides, with_labels
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two slides, one below, and files that are none."""
+    root = tmp_path / "slides"
+    (root / "deep").mkdir(parents=True)
+    for name in ("b.svs", "a.TIFF", "deep/c.svs", "notes.txt", ".hidden.svs", "b.xml"):
+        (root / name).touch()
+    return root
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def ids(entries: list[SlideEntry]) -> list[str]:
+    return [entry.slide_id for entry in entries]
+
+
+def test_folder_pattern_and_single_slide(folder):
+    assert ids(list_slides(folder)) == ["a", "b"]
+    assert ids(list_slides(folder, recursive=True)) == ["a", "b", "c"]
+    assert ids(list_slides(f"{folder}/**/*.svs")) == ["b", "c"]
+    assert list_slides(folder / "b.svs") == [SlideEntry("b", folder / "b.svs", case_id="b")]
+
+
+def test_csv_with_every_column(folder):
+    path = write(
+        folder / "list.csv",
+        "slide_path,slide_id,case_id,label,split,mpp,annotation_path",
+        "b.svs,B,patient1,tumour,train,0.25,b.xml",
+        "deep/c.svs,C,,,,,",
+    )
+    assert list_slides(path) == [
+        SlideEntry("B", folder / "b.svs", "patient1", "tumour", "train", 0.25, folder / "b.xml"),
+        SlideEntry("C", folder / "deep/c.svs", "C"),
+    ]
+
+
+def test_tridents_csv_and_absolute_paths(folder, tmp_path):
+    path = write(tmp_path / "elsewhere.csv", "wsi,mpp", f"{folder / 'b.svs'},0.5", "slides/a.TIFF,")
+    assert [(entry.slide_id, entry.mpp) for entry in list_slides(path)] == [("b", 0.5), ("a", None)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["slide_path", "none.svs"], r"list\.csv', line 2: slide 'none\.svs' does not exist"),
+        (["slide_path,slide_id", "b.svs,X", "a.TIFF,X"], r"'X' belongs to both '.*b\.svs' and '.*a\.TIFF'"),
+        (["slide_path", "b.svs", "b.svs"], "'b' belongs to both"),
+        (["slide_path,lable", "b.svs,1"], "unknown column 'lable', did you mean 'label'"),
+        (["slide_id,label", "b,1"], "needs one column `slide_path`"),
+        (["slide_path,wsi", "b.svs,b.svs"], "needs one column `slide_path`"),
+        (["slide_path,mpp", "a.TIFF,0.5", "b.svs,a lot"], r"line 3: mpp 'a lot' is no positive number"),
+        (["slide_path,mpp", "b.svs,-0.5"], "'-0.5' is no positive number"),
+        (["slide_path,mpp", "b.svs,nan"], "'nan' is no positive number"),
+        (["slide_path,split", "b.svs,training"], "split 'training' is none of train, val, test"),
+        (["slide_path,annotation_path", "b.svs,c.xml"], r"line 2: annotation 'c\.xml' does not exist"),
+        (["slide_path,slide_id", "b.svs,../../etc"], "cannot name a file"),
+        (["slide_path"], "has no rows"),
+        (["slide_path,label", "b.svs,1,2"], "more cells"),
+        (["slide_path", "b.svs", "a.TIFF,2,3"], "not a CSV"),
+        (["slide_path", ""], "has no rows"),
+    ],
+)
+def test_faults_of_a_csv(folder, lines, message):
+    with pytest.raises(UserError, match=message) as failure:
+        list_slides(write(folder / "list.csv", *lines))
+    assert "\n" not in str(failure.value)
+
+
+def test_nothing_found(folder, tmp_path):
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match=r"no slides in .*/\*\*/\*\.svs looks deeper"):
+        list_slides(tmp_path / "none")
+    with pytest.raises(UserError, match="no slides"):
+        list_slides(tmp_path / "absent")
+    with pytest.raises(UserError, match=r"absent\.csv' does not exist"):
+        list_slides(tmp_path / "absent.csv")
+    (folder / "deep" / "b.svs").touch()
+    with pytest.raises(UserError, match="'b' belongs to both"):
+        list_slides(folder, recursive=True)
+
+
+def test_labels_join_by_slide_id(folder, tmp_path):
+    labels = write(tmp_path / "labels.csv", "case_id,slide_id,label", "p7,b,tumour")
+    first, second = with_labels(list_slides(folder), labels)
+    assert (first.label, first.case_id) == (None, "a")
+    assert (second.label, second.case_id, second.path) == ("tumour", "p7", folder / "b.svs")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (
+            ["slide_id,label", "a,0", "bb,1"],
+            r"labels\.csv', line 3: slide 'bb' is not among the 2 slides, did you mean",
+        ),
+        (["slide_id,label", "a,0", "a,1"], "line 3: slide 'a' is labelled twice"),
+        (["slide_id,klass", "a,0"], "unknown column 'klass'"),
+        (["slide_id", "a"], "no column 'label'"),
+        (["slide_id,label,split", "a,0,all"], "split 'all'"),
+    ],
+)
+def test_faults_of_a_label_table(folder, tmp_path, lines, message):
+    with pytest.raises(UserError, match=message):
+        with_labels(list_slides(folder), write(tmp_path / "labels.csv", *lines))
