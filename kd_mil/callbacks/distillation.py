@@ -1,0 +1,58 @@
+"""What passes between teacher and student: attention range, and what hard positive mining hides."""
+
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from kd_mil.callbacks.figures import tensorboard
+from kd_mil.data.bag import Bags
+
+
+class DistillationMonitor(Callback):
+    """Log the attention range, the number of mined instances, and a montage of those, at the end of each epoch.
+
+    Args:
+        directory: where `mined.png`, the montage of the last epoch that mined anything, goes.
+        montage: largest number of instances shown; instances that are no images are counted only.
+    """
+
+    def __init__(self, directory: str, montage: int = 48) -> None:
+        self.directory, self.montage = Path(directory), montage
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        memory, mined = getattr(pl_module, "memory", None), getattr(pl_module, "mined", None)
+        if memory is not None:
+            pl_module.log_dict({"attention/low": memory.low.mean(), "attention/high": memory.high.mean()})
+        if mined is None:
+            return
+        dropped = torch.cat([*mined, torch.empty(0, dtype=torch.long, device=pl_module.device)])
+        pl_module.log("hpm/dropped", float(len(dropped)), sync_dist=True, reduce_fx="sum")
+        bags: Bags = trainer.datamodule.bags  # type: ignore[attr-defined]
+        if len(dropped) and len(bags.instance_shape) == 3 and trainer.is_global_zero:
+            self._show(trainer, bags, dropped.cpu())
+
+    def _show(self, trainer: Trainer, bags: Bags, dropped: Tensor) -> None:
+        step = max(1, len(dropped) // self.montage)
+        shown = bags.instance_batch(dropped[::step][: self.montage])
+        figure = montage_figure(shown.instances.cpu(), f"epoch {trainer.current_epoch}: {len(dropped)} instances mined")
+        self.directory.mkdir(parents=True, exist_ok=True)
+        figure.savefig(self.directory / "mined.png", dpi=120)
+        writer = tensorboard(trainer)
+        if writer is not None:
+            writer.add_figure("hpm/mined", figure, trainer.current_epoch)
+
+
+def montage_figure(images: Tensor, title: str, columns: int = 12) -> Figure:
+    """Images (K, C, H, W) uint8 or float in [0, 1] on a grid."""
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(columns * 0.7, rows * 0.7 + 0.4), layout="constrained")
+    figure.suptitle(title)
+    for position, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        axes.axis("off")
+        if position < len(images):
+            pixels = images[position].permute(1, 2, 0).numpy()
+            axes.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray")
+    return figure

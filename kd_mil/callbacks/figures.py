@@ -1,0 +1,104 @@
+"""Pictures of a run: ROC curves and probability histograms, as PNG files and in TensorBoard."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.metrics import auc, roc_curve
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from kd_mil.evaluation.tables import PredictionTables
+
+COLOURS = {"teacher": "tab:blue", "student": "tab:red", "model": "tab:green"}
+DASHES = {"student": "--"}
+
+
+class Figures(Callback):
+    """Histograms of probabilities by true class after each validation; ROC curves and histograms of the test set.
+
+    Args:
+        directory: where `roc.png` and `probabilities.png` go.
+        every_n_epochs: how often histograms go to TensorBoard.
+    """
+
+    def __init__(self, directory: str, every_n_epochs: int = 1) -> None:
+        self.directory, self.every_n_epochs = Path(directory), every_n_epochs
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        writer = tensorboard(trainer)
+        if writer is None or trainer.current_epoch % self.every_n_epochs:
+            return
+        rows = cast(Any, pl_module).tables["val"].instances
+        for role in cast(Any, pl_module).roles:
+            for label, name in ((0, "negative"), (1, "positive")):
+                chosen = rows[f"{role}/probs"][rows["label"] == label]
+                if len(chosen):
+                    writer.add_histogram(f"val/{role}/instance_prob_{name}", chosen, trainer.current_epoch)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        tables: PredictionTables = cast(Any, pl_module).tables["test"]
+        writer = tensorboard(trainer)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        roles = list(cast(Any, pl_module).roles)
+        for name, figure in (
+            ("roc", roc_figure(tables, roles)),
+            ("probabilities", probability_figure(tables, roles)),
+        ):
+            figure.savefig(self.directory / f"{name}.png", dpi=120)
+            if writer is not None:
+                writer.add_figure(f"test/{name}", figure, trainer.current_epoch)
+
+
+def tensorboard(trainer: Trainer) -> SummaryWriter | None:
+    """The TensorBoard writer of rank 0; None elsewhere and without that logger."""
+    if not trainer.is_global_zero:
+        return None
+    return next((logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
+
+
+def roc_figure(tables: PredictionTables, roles: list[str]) -> Figure:
+    """ROC curves of all roles, bags on the left, instances on the right."""
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for role in roles:
+        if tables.bags[f"{role}/probs"].shape[1] == 2:
+            _roc(left, tables.bags[f"{role}/probs"][:, 1], tables.bags["label"], role)
+        known = tables.instances["label"] >= 0
+        _roc(right, tables.instances[f"{role}/scores"][known], tables.instances["label"][known], role)
+    for axes, title in ((left, "bags"), (right, "instances")):
+        axes.plot([0, 1], [0, 1], color="0.8", linewidth=1, zorder=0)
+        axes.set(title=title, xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="lower right", frameon=False)
+    return figure
+
+
+def _roc(axes: Axes, scores: Tensor, labels: Tensor, role: str) -> None:
+    positive = (labels > 0).numpy()
+    if positive.any() and not positive.all():
+        false_rate, true_rate, _ = roc_curve(positive, scores.numpy())
+        area = auc(false_rate, true_rate)
+        dashes = DASHES.get(role, "-")
+        axes.plot(false_rate, true_rate, color=COLOURS.get(role), linestyle=dashes, label=f"{role} {area:.3f}")
+
+
+def probability_figure(tables: PredictionTables, roles: list[str]) -> Figure:
+    """Instance probabilities split by true class, one panel a role."""
+    figure = Figure(figsize=(4.5 * len(roles), 3.4), layout="constrained")
+    for axes, role in zip(np.atleast_1d(figure.subplots(1, len(roles))), roles, strict=True):
+        probs, labels = tables.instances[f"{role}/probs"], tables.instances["label"]
+        for label, name, colour in ((0, "negative", "0.55"), (1, "positive", "tab:red"), (-1, "unknown", "tab:blue")):
+            chosen = probs[labels == label].numpy()
+            if len(chosen):
+                label_text = f"{name} ({len(chosen)})"
+                axes.hist(chosen, bins=40, range=(0, 1), density=True, alpha=0.6, color=colour, label=label_text)
+        axes.set(title=f"{role}: instances", xlabel="probability", ylabel="density", xlim=(0, 1))
+        axes.legend(frameon=False)
+    return figure

@@ -1,0 +1,79 @@
+"""bags.csv and instances.parquet: what the trained method says about every test bag and instance."""
+
+import os
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from kd_mil.data.bag import Bags
+from kd_mil.evaluation.tables import PredictionTables
+
+
+class WritePredictions(Callback):
+    """Write the test predictions, one row per bag and one per instance, when the test ends.
+
+    Args:
+        directory: where `bags.csv` and `instances.parquet` go.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self.directory = Path(directory)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        bags: Bags = trainer.datamodule.bags  # type: ignore[attr-defined]
+        tables: PredictionTables = cast(Any, pl_module).tables["test"]
+        bag_rows, instance_rows = bag_frame(tables, bags), instance_frame(tables, bags)
+        _replace(self.directory / "bags.csv", lambda path: bag_rows.to_csv(path, index=False))
+        _replace(self.directory / "instances.parquet", lambda path: instance_rows.to_parquet(path, index=False))
+
+
+def bag_frame(tables: PredictionTables, bags: Bags) -> pd.DataFrame:
+    """Columns `bag_id, label`, and `{role}_prob` (two classes) or `{role}_prob_{class}` (more)."""
+    columns = {
+        "bag_id": [bags.bag_ids[index] for index in tables.bags["bag"].tolist()],
+        "label": tables.bags["label"].numpy(),
+    }
+    for name, values in tables.bags.items():
+        role, _, kind = name.partition("/")
+        if kind != "probs":
+            continue
+        if values.shape[1] == 2:
+            columns[f"{role}_prob"] = values[:, 1].numpy()
+        else:
+            columns |= {f"{role}_prob_{c}": values[:, i].numpy() for i, c in enumerate(bags.class_names)}
+    return pd.DataFrame(columns)
+
+
+def instance_frame(tables: PredictionTables, bags: Bags) -> pd.DataFrame:
+    """Columns `bag_id, instance_id, x, y, label`, then `attention`, `{role}_prob`, `{role}_score`.
+
+    `instance_id` counts from 0 within each bag; x and y are -1 without coordinates, label -1 where unknown.
+    """
+    rows = tables.instances
+    frame = pd.DataFrame(
+        {
+            "bag_id": pd.Categorical.from_codes(rows["bag"].numpy(), categories=bags.bag_ids),
+            "instance_id": (rows["instance"] - bags.starts[rows["bag"]]).numpy(),
+            "x": rows["x"].numpy(),
+            "y": rows["y"].numpy(),
+            "label": rows["label"].numpy(),
+        }
+    )
+    for name, values in rows.items():
+        role, _, kind = name.partition("/")
+        if kind == "attention":
+            frame["attention"] = values.numpy()
+        elif kind in ("probs", "scores"):
+            frame[f"{role}_{kind[:-1]}"] = values.numpy()
+    return frame
+
+
+def _replace(path: Path, write) -> None:  # type: ignore[no-untyped-def]
+    """Write to a file beside `path`, then rename: readers see the old file or the whole new one."""
+    temporary = path.with_name(f".{path.name}.partial")
+    write(temporary)
+    os.replace(temporary, path)

@@ -1,0 +1,35 @@
+"""The checkpoint that validation selected, wherever the run goes on."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from kd_mil.errors import UserError
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Lightning's checkpoint, except that a run continued in another directory keeps its best epoch so far.
+
+    Lightning forgets the best score when the directory changes, so that the first resumed epoch would always win.
+
+    Raises:
+        UserError: the best checkpoint of the earlier run is no longer where that run left it.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        earlier = Path(state_dict["best_model_path"])
+        own = Path(str(self.dirpath)) / earlier.name
+        if state_dict["dirpath"] != self.dirpath and state_dict["best_model_path"]:
+            if not earlier.is_file():
+                raise UserError(f"the run to continue selected {earlier}, which is gone: put it back, or start anew")
+            own.parent.mkdir(parents=True, exist_ok=True)
+            partial = own.with_name(f".{own.name}.{os.getpid()}")
+            shutil.copyfile(earlier, partial)
+            os.replace(partial, own)
+            score = state_dict["best_model_score"]
+            places = {"best_model_path": str(own), "kth_best_model_path": str(own), "best_k_models": {str(own): score}}
+            state_dict = state_dict | places | {"dirpath": self.dirpath}
+        super().load_state_dict(state_dict)

@@ -1,0 +1,136 @@
+"""What every command shares: where the configuration lies, and one clear line for each mistake."""
+
+import difflib
+import functools
+import hashlib
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra.errors import HydraException, InstantiationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from kd_mil.errors import UserError
+
+PACKAGE = Path(__file__).resolve().parent
+CONFIG_DIR = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if (path / "run.yaml").exists())
+FULL_ERROR = "HYDRA_FULL_ERROR"
+MENDABLE = (TypeError, ValueError, ImportError, AttributeError, MisconfigurationException)
+"""What objects raise on settings they cannot take."""
+
+
+def run_name(overrides: list[str]) -> str:
+    """Directory name of a run from its command-line overrides: readable, and the same for the same command."""
+    named = [text for text in overrides if not text.startswith(("experiment=", "hydra.", "overwrite=", "ckpt_path="))]
+    name = re.sub(r"[^\w.,=+~-]+", "_", ",".join(sorted(named))) or "default"
+    if len(name) <= 120:
+        return name
+    return f"{name[:100]}~{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
+
+def register_resolvers() -> None:
+    """Functions the configuration files call by name."""
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    OmegaConf.register_new_resolver("chosen_or_custom", lambda choice: choice or "custom", replace=True)
+    accelerator = "cuda" if torch.cuda.is_available() else "cpu"  # Apple's has no float64, which scores are kept in
+    OmegaConf.register_new_resolver("cuda_or_cpu", lambda: accelerator, replace=True)
+
+
+def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+    """Make a function of the configuration a command line: `python -m kd_mil.<command> key=value ...`.
+
+    A mistake of the user's ends with one line and exit code 2; `HYDRA_FULL_ERROR=1` shows the traceback. Bugs keep
+    their traceback and exit code 1.
+    """
+
+    def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        @functools.wraps(task)
+        def run() -> None:
+            verbose = os.environ.get(FULL_ERROR) == "1"
+            register_resolvers()
+            # Hydra prints and swallows composition errors unless asked for the full error.
+            os.environ[FULL_ERROR] = "1"
+
+            @functools.wraps(task)
+            def quiet_task(config: DictConfig) -> Any:
+                if not verbose:
+                    os.environ.pop(FULL_ERROR)
+                silence_known_warnings()
+                with one_line_for_each_mistake(verbose):
+                    return task(config)
+
+            with one_line_for_each_mistake(verbose):
+                hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(quiet_task)()
+
+        return run
+
+    return decorate
+
+
+@contextmanager
+def one_line_for_each_mistake(verbose: bool = False) -> Iterator[None]:
+    """Turn a user's mistake into one line on stderr and exit code 2; let everything else pass."""
+    try:
+        yield
+    except Exception as error:
+        line = explain(error)
+        if verbose or line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
+
+
+def explain(error: BaseException) -> str | None:
+    """The mistake behind an exception in one line; None if it looks like a bug instead."""
+    chain, link = [], error
+    while link is not None:
+        chain.append(link)
+        link = link.__cause__ or link.__context__  # type: ignore[assignment]
+    for link in chain:
+        if isinstance(link, UserError):
+            return str(link).rsplit("UserError: ", 1)[-1].strip()  # a loader worker wraps it in its traceback
+    for link in chain:
+        if isinstance(link, OmegaConfBaseException) and getattr(link, "key", None) is not None:
+            return _one_line(chain[0]) + _suggestion(link)
+    if isinstance(error, InstantiationException):
+        cause = chain[1] if len(chain) > 1 else error
+        return _one_line(error) if isinstance(cause, MENDABLE) else None
+    if isinstance(error, HydraException | OmegaConfBaseException | MisconfigurationException):
+        return _one_line(error)
+    return None
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(line.strip() for line in str(error).strip().split("\n") if line.strip())
+
+
+def _suggestion(error: OmegaConfBaseException) -> str:
+    """The existing keys closest to a misspelt one."""
+    parent = error.parent_node
+    if not isinstance(parent, DictConfig):
+        return ""
+    close = difflib.get_close_matches(str(error.key), [str(key) for key in parent], n=3)
+    return f" Did you mean {' or '.join(close)}?" if close else ""
+
+
+def silence_known_warnings() -> None:
+    """Drop messages that tell the user nothing about their run."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for pattern in (
+        ".*does not have many workers.*",
+        ".*log_every_n_steps.*",
+        ".*exists and is not empty.*",
+        ".*treespec, LeafSpec.*",
+    ):
+        warnings.filterwarnings("ignore", message=pattern)

@@ -1,0 +1,47 @@
+"""The few collectives the project needs; each does nothing in a single process."""
+
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def world_size() -> int:
+    """Number of processes that train together; 1 outside a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def all_reduce(tensor: Tensor, operation: Literal["sum", "min", "max"]) -> Tensor:
+    """The tensor reduced over all ranks; the argument is left as it is."""
+    if world_size() == 1:
+        return tensor
+    operations = {"sum": dist.ReduceOp.SUM, "min": dist.ReduceOp.MIN, "max": dist.ReduceOp.MAX}
+    result = tensor.clone()
+    dist.all_reduce(result, op=operations[operation])
+    return result
+
+
+def gather_rows(table: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The rows of all ranks, rank after rank, on the CPU; ranks may hold different numbers of rows."""
+    table = {name: column.cpu() for name, column in table.items()}
+    if world_size() == 1:
+        return table
+    parts: list[Any] = [None] * world_size()
+    dist.all_gather_object(parts, table)
+    return {name: torch.cat([part[name] for part in parts]) for name in table}
+
+
+def sync_batchnorm_statistics(module: nn.Module) -> None:
+    """Average BatchNorm statistics over the ranks, so that all evaluate one model.
+
+    With manual optimisation DDP no longer broadcasts buffers after the first step, and they drift apart.
+    """
+    if world_size() == 1:
+        return
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            for statistic in (layer.running_mean, layer.running_var):
+                if statistic is not None:
+                    dist.all_reduce(statistic)
+                    statistic.div_(world_size())

@@ -1,0 +1,65 @@
+"""The fully supervised row of the tables: the only method that may train on instance labels."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from kd_mil.data.bag import BagBatch, InstanceBatch
+from kd_mil.errors import UserError
+from kd_mil.losses.mil import labelled_instance_loss
+from kd_mil.methods.base import Distiller, ModuleFactory
+from kd_mil.models.outputs import Prediction
+from kd_mil.models.segments import segment_max
+
+
+class Supervised(Distiller):
+    """An instance classifier trained on instance labels, its maximum over the bag as bag prediction: an upper bound.
+
+    Args:
+        instance_shape: (C, H, W) or (D,) of one instance.
+        num_classes: 2.
+        encoder, student_head: factories of the two parts.
+        **training: preprocess, optimizer, gradient_clip, seed of `Distiller`.
+
+    Raises:
+        UserError: more than two classes, or training instances without any label.
+    """
+
+    train_views = ("instances",)
+
+    def __init__(
+        self,
+        instance_shape: tuple[int, ...],
+        num_classes: int,
+        encoder: ModuleFactory,
+        student_head: ModuleFactory,
+        **training: Any,
+    ) -> None:
+        super().__init__(**training)
+        if num_classes != 2:
+            raise UserError(f"method=supervised is binary, but the data has {num_classes} classes")
+        self.encoder = encoder(instance_shape=tuple(instance_shape))
+        self.student_head = student_head(in_features=self.encoder.out_features, num_classes=num_classes)
+
+    def parts(self) -> list[nn.Module]:
+        return [self.encoder, self.student_head]
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage == "fit":
+            splits = self.trainer.datamodule.splits  # type: ignore[attr-defined]
+            if not (splits.bags.instance_labels[splits.bags.instances_of(splits.train)] >= 0).any():
+                raise UserError("method=supervised needs instance labels, but no training instance has one")
+
+    def training_step(self, instances: InstanceBatch, batch_idx: int) -> None:
+        logits = self.student_head(self.encoder(self.preprocess(instances.instances)))
+        loss = labelled_instance_loss(logits, instances.instance_labels)
+        self.descend(loss, *self.optimizer_list())
+        self.log_loss("student", loss, batch_size=len(instances.labels))
+
+    def predict_bags(self, bags: BagBatch) -> dict[str, Prediction]:
+        logits = self.student_head(self.encoder(self.preprocess(bags.instances)))
+        probs = logits.double().softmax(1)[:, 1]
+        bag_prob = segment_max(probs, bags.sizes)
+        return {"model": Prediction(torch.stack([1 - bag_prob, bag_prob], 1), probs, probs)}

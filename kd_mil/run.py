@@ -1,0 +1,188 @@
+"""Train, select on validation, test once: `python -m kd_mil.run experiment=weno_dsmil [key=value ...]`."""
+
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from kd_mil import __version__
+from kd_mil.checkpoints import read_checkpoint
+from kd_mil.cli import command
+from kd_mil.data.datamodules import BagDataModule
+from kd_mil.errors import UserError
+from kd_mil.methods.base import Distiller
+from kd_mil.records import RunRecord, data_fingerprint, device_name, write_json
+
+
+@command("run")
+def main(config: DictConfig) -> float | None:
+    """One run as design and configuration say; returns the validation score it was selected by."""
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    directory = Path(plain["run_dir"]).absolute()
+    record = RunRecord(directory, plain, overwrite=config.overwrite)
+    if record.finished:
+        metrics = json.loads((directory / "metrics.json").read_text())
+        print_results(metrics, directory, note="already finished; overwrite=true runs it again")
+        return metrics.get(config.monitor)
+
+    if not 0 <= config.seed < 2**32:
+        raise UserError(f"seed={config.seed}: must lie in [0, 2**32)")
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    data: BagDataModule = instantiate(config.data, _convert_="all")
+    data.setup()
+    method: Distiller = instantiate(config.method, _convert_="all")(
+        instance_shape=data.bags.instance_shape, num_classes=data.num_classes
+    )
+    method.model_card = model_card(plain, data)
+    choose_monitor(config, method)
+    trainer = build_trainer(config)
+    start = starting_point(config, record)
+    check_before_training(method, start)
+    if trainer.is_global_zero:
+        if config.overwrite:
+            forget(directory)
+        record.write("running", **facts(plain, data, trainer))
+        data.write_split_file(directory / "splits.csv")
+
+    trainer.fit(method, datamodule=data, ckpt_path=start)
+    metrics = evaluate(trainer, method, data)
+    if trainer.is_global_zero:
+        write_json(directory / "metrics.json", metrics)
+        log_hyperparameters(trainer, plain, metrics)
+        record.write("finished", **facts(plain, data, trainer), best_checkpoint=best_checkpoint(trainer))
+        print_results(metrics, directory)
+    return metrics.get(config.monitor)
+
+
+def build_trainer(config: DictConfig) -> L.Trainer:
+    """Trainer with the callbacks and loggers of the configuration."""
+    callbacks = [instantiate(one, _convert_="all") for one in config.callbacks.values() if one is not None]
+    loggers = [instantiate(one, _convert_="all") for one in config.logger.values() if one is not None]
+    return instantiate(config.trainer, _convert_="all", callbacks=callbacks, logger=loggers)
+
+
+def choose_monitor(config: DictConfig, method: Distiller) -> None:
+    """Fill in what selects the checkpoint, and in which direction.
+
+    Raises:
+        UserError: it is no validation metric of bags: instance labels select nothing, test data neither.
+    """
+    config.monitor = config.monitor or f"val/{method.roles[0]}/bag_loss"
+    stage, role, metric = [*str(config.monitor).split("/"), "", ""][:3]
+    if stage != "val" or role not in method.roles or not metric.startswith("bag_"):
+        raise UserError(
+            f"monitor={config.monitor}: selection reads validation bags only, "
+            f"as val/ROLE/bag_METRIC with ROLE one of {', '.join(method.roles)}"
+        )
+    config.monitor_mode = config.monitor_mode or ("min" if metric.endswith("loss") else "max")
+
+
+def check_before_training(method: Distiller, start: str | None) -> None:
+    """Find now what would otherwise end training: optimiser settings, a checkpoint of another method.
+
+    Raises:
+        UserError: the optimiser refuses its settings, or the checkpoint does not fit.
+    """
+    try:
+        method.configure_optimizers()
+    except (TypeError, ValueError) as error:
+        raise UserError(f"optimizer: {error}") from error
+    if start is None:
+        return
+    card = read_checkpoint(start)["model_card"]
+    for key in ("method", "instance_shape", "class_names"):
+        if card[key] != method.model_card[key]:
+            raise UserError(f"checkpoint {start} belongs to another configuration: its {key} differs from this run's")
+
+
+def starting_point(config: DictConfig, record: RunRecord) -> str | None:
+    """Checkpoint to go on from: the one asked for, else the last of an interrupted run here."""
+    if config.ckpt_path is not None:
+        return str(config.ckpt_path)
+    last = None if config.overwrite else record.last_checkpoint()
+    if last is not None:
+        print(f"continuing the interrupted run in {record.directory}")
+    return None if last is None else str(last)
+
+
+def evaluate(trainer: L.Trainer, method: Distiller, data: BagDataModule) -> dict[str, float]:
+    """Metrics of the selected checkpoint: validation again, then test, once."""
+    best = best_checkpoint(trainer)
+    [val] = trainer.validate(method, datamodule=data, ckpt_path=best, verbose=False)
+    [test] = trainer.test(method, datamodule=data, ckpt_path=best, verbose=False)
+    return {**val, **test}
+
+
+def best_checkpoint(trainer: L.Trainer) -> str:
+    """Path of the checkpoint that validation selected."""
+    path = trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
+    if not path:
+        raise UserError(f"no checkpoint was selected: {trainer.checkpoint_callback.monitor} was never defined")  # type: ignore[union-attr]
+    return path
+
+
+def model_card(plain: dict[str, Any], data: BagDataModule) -> dict[str, Any]:
+    """What it takes to build the method again and to read its output, in plain containers."""
+    return {
+        "kd_mil": __version__,
+        "method": plain["method"],
+        "instance_shape": list(data.bags.instance_shape),
+        "class_names": list(data.bags.class_names),
+        "experiment": plain["experiment_name"],
+    }
+
+
+def facts(plain: dict[str, Any], data: BagDataModule, trainer: L.Trainer) -> dict[str, Any]:
+    """Facts of run.json that are known before training."""
+    return {
+        "device": device_name(trainer.strategy.root_device),
+        "processes": trainer.world_size,
+        "experiment": plain["experiment_name"],
+        "overrides": list(HydraConfig.get().overrides.task),
+        "seed": plain["seed"],
+        "data_fingerprint": data_fingerprint(data.splits),
+        "bags": {name: len(part) for name, part in zip(("train", "val", "test"), data.splits[1:], strict=True)},
+    }
+
+
+def forget(directory: Path) -> None:
+    """Remove what an earlier run left in its own subdirectories."""
+    for name in ("checkpoints", "tensorboard", "figures"):
+        shutil.rmtree(directory / name, ignore_errors=True)
+
+
+def log_hyperparameters(trainer: L.Trainer, plain: dict[str, Any], metrics: dict[str, float]) -> None:
+    """Hyper-parameters with final metrics on TensorBoard's HPARAMS page."""
+    chosen = {key: plain[key] for key in ("experiment_name", "seed", "loading", "hpm", "optimizer", "data", "method")}
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            defined = {f"hp/{key}": value for key, value in metrics.items() if math.isfinite(value)}
+            logger.log_hyperparams(chosen, defined)
+            logger.finalize("success")
+
+
+def print_results(metrics: Mapping[str, float | None], directory: Path, note: str = "") -> None:
+    """The table a run ends with: test metrics by role."""
+    roles = list(dict.fromkeys(key.split("/")[1] for key in metrics if key.startswith("test/")))
+    names = list(dict.fromkeys(key.split("/")[2] for key in metrics if key.startswith("test/")))
+    table = Table("test metric", *roles, title=note or None)
+    for name in names:
+        values = [metrics.get(f"test/{role}/{name}") for role in roles]
+        table.add_row(name, *("nan" if value is None or math.isnan(value) else f"{value:.4f}" for value in values))
+    console = Console(width=max(Console().width, 60))
+    console.print(table)
+    console.print(f"results in {directory}", soft_wrap=True, highlight=False)
+
+
+if __name__ == "__main__":
+    main()
