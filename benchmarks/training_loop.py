@@ -1,0 +1,188 @@
+"""What the framework's training loop costs on top of a bare PyTorch loop, phase by phase of WENO."""
+
+import tempfile
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch import Callback
+
+from benchmarks.bare_loop import BareLoop
+from benchmarks.configuration import configured, train
+from benchmarks.machine import Clock, cpu_ratio, ratio, timed
+from kd_mil.data.bag import BagBatch, Bags, BagSplits
+from kd_mil.data.datamodules import BagDataModule, Loading
+from kd_mil.methods.weno import WENO
+
+PHASES = ("teacher", "student")
+COLUMNS = ("setting", "phase", "instances_per_s", "bare_per_s", "overhead_percent", "overhead_ms_per_step", "released")
+MOST_OVERHEAD = 10.0
+LEAST_SPEEDUP = 1.25
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is trained, on random bags of equal size."""
+
+    name: str
+    overrides: tuple[str, ...]
+    """Of `python -m kd_mil.run`."""
+    instance_shape: tuple[int, ...]
+    bags: int
+    bag_length: int = 100
+    epochs: int = 3
+    """Timed pairs of a framework epoch and a bare one."""
+    warm_up: int = 0
+    """Pairs before them."""
+
+
+CIFAR = Setting(
+    "released CIFAR-10",
+    ("experiment=weno_abmil_released",),
+    instance_shape=(3, 32, 32),
+    bags=50,
+)
+FEATURES = Setting(
+    "features",
+    ("experiment=weno_gated_abmil", "encoder=features", "preprocess=features", "hpm=off"),
+    instance_shape=(512,),
+    bags=200,
+    epochs=9,
+    warm_up=1,
+)
+RELEASED = {(CIFAR.name, "teacher"): (244, 289), (CIFAR.name, "student"): (204, 217)}
+"""Slowest and fastest epoch of WENO's released code in instances per second, measured on another occasion: 2 threads
+on 2 idle cores, the same numbers of bags and images, images of CIFAR-10."""
+
+
+def run(quick: bool) -> dict[str, Any]:
+    """Measure both settings; quickly: on a few small bags."""
+    settings = [CIFAR, FEATURES]
+    if quick:
+        small = ("student_head.hidden=[64]",)
+        settings = [
+            replace(one, overrides=one.overrides + small, bags=3, bag_length=5, epochs=1, warm_up=0) for one in settings
+        ]
+    rows = [row for setting in settings for row in measure(setting)]
+    return {
+        "title": "WENO's phases: the framework's loop against a bare PyTorch loop",
+        "note": "Speed of the median epoch. Released code: on another occasion, on 2 idle cores.",
+        "columns": COLUMNS,
+        "settings": [vars(setting) for setting in settings],
+        "rows": rows,
+        "goals": [] if quick else [goal for row in rows for goal in goals(row)],
+    }
+
+
+def measure(setting: Setting) -> list[dict[str, Any]]:
+    """One row for each phase: epochs of both loops take turns in this process."""
+    timer = PhaseTimer()
+    epochs = f"trainer.max_epochs={setting.warm_up + setting.epochs}"
+    training_only = ("trainer=cpu", epochs, "++trainer.limit_val_batches=0")
+    with tempfile.TemporaryDirectory() as run_dir:
+        config = configured(*setting.overrides, *training_only, run_dir=run_dir)
+        train(config, RandomBags(setting, instantiate(config.loading)), timer)
+    return [phase_row(setting, phase, timer) for phase in PHASES]
+
+
+def phase_row(setting: Setting, phase: str, timer: "PhaseTimer") -> dict[str, Any]:
+    """Speeds and overhead of one phase."""
+    loop, bare = timer.loop[phase][setting.warm_up :], timer.bare[phase][setting.warm_up :]
+    instances = setting.bags * setting.bag_length
+    lost = median(one.wall - other.wall for one, other in zip(loop, bare, strict=True))
+    speed = instances / median(one.wall for one in loop)
+    row: dict[str, Any] = {
+        "setting": setting.name,
+        "phase": phase,
+        "instances_per_s": round(speed, 1),
+        "best_per_s": round(instances / min(one.wall for one in loop), 1),
+        "bare_per_s": round(instances / median(one.wall for one in bare), 1),
+        "overhead_percent": round(100 * ratio(loop, bare) - 100, 2),
+        "overhead_cpu_percent": round(100 * cpu_ratio(loop, bare) - 100, 2),
+        "overhead_ms_per_step": round(1000 * lost / timer.steps[phase], 3),
+        "steps": timer.steps[phase],
+        "loop_seconds": [one.wall for one in loop],
+        "loop_cpu_seconds": [one.cpu for one in loop],
+        "bare_seconds": [one.wall for one in bare],
+        "bare_cpu_seconds": [one.cpu for one in bare],
+    }
+    if (setting.name, phase) in RELEASED:
+        slowest, fastest = RELEASED[setting.name, phase]
+        row |= {"released": f"{slowest}-{fastest}", "over_released": round(speed / fastest, 3)}
+    return row
+
+
+def goals(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Little overhead, and a student faster than the fastest epoch of the released code."""
+    of, overhead = f"{row['setting']}, {row['phase']}", row["overhead_percent"]
+    limit = f"{of}: overhead <= {MOST_OVERHEAD:g} %"
+    found = [{"goal": limit, "value": overhead, "reached": overhead <= MOST_OVERHEAD}]
+    if row["phase"] == "student" and "over_released" in row:
+        goal, speedup = f"{of}: >= {LEAST_SPEEDUP:g}x the released code's fastest epoch", row["over_released"]
+        found.append({"goal": goal, "value": speedup, "reached": speedup >= LEAST_SPEEDUP})
+    return found
+
+
+class RandomBags(BagDataModule):
+    """Random pixels or features; half of the bags are positive. One bag more each for validation and test."""
+
+    def __init__(self, setting: Setting, loading: Loading) -> None:
+        super().__init__(loading)
+        self.setting = setting
+
+    def load(self) -> BagSplits:
+        """Draw the bags."""
+        setting, generator = self.setting, torch.Generator().manual_seed(0)
+        order = torch.arange(setting.bags + 2)
+        shape = (len(order) * setting.bag_length, *setting.instance_shape)
+        if len(setting.instance_shape) == 3:
+            instances = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        else:
+            instances = torch.randn(shape, generator=generator).half()
+        sizes = torch.full_like(order, setting.bag_length)
+        bags = Bags(instances, sizes, labels=order % 2, bag_ids=[f"bag{number}" for number in order.tolist()])
+        return BagSplits(bags, order[:-2], order[-2:-1], order[-1:])
+
+
+class PhaseTimer(Callback):
+    """Times the phases of each epoch, from its start to the last step's end; then the bare loop has its turn.
+
+    All that a step causes is inside: fetching, hooks, logging. What happens after the last step is not.
+    """
+
+    def __init__(self) -> None:
+        self.loop: dict[str, list[Clock]] = {phase: [] for phase in PHASES}
+        self.bare: dict[str, list[Clock]] = {phase: [] for phase in PHASES}
+        self.steps = dict.fromkeys(PHASES, 0)
+        self._ends: dict[str, Clock] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, WENO)
+        data: BagDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        self._bags = data.splits.train
+        self._instances = data.bags.instances_of(self._bags)
+        self._bare_loop = BareLoop(pl_module, data)
+        # kernels of these shapes are ready for both loops then
+        self._bare_loop.teacher_phase(self._bags[:2])
+        self._bare_loop.student_phase(self._instances[: data.loading.instances_per_step])
+
+    def on_train_epoch_start(self, *args: Any) -> None:
+        self.steps = dict.fromkeys(PHASES, 0)
+        self._start = Clock.now()
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        _, batch, _ = args
+        phase = "teacher" if isinstance(batch, BagBatch) else "student"
+        self._ends[phase] = Clock.now()
+        self.steps[phase] += 1
+
+    def on_train_epoch_end(self, *args: Any) -> None:
+        self.loop["teacher"].append(self._ends["teacher"].since(self._start))
+        self.loop["student"].append(self._ends["student"].since(self._ends["teacher"]))
+        bags = self._bags[torch.randperm(len(self._bags))]
+        instances = self._instances[torch.randperm(len(self._instances))]
+        self.bare["teacher"].append(timed(lambda: self._bare_loop.teacher_phase(bags)))
+        self.bare["student"].append(timed(lambda: self._bare_loop.student_phase(instances)))
