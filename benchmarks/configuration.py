@@ -39,9 +39,7 @@ def train(config: DictConfig, data: BagDataModule, timer: Callback) -> None:
     silence_known_warnings()
     data.setup()
     L.seed_everything(config.seed, workers=True, verbose=False)
-    method = instantiate(config.method, _convert_="all")(
-        instance_shape=data.bags.instance_shape, num_classes=data.num_classes
-    )
+    method = instantiate(config.method, _convert_="all")(**data.model_inputs)
     choose_monitor(config, method)
     trainer = build_trainer(config)
     others = [one for one in trainer.callbacks if not isinstance(one, Checkpoint)]  # type: ignore[attr-defined]

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 from kd_mil import __version__
-from kd_mil.data.bag import BagSplits
 from kd_mil.errors import UserError
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "omegaconf", "timm", "numpy")
@@ -98,17 +97,6 @@ def _without_places(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_places(item) for key, item in value.items() if key not in ("data_dir", "cache_dir")}
     return value
-
-
-def data_fingerprint(splits: BagSplits) -> str:
-    """Hash of labels, sizes, ids and split, and of the instances where they are in memory."""
-    bags = splits.bags
-    digest = hashlib.sha256("\n".join(bags.bag_ids).encode())
-    tensors = [bags.sizes, bags.labels, bags.instance_labels, *splits[1:]]
-    tensors += [bags.instances] if isinstance(bags.instances, torch.Tensor) else []
-    for tensor in tensors:
-        digest.update(tensor.detach().cpu().contiguous().numpy().data)
-    return digest.hexdigest()[:16]
 
 
 def git_commit() -> str | None:

@@ -18,10 +18,10 @@ from rich.table import Table
 from kd_mil import __version__
 from kd_mil.checkpoints import read_checkpoint
 from kd_mil.cli import command
-from kd_mil.data.datamodules import BagDataModule
+from kd_mil.data.datamodules import DistillationData
 from kd_mil.errors import UserError
 from kd_mil.methods.base import Distiller
-from kd_mil.records import RunRecord, data_fingerprint, device_name, write_json
+from kd_mil.records import RunRecord, device_name, write_json
 
 
 @command("run")
@@ -38,11 +38,9 @@ def main(config: DictConfig) -> float | None:
     if not 0 <= config.seed < 2**32:
         raise UserError(f"seed={config.seed}: must lie in [0, 2**32)")
     L.seed_everything(config.seed, workers=True, verbose=False)
-    data: BagDataModule = instantiate(config.data, _convert_="all")
+    data: DistillationData = instantiate(config.data, _convert_="all")
     data.setup()
-    method: Distiller = instantiate(config.method, _convert_="all")(
-        instance_shape=data.bags.instance_shape, num_classes=data.num_classes
-    )
+    method: Distiller = instantiate(config.method, _convert_="all")(**data.model_inputs)
     method.model_card = model_card(plain, data)
     choose_monitor(config, method)
     trainer = build_trainer(config)
@@ -75,16 +73,11 @@ def choose_monitor(config: DictConfig, method: Distiller) -> None:
     """Fill in what selects the checkpoint, and in which direction.
 
     Raises:
-        UserError: it is no validation metric of bags: instance labels select nothing, test data neither.
+        UserError: the method may not be selected by it: instance labels and test data select nothing.
     """
-    config.monitor = config.monitor or f"val/{method.roles[0]}/bag_loss"
-    stage, role, metric = [*str(config.monitor).split("/"), "", ""][:3]
-    if stage != "val" or role not in method.roles or not metric.startswith("bag_"):
-        raise UserError(
-            f"monitor={config.monitor}: selection reads validation bags only, "
-            f"as val/ROLE/bag_METRIC with ROLE one of {', '.join(method.roles)}"
-        )
-    config.monitor_mode = config.monitor_mode or ("min" if metric.endswith("loss") else "max")
+    config.monitor = config.monitor or method.default_monitor
+    method.check_monitor(config.monitor)
+    config.monitor_mode = config.monitor_mode or ("min" if config.monitor.endswith("loss") else "max")
 
 
 def check_before_training(method: Distiller, start: str | None) -> None:
@@ -100,7 +93,7 @@ def check_before_training(method: Distiller, start: str | None) -> None:
     if start is None:
         return
     card = read_checkpoint(start)["model_card"]
-    for key in ("method", "instance_shape", "class_names"):
+    for key in ("method", "model_inputs", "class_names"):
         if card[key] != method.model_card[key]:
             raise UserError(f"checkpoint {start} belongs to another configuration: its {key} differs from this run's")
 
@@ -115,7 +108,7 @@ def starting_point(config: DictConfig, record: RunRecord) -> str | None:
     return None if last is None else str(last)
 
 
-def evaluate(trainer: L.Trainer, method: Distiller, data: BagDataModule) -> dict[str, float]:
+def evaluate(trainer: L.Trainer, method: Distiller, data: DistillationData) -> dict[str, float]:
     """Metrics of the selected checkpoint: validation again, then test, once."""
     best = best_checkpoint(trainer)
     [val] = trainer.validate(method, datamodule=data, ckpt_path=best, verbose=False)
@@ -131,18 +124,18 @@ def best_checkpoint(trainer: L.Trainer) -> str:
     return path
 
 
-def model_card(plain: dict[str, Any], data: BagDataModule) -> dict[str, Any]:
+def model_card(plain: dict[str, Any], data: DistillationData) -> dict[str, Any]:
     """What it takes to build the method again and to read its output, in plain containers."""
     return {
         "kd_mil": __version__,
         "method": plain["method"],
-        "instance_shape": list(data.bags.instance_shape),
-        "class_names": list(data.bags.class_names),
+        "model_inputs": data.model_inputs,
+        "class_names": list(data.class_names),
         "experiment": plain["experiment_name"],
     }
 
 
-def facts(plain: dict[str, Any], data: BagDataModule, trainer: L.Trainer) -> dict[str, Any]:
+def facts(plain: dict[str, Any], data: DistillationData, trainer: L.Trainer) -> dict[str, Any]:
     """Facts of run.json that are known before training."""
     return {
         "device": device_name(trainer.strategy.root_device),
@@ -150,8 +143,8 @@ def facts(plain: dict[str, Any], data: BagDataModule, trainer: L.Trainer) -> dic
         "experiment": plain["experiment_name"],
         "overrides": list(HydraConfig.get().overrides.task),
         "seed": plain["seed"],
-        "data_fingerprint": data_fingerprint(data.splits),
-        "bags": {name: len(part) for name, part in zip(("train", "val", "test"), data.splits[1:], strict=True)},
+        "data_fingerprint": data.fingerprint(),
+        "data_counts": data.counts(),
     }
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from kd_mil.data.bag import Bags, BagSplits
 from kd_mil.data.loaders import BagSampler, EpochSampler, IndexedView, InstanceSampler, InTurn
-from kd_mil.data.splits import apply_split_file, check_splits, split_table
+from kd_mil.data.splits import apply_split_file, bags_fingerprint, check_splits, split_table
 from kd_mil.errors import UserError
 
 GIBIBYTE = 1024**3
@@ -49,7 +49,34 @@ class Loading:
                 raise UserError(f"{name}={value}: must be at least 1")
 
 
-class BagDataModule(L.LightningDataModule):
+class DistillationData(L.LightningDataModule):
+    """What a command asks of any data module, on bags or on images."""
+
+    class_names: tuple[str, ...]
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load, check and place the data; safe to call again."""
+        raise NotImplementedError
+
+    @property
+    def model_inputs(self) -> dict[str, Any]:
+        """What a method must know of the data to build its networks: its keyword arguments, plain containers."""
+        raise NotImplementedError
+
+    def fingerprint(self) -> str:
+        """Hash of the data and the split."""
+        raise NotImplementedError
+
+    def counts(self) -> dict[str, int]:
+        """How many bags or images train, val and test hold."""
+        raise NotImplementedError
+
+    def write_split_file(self, path: Path) -> None:
+        """Write the split as used, as CSV."""
+        raise NotImplementedError
+
+
+class BagDataModule(DistillationData):
     """Bags split into train, val and test; loads once, serves packed batches.
 
     Args:
@@ -84,8 +111,18 @@ class BagDataModule(L.LightningDataModule):
         return self.splits.bags
 
     @property
-    def num_classes(self) -> int:
-        return len(self.bags.class_names)
+    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.bags.class_names
+
+    @property
+    def model_inputs(self) -> dict[str, Any]:
+        return {"instance_shape": list(self.bags.instance_shape), "num_classes": len(self.class_names)}
+
+    def fingerprint(self) -> str:
+        return bags_fingerprint(self.splits)
+
+    def counts(self) -> dict[str, int]:
+        return {name: len(part) for name, part in zip(("train", "val", "test"), self.splits[1:], strict=True)}
 
     def write_split_file(self, path: Path) -> None:
         """Write `bag_id, case_id, label, split`: the split as used, fit to be read back as `split_file`."""

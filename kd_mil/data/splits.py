@@ -1,5 +1,6 @@
 """Train, val and test: made by stratification with cases kept whole, read from a file, checked, written out."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -170,3 +171,14 @@ def split_table(splits: BagSplits) -> list[dict[str, str]]:
         for bag in getattr(splits, part).tolist()
     }
     return [rows[bag] for bag in sorted(rows)]
+
+
+def bags_fingerprint(splits: BagSplits) -> str:
+    """Hash of labels, sizes, ids and split, and of the instances where they are in memory."""
+    bags = splits.bags
+    digest = hashlib.sha256("\n".join(bags.bag_ids).encode())
+    tensors = [bags.sizes, bags.labels, bags.instance_labels, *splits[1:]]
+    tensors += [bags.instances] if isinstance(bags.instances, torch.Tensor) else []
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:16]

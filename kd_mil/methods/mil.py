@@ -8,12 +8,13 @@ from torch import nn
 from kd_mil.data.bag import BagBatch
 from kd_mil.losses.mil import bag_loss
 from kd_mil.losses.weno import attention_pseudo_labels
-from kd_mil.methods.base import Distiller, ModuleFactory, check_share
+from kd_mil.methods.bag_distiller import BagDistiller
+from kd_mil.methods.base import ModuleFactory, check_share
 from kd_mil.models.memory import AttentionMemory
 from kd_mil.models.outputs import MILOutput, Prediction, critical_logits
 
 
-class MIL(Distiller):
+class MIL(BagDistiller):
     """Encoder and aggregator trained on bag labels; attention is its only word on instances.
 
     Args:
@@ -21,7 +22,7 @@ class MIL(Distiller):
         num_classes: C >= 2; class 0 is the negative one.
         encoder, aggregator: factories of the two parts.
         instance_stream_weight: share of the instance stream in the loss, where the aggregator has one.
-        **training: preprocess, optimizer, gradient_clip, seed of `Distiller`.
+        **training: preprocess, optimizer, gradient_clip, seed of `BagDistiller`.
     """
 
     def __init__(

@@ -8,19 +8,20 @@ from torch import nn
 from kd_mil.data.bag import BagBatch, InstanceBatch
 from kd_mil.errors import UserError
 from kd_mil.losses.mil import labelled_instance_loss
-from kd_mil.methods.base import Distiller, ModuleFactory
+from kd_mil.methods.bag_distiller import BagDistiller
+from kd_mil.methods.base import ModuleFactory
 from kd_mil.models.outputs import Prediction
 from kd_mil.models.segments import segment_max
 
 
-class Supervised(Distiller):
+class Supervised(BagDistiller):
     """An instance classifier trained on instance labels, its maximum over the bag as bag prediction: an upper bound.
 
     Args:
         instance_shape: (C, H, W) or (D,) of one instance.
         num_classes: 2.
         encoder, student_head: factories of the two parts.
-        **training: preprocess, optimizer, gradient_clip, seed of `Distiller`.
+        **training: preprocess, optimizer, gradient_clip, seed of `BagDistiller`.
 
     Raises:
         UserError: more than two classes, or training instances without any label.

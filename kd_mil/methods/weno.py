@@ -10,7 +10,8 @@ from kd_mil.data.bag import BagBatch, InstanceBatch
 from kd_mil.errors import UserError
 from kd_mil.losses.mil import bag_loss
 from kd_mil.losses.weno import attention_pseudo_labels, student_loss
-from kd_mil.methods.base import Distiller, ModuleFactory, check_share
+from kd_mil.methods.bag_distiller import BagDistiller
+from kd_mil.methods.base import ModuleFactory, check_share
 from kd_mil.models.aggregators.pooling import Mean
 from kd_mil.models.memory import AttentionMemory, Normalisation
 from kd_mil.models.mining import HardPositiveMining
@@ -18,7 +19,7 @@ from kd_mil.models.outputs import MILOutput, Prediction, critical_logits
 from kd_mil.models.segments import segment_max, segment_sum
 
 
-class WENO(Distiller):
+class WENO(BagDistiller):
     """A bag teacher and an instance student that train each other through one encoder, Sec. 3.2.
 
     One epoch is a teacher phase over the bags (update 1 in Fig. 2), then a student phase over the instances of all
@@ -39,7 +40,7 @@ class WENO(Distiller):
             depends on the rest of the bag), or `recompute` them for the student's instances with the present teacher.
         negative_weight: weight of negative targets in the student's loss, 0.5 = plain cross-entropy.
         instance_stream_weight: share of the instance stream in the teacher's loss, where the aggregator has one.
-        **training: preprocess, optimizer, gradient_clip, seed of `Distiller`.
+        **training: preprocess, optimizer, gradient_clip, seed of `BagDistiller`.
 
     Raises:
         UserError: a switch outside its choices, or a combination the aggregator cannot serve.
