@@ -13,6 +13,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -22,7 +23,14 @@ from kd_mil.errors import UserError
 FEATURE_KEYS = ("features", "feats", "X")
 COORDS_KEYS = ("coords",)
 LABEL_KEYS = ("inst_labels", "patch_labels", "instance_labels", "y_inst")
+FRACTION_KEYS = ("tumour_fraction",)
+TUMOUR_THRESHOLD = 0.25
+"""Tumour area fraction from which an instance is positive."""
 SUFFIXES = (".h5", ".hdf5", ".pt", ".pth", ".npy", ".npz")
+
+
+class EmptyBagError(UserError):
+    """A feature file without a single instance, as of a slide without tissue."""
 
 
 @contextmanager
@@ -52,18 +60,29 @@ def open_arrays(path: Path) -> Mapping[str, Any]:
     Raises:
         UserError: a missing or unreadable file, or an unknown suffix.
     """
-    if path.suffix not in SUFFIXES:
-        raise UserError(f"{path}: unknown kind of feature file; known: {', '.join(SUFFIXES)}")
+    if path.suffix not in (*SUFFIXES, ".csv"):
+        raise UserError(f"{path}: unknown kind of feature file; known: {', '.join(SUFFIXES)}, .csv")
     if not path.is_file():
         raise UserError(f"{path}: no such feature file")
     with readable(path):
         if path.suffix in (".h5", ".hdf5"):
             return h5py.File(path, "r")
+        if path.suffix == ".csv":  # DSMIL: a header 0,1,2,..., then one line for each instance
+            return {"features": pd.read_csv(path, dtype=np.float32).to_numpy()}
         if path.suffix in (".pt", ".pth"):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
             return content if isinstance(content, dict) else {"features": content}
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-        return {"features": array} if path.suffix == ".npy" else array
+        return {"features": array} | _beside(path) if path.suffix == ".npy" else array
+
+
+def _beside(path: Path) -> dict[str, np.ndarray]:
+    """What torchmil keeps of a `.npy` file in `features/` in the folders `coords/` and `patch_labels/` beside it."""
+    inside = next((above for above in path.parents[:2] if above.name == "features"), None)
+    if inside is None:
+        return {}
+    files = {kind: inside.parent / kind / path.name for kind in ("coords", "patch_labels")}
+    return {kind: np.load(file, allow_pickle=False) for kind, file in files.items() if file.is_file()}
 
 
 class FeatureFile:
@@ -88,7 +107,7 @@ class FeatureFile:
             raise UserError(f"{path}: features of shape {shape}, expected (N, D) or (1, N, D)")
         self._features, (self.num_instances, self.width) = features, shape[-2:]
         if self.num_instances == 0:
-            raise UserError(f"{path} is an empty bag: remove its row or extract its features again")
+            raise EmptyBagError(f"{path} is an empty bag: remove its row or extract its features again")
 
     def read(self, positions: Tensor, dtype: torch.dtype) -> Tensor:
         """Features (M, D) at `positions` (M,) int64, in that order.
@@ -119,9 +138,21 @@ class FeatureFile:
             return None
         return self._per_instance("coords", coords, (self.num_instances, 2)).round().long()
 
-    def instance_labels(self) -> Tensor:
-        """(N,) int64, -1 = unknown, as everywhere where the file has no labels."""
-        labels = self._find(LABEL_KEYS)
+    def tumour_fraction(self) -> Tensor | None:
+        """(N,) float32 in [0, 1], tumour area of each instance; None where the file has none, or has labels."""
+        fractions = None if self._find(LABEL_KEYS) is not None else self._find(FRACTION_KEYS)
+        if fractions is None:
+            return None
+        values = self._per_instance("tumour_fraction", fractions, (self.num_instances,)).float()
+        if not ((values >= 0) & (values <= 1)).all():
+            raise UserError(f"{self.path}: tumour_fraction must lie in [0, 1]")
+        return values
+
+    def instance_labels(self, tumour_threshold: float = TUMOUR_THRESHOLD) -> Tensor:
+        """(N,) int64, -1 = unknown, as everywhere where the file has neither labels nor tumour fractions."""
+        labels, fractions = self._find(LABEL_KEYS), self.tumour_fraction()
+        if fractions is not None:
+            return (fractions >= tumour_threshold).long()
         if labels is None:
             return torch.full((self.num_instances,), -1)
         values = self._per_instance("instance labels", labels, (self.num_instances,))

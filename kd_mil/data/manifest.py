@@ -9,9 +9,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from kd_mil.data.feature_sets import feature_table
 from kd_mil.data.locations import closest
 from kd_mil.data.splits import PARTS
-from kd_mil.data.tables import read_csv
 from kd_mil.errors import UserError
 
 
@@ -32,33 +32,40 @@ class Manifest(NamedTuple):
 
 
 def read_manifest(
-    path: str | Path, classes: Sequence[str] | Mapping[str, int] | None = None, root: str | Path | None = None
+    path: str | Path,
+    classes: Sequence[str] | Mapping[str, int] | None = None,
+    root: str | Path | None = None,
+    labels: str | Path | None = None,
 ) -> Manifest:
     """Read `slide_id,label,feature_path` and, where present, `case_id`, `split` and `fold`; other columns are ignored.
 
     Args:
-        path: CSV file.
+        path: CSV file, or what else `feature_table` reads.
         classes: names of the labels in order, or the index of each (several names may share one); None = the labels
             are the integers 0..C-1 themselves.
         root: folder from which relative feature paths start; None = the manifest's own.
+        labels: CSV of labels for a folder of features.
 
     Raises:
         UserError: naming file and line: an unreadable file, a missing column, an empty cell, a repeated slide, a label
             outside the classes, an unknown split word, a fold that is no integer, a feature file that is missing, or a
             relative path that leaves `root`.
     """
-    table = read_csv(path, ("slide_id", "label", "feature_path"))
+    table, own_folder = feature_table(path, labels)
+    path = labels or path
+    if "label" not in table:
+        raise UserError(f"{path}: column 'label' is missing; it has {', '.join(map(repr, table.columns))}")
     for column in {"slide_id", "feature_path", "case_id"}.intersection(table.columns):
         for line in table.index[table[column] == ""]:
             raise UserError(f"{path}, line {line}: {column} is empty")
     for line in table.index[table["slide_id"].duplicated()]:
         raise UserError(f"{path}, line {line}: slide {table['slide_id'][line]!r} is listed twice")
-    labels, class_names = _labels(path, table["label"], classes)
-    folder = Path(path).parent if root is None else Path(root)
+    numbers, class_names = _labels(path, table["label"], classes)
+    folder = own_folder if root is None else Path(root)
     return Manifest(
         slide_ids=table["slide_id"].tolist(),
         case_ids=table["case_id"].tolist() if "case_id" in table else None,
-        labels=labels,
+        labels=numbers,
         class_names=class_names,
         feature_paths=[_inside(path, line, folder, name) for line, name in table["feature_path"].items()],
         splits=_splits(path, table["split"]) if "split" in table else None,

@@ -17,9 +17,9 @@ SLIDE_EXTENSIONS = (
 """Files taken from a folder; a pattern or a CSV may name any."""
 LIST_COLUMNS = (
     *("slide_path", "wsi", "slide_id", "case_id", "label", "split", "mpp", "annotation_path"),
-    *("feature_path", "fold"),
+    *("feature_path", "coords_path", "fold"),
 )
-"""The last two are the manifest's and mean nothing here: one table serves slides and features."""
+"""The last three are the manifest's and mean nothing here: one table serves slides and features."""
 LABEL_COLUMNS = ("slide_id", "label", "case_id", "split")
 SPLITS = ("train", "val", "test")
 

@@ -159,9 +159,9 @@ def test_pickled_objects_are_refused(tmp_path, capsys):
 
 
 def test_unknown_and_missing_files_are_refused(tmp_path):
-    (tmp_path / "a.csv").touch()
-    with pytest.raises(UserError, match=r"a.csv: unknown kind of feature file; known: .h5"):
-        FeatureFile(tmp_path / "a.csv")
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(UserError, match=r"a.txt: unknown kind of feature file; known: .h5"):
+        FeatureFile(tmp_path / "a.txt")
     with pytest.raises(UserError, match=r"b.pt: no such feature file"):
         FeatureFile(tmp_path / "b.pt")
 

@@ -146,3 +146,13 @@ def test_drawing_touches_no_pyplot_state() -> None:
     before = plt.get_fignums()
     comparison_figure(WHITE, None, np.empty((0, 2)), {"student": np.empty(0)}, 300, 10.0, "slide")
     assert plt.get_fignums() == before
+
+
+def test_the_scale_bar_has_the_length_it_says(tmp_path: Path) -> None:
+    """600 um of slide in 120 pixels: the longest round length within a quarter of that is 100 um, a sixth."""
+    coords, scores = np.array([[0, 0]]), np.array([0.5])  # one tile, half as wide as the slide
+    draw_heatmap(WHITE, coords, scores, 600, 10.0, tmp_path / "a.png", "slide", mpp=0.5)
+    picture = panel(pixels(tmp_path / "a.png"))
+    width = 2 * np.ptp(np.flatnonzero(is_coloured(picture).any(axis=0))) + 1
+    black = (picture.max(axis=-1) < 60)[int(0.9 * len(picture)) :].sum(axis=1).max()
+    assert black / width == pytest.approx(1 / 6, abs=0.01)

@@ -1,0 +1,39 @@
+"""Features for other tools: `python -m kd_mil.export features=DIR_or_MANIFEST format=clam|torchmil out=DIR`."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from kd_mil.cli import command
+from kd_mil.data.feature_exports import class_index, export_clam, export_torchmil
+from kd_mil.data.feature_sets import feature_table
+from kd_mil.errors import UserError
+
+FORMATS = ("clam", "torchmil")
+
+
+@command("export")
+def main(config: DictConfig) -> None:
+    """Write a set of features in another layout."""
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    for name, hint in (("features", "a manifest or a folder of features"), ("out", "a folder for the results")):
+        if plain[name] is None:
+            raise UserError(f"{name}= is not set: give {hint}")
+    if plain["format"] not in FORMATS:
+        raise UserError(f"format={plain['format']!r}: choose {' or '.join(FORMATS)}")
+    if not 0 < plain["tumour_threshold"] <= 1:
+        raise UserError(f"tumour_threshold={plain['tumour_threshold']}: an area fraction, it must lie in (0, 1]")
+    table, folder = feature_table(plain["features"], plain["labels"])
+    out = Path(plain["out"]).absolute()
+    if out == folder.absolute():
+        raise UserError(f"out={plain['out']} is where the features are: choose another folder")
+    if plain["format"] == "clam":
+        export_clam(table, folder, out)
+    else:
+        export_torchmil(table, folder, out, class_index(table, plain["classes"]), plain["tumour_threshold"])
+    print(f"{len(table)} slides in {out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Tiles of many slides in batches of equal size, read by worker processes."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from kd_mil.errors import UserError
+from kd_mil.slides.planning import PlannedSlide, ReadingSettings
+from kd_mil.slides.reader import Slide, open_slide
+
+
+class TileRequest(NamedTuple):
+    """Consecutive tiles of one slide, as sent to a worker."""
+
+    slide_id: str
+    path: Path
+    mpp_override: float | None
+    first: int
+    """Position of the first of them among the slide's tiles."""
+    coords: np.ndarray
+    """(M, 2) level-0 pixels."""
+    tile_size: int
+    mpp: float
+
+
+class Piece(NamedTuple):
+    """Where consecutive tiles of a batch belong."""
+
+    slide_id: str
+    first: int
+    length: int
+
+
+class TileBatch(NamedTuple):
+    """Tiles of one slide or of several, as they come from a worker."""
+
+    pixels: Tensor
+    """(M, H, W, 3) uint8, the tiles of `pieces` end to end."""
+    pieces: list[Piece]
+    errors: dict[str, str]
+    """Slides that could not be read, and why; their tiles are not in the batch."""
+
+
+class TileReader(Dataset):
+    """Reads requests; each process opens its own slides, when it needs them, and keeps the last one open."""
+
+    def __init__(self, backend: str = "openslide") -> None:
+        self.backend = backend
+        self._slide: Slide | None = None
+
+    def __getitem__(self, requests: list[TileRequest]) -> TileBatch:
+        pixels = np.empty((sum(len(one.coords) for one in requests), *[requests[0].tile_size] * 2, 3), np.uint8)
+        pieces, errors, filled = [], {}, 0
+        for request in requests:
+            count = len(request.coords)
+            try:
+                self._read(request, pixels[filled : filled + count])
+            except UserError as error:
+                errors[request.slide_id] = str(error)
+                continue
+            pieces.append(Piece(request.slide_id, request.first, count))
+            filled += count
+        return TileBatch(torch.from_numpy(pixels[:filled]), pieces, errors)
+
+    def _read(self, request: TileRequest, out: np.ndarray) -> None:
+        slide = self._opened(request)
+        size = (request.tile_size, request.tile_size)
+        for tile, (x, y) in zip(out, request.coords.tolist(), strict=True):
+            tile[:] = slide.read(x, y, size, request.mpp)
+
+    def _opened(self, request: TileRequest) -> Slide:
+        if self._slide is None or self._slide.path != request.path:
+            if self._slide is not None:
+                self._slide.close()
+            self._slide = None  # so that a slide that cannot be opened leaves none behind
+            self._slide = open_slide(request.path, request.mpp_override, self.backend)
+        return self._slide
+
+
+def requests_of(
+    slides: Iterable[PlannedSlide], settings: ReadingSettings, batch_size: int, wanted: Callable[[str], bool]
+) -> Iterator[list[TileRequest]]:
+    """Batches of `batch_size` tiles, filled across slides; a slide is left as soon as it is not `wanted` any more."""
+    batch: list[TileRequest] = []
+    room = batch_size
+    for slide in slides:
+        entry, tiles = slide.entry, slide.tiles
+        first = 0
+        while first < len(tiles.coords) and wanted(entry.slide_id):
+            coords = tiles.coords[first : first + room]
+            origin = (entry.slide_id, entry.path, settings.mpp_of(entry))
+            batch.append(TileRequest(*origin, first, coords, tiles.tile_size, tiles.mpp))
+            first, room = first + len(coords), room - len(coords)
+            if room == 0:
+                yield batch
+                batch, room = [], batch_size
+    if batch:
+        yield batch
+
+
+def tile_loader(
+    requests: Iterator[list[TileRequest]], backend: str, num_workers: int, pin_memory: bool
+) -> Iterator[TileBatch]:
+    """Read the requests in order; with workers, the next ones are requested while a batch is worked on."""
+    return iter(
+        DataLoader(
+            TileReader(backend),
+            sampler=_Once(requests),
+            batch_size=None,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            collate_fn=_as_it_is,  # type: ignore[arg-type]
+        )
+    )
+
+
+class _Once:
+    """A sampler that hands out an iterator."""
+
+    def __init__(self, iterator: Iterator[Any]) -> None:
+        self.iterator = iterator
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.iterator
+
+
+def _as_it_is(batch: TileBatch) -> TileBatch:
+    return batch

@@ -1,0 +1,152 @@
+"""The command `kd_mil.export`: what it writes is read as CLAM and torchmil read it, and reads back."""
+
+import sys
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from kd_mil import export
+from kd_mil.data.feature_files import FeatureFile
+from kd_mil.data.manifest import read_manifest
+from kd_mil.slides.store import slide_file, write_slide
+from kd_mil.slides.tiling import Tiles
+
+SIZES = {"s1": 3, "s2": 1, "s3": 4}
+CLASSES = ["normal", "tumour"]
+LABELS, PARTS = ["normal", "tumour", "tumour"], ["train", "val", "test"]
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*overrides):
+        monkeypatch.setattr(sys, "argv", ["export", *map(str, overrides)])
+        code = 0
+        try:
+            export.main()
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Three slides as `kd_mil.extract` leaves them; the last has no annotation."""
+    out, rng = tmp_path / "store", np.random.default_rng(0)
+    for name, count in SIZES.items():
+        coords = rng.integers(0, 4000, (count, 2))
+        tiles = Tiles(coords, np.ones(count, np.float32), 64, 128, 0.5, 0, name, (5000, 5000), 0.25)
+        fraction = None if name == "s3" else np.linspace(0, 1, count, dtype=np.float32)
+        write_slide(slide_file(out, name), tiles, rng.normal(size=(count, 5)), fraction, attributes={})
+    rows = zip(SIZES, ("p1", "p1", "p2"), LABELS, PARTS, strict=True)
+    lines = [f"{name},{case},{label},{part},features/{name}.h5" for name, case, label, part in rows]
+    (out / "manifest.csv").write_text("\n".join(["slide_id,case_id,label,split,feature_path", *lines]) + "\n")
+    return out
+
+
+def features_of(store, name):
+    file = FeatureFile(slide_file(store, name))
+    return file.read(torch.arange(file.num_instances), torch.float32).numpy()
+
+
+def test_clam_reads_what_was_exported(command, store, tmp_path):
+    code, printed, errors = command(f"features={store}", "format=clam", "out=out")
+    assert code == 0, errors
+    assert "3 slides" in printed
+    out = tmp_path / "out"
+    for name, count in SIZES.items():
+        tensor = torch.load(out / "pt_files" / f"{name}.pt", weights_only=True)
+        assert tensor.dtype == torch.float32
+        np.testing.assert_array_equal(tensor.numpy(), features_of(store, name))
+        with h5py.File(out / "h5_files" / f"{name}.h5") as file:
+            assert file["features"].dtype == np.float32
+            assert file["coords"].dtype == np.int32
+            assert file["coords"].shape == (count, 2)
+            np.testing.assert_array_equal(file["features"], tensor)
+    dataset = pd.read_csv(out / "dataset.csv")
+    assert dataset.columns.tolist() == ["case_id", "slide_id", "label"]
+    assert dataset.label.map({"normal": 0, "tumour": 1}).tolist() == [0, 1, 1]
+    splits = pd.read_csv(out / "splits" / "splits_0.csv", dtype=dataset.slide_id.dtype)  # as CLAM's return_splits
+    assert {part: splits[part].dropna().tolist() for part in ("train", "val", "test")} == {
+        "train": ["s1"],
+        "val": ["s2"],
+        "test": ["s3"],
+    }
+    chosen = pd.read_csv(out / "splits" / "splits_0_bool.csv", index_col=0)
+    assert chosen.loc["s2"].tolist() == [False, True, False]
+    counts = pd.read_csv(out / "splits" / "splits_0_descriptor.csv", index_col=0)
+    assert counts.loc["tumour"].tolist() == [0, 1, 1]
+
+
+def test_torchmil_reads_what_was_exported(command, store, tmp_path):
+    code, _, errors = command(f"features={store}", "format=torchmil", "out=out", "classes=[normal,tumour]")
+    assert code == 0, errors
+    out = tmp_path / "out"
+    for name, count in SIZES.items():
+        np.testing.assert_array_equal(np.load(out / "features" / f"{name}.npy"), features_of(store, name))
+        assert np.load(out / "coords" / f"{name}.npy").shape == (count, 2)
+    assert [np.load(out / "labels" / f"{name}.npy").tolist() for name in SIZES] == [[0], [1], [1]]
+    assert np.load(out / "patch_labels" / "s1.npy").tolist() == [0, 1, 1]
+    assert not (out / "patch_labels" / "s3.npy").exists(), "unknown"
+    splits = pd.read_csv(out / "splits.csv")
+    assert splits.bag_name[splits.split == "test"].tolist() == ["s3"]
+
+
+def test_the_threshold_makes_patch_labels(command, store, tmp_path):
+    command(f"features={store}", "format=torchmil", "out=out", "classes=[normal,tumour]", "tumour_threshold=0.6")
+    assert np.load(tmp_path / "out" / "patch_labels" / "s1.npy").tolist() == [0, 0, 1]
+
+
+def test_an_export_reads_back(command, store, tmp_path):
+    original = read_manifest(store / "manifest.csv", CLASSES)
+    command(f"features={store / 'manifest.csv'}", "format=clam", "out=clam")
+    command("features=clam", "labels=clam/dataset.csv", "format=torchmil", "out=torchmil", "classes=[normal,tumour]")
+    for manifest in (
+        read_manifest(tmp_path / "clam", CLASSES, labels=tmp_path / "clam" / "dataset.csv"),
+        read_manifest(tmp_path / "torchmil"),
+    ):
+        assert manifest.slide_ids == original.slide_ids
+        assert manifest.labels.tolist() == original.labels.tolist()
+        for ours, theirs in zip(original.feature_paths, manifest.feature_paths, strict=True):
+            one, other = FeatureFile(ours), FeatureFile(theirs)
+            everything = torch.arange(one.num_instances)
+            assert torch.equal(one.read(everything, torch.float32), other.read(everything, torch.float32))
+            assert torch.equal(one.coords(), other.coords())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["format=clam", "out=out"], "features= is not set"),
+        (["features=store", "format=clam"], "out= is not set"),
+        (["features=store", "format=eva", "out=out"], "choose clam or torchmil"),
+        (["features=store", "format=torchmil", "out=out"], "labels are normal, tumour: give their order"),
+        (["features=store", "format=torchmil", "out=out", "classes=[normal]"], "'tumour' is not in classes"),
+        (["features=store", "format=clam", "out=store"], "is where the features are"),
+        (["features=nowhere", "format=clam", "out=out"], "nowhere"),
+        (["features=store/features", "format=torchmil", "out=out"], "torchmil needs labels"),
+        (["features=store", "format=clam", "out=out", "tumour_threshold=2"], "tumour_threshold=2"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(command, store, tmp_path, overrides, words):
+    code, _, errors = command(*overrides)
+    assert code == 2
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
+    assert words in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_file_is_found_before_anything_is_written(command, store, tmp_path):
+    path = slide_file(store, "s3")
+    path.write_bytes(path.read_bytes()[:500])
+    code, _, errors = command(f"features={store}", "format=clam", "out=out")
+    assert code == 2
+    assert "s3.h5" in errors
+    assert not (tmp_path / "out").exists()
