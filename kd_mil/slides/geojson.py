@@ -149,6 +149,22 @@ def merge_tiles(corners: np.ndarray, tile_size: int) -> list[shapely.Polygon]:
     return sorted((polygon for polygon in polygons if not polygon.is_empty), key=lambda polygon: -polygon.area)
 
 
+def outline_annotations(
+    slide_id: str,
+    run: str,
+    polygons: Iterable[shapely.Polygon],
+    measurements: Iterable[Mapping[str, float]],
+    path_class: PathClass = TUMOUR,
+    metadata: Mapping[str, object] | None = None,
+) -> Iterator[Feature]:
+    """One annotation for each polygon, given in the pixels of the viewer, with its measurements."""
+    nowhere = SlideTiles(slide_id, run, np.empty((0, 2), dtype=np.int64), 0, {}, metadata or {})
+    for number, (polygon, values) in enumerate(zip(polygons, measurements, strict=True), start=1):
+        rings = [shapely.get_coordinates(ring).tolist() for ring in (polygon.exterior, *polygon.interiors)]
+        name = f"{path_class.name} {number}"
+        yield _feature(nowhere, "annotation", name, rings, path_class, values)
+
+
 def write_geojson(path: Path, features: Iterable[Feature]) -> None:
     """Write a FeatureCollection feature by feature; the file appears once it is complete.
 

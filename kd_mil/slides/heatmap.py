@@ -5,20 +5,28 @@ Figures are built from matplotlib objects without `pyplot`, so threads and callb
 
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import shapely
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.patheffects import withStroke
 
 from kd_mil.errors import UserError
 from kd_mil.slides.atomic import atomic_path
 
 COLORMAP = "viridis"
 """Perceptually uniform, readable without colour vision, and far from the pink of the slide."""
-OPACITY = 0.55
+OPACITY = (0.3, 0.75)
+"""Of the lowest and of the highest score: where there is little to show, the tissue shows through."""
+BAR_SHARE = 0.25
+"""Largest share of the picture's width that the scale bar takes."""
+ROUND_LENGTHS = [step * 10**power for power in range(6) for step in (1, 2, 5)]
+"""Lengths of a scale bar, um."""
 DPI = 120
 
 
@@ -87,6 +95,7 @@ def draw_heatmap(
     label: str = "score",
     limits: tuple[float, float] | None = None,
     origin: tuple[int, int] = (0, 0),
+    mpp: float | None = None,
 ) -> None:
     """Write a PNG of the scores over the thumbnail, with a colour bar; transparent where there is no tile.
 
@@ -101,6 +110,7 @@ def draw_heatmap(
         label: beside the colour bar.
         limits: scores at the ends of the colour scale; by default the smallest and the largest.
         origin: level-0 (x, y) of the thumbnail's top-left corner, for slides whose thumbnail is cut to their bounds.
+        mpp: um per level-0 pixel, for a scale bar; None draws none.
 
     Raises:
         UserError: not one score per tile.
@@ -110,6 +120,10 @@ def draw_heatmap(
     grid = score_grid(np.asarray(coords) - origin, scores, tile_size_level0, downsample, thumbnail.shape[:2])
     image = _overlay(axes, thumbnail, grid, limits, title)
     figure.colorbar(image, ax=axes, label=label, fraction=0.04, pad=0.02)
+    if mpp is not None:
+        _scale_bar(axes, thumbnail, mpp * downsample)
+    figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
+    figure.set_layout_engine(None)  # saving would lay it out once more, and draw everything twice
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI)
 
@@ -145,7 +159,8 @@ def comparison_figure(
     figure = _figure(thumbnail, columns=1 + len(panels), height=4.5)
     figure.suptitle(title)
     axes = figure.subplots(1, 1 + len(panels), squeeze=False)[0]
-    _overlay(axes[0], thumbnail, None, None, "truth" if truth is not None else "truth unknown")
+    known = "truth unknown" if truth is None else "no tumour" if truth.is_empty else "truth"
+    _overlay(axes[0], thumbnail, None, None, known)
     for panel, (name, scores) in zip(axes[1:], panels.items(), strict=True):
         grid = score_grid(np.asarray(coords) - origin, scores, tile_size_level0, downsample, thumbnail.shape[:2])
         image = _overlay(panel, thumbnail, grid, (limits or {}).get(name), name)
@@ -165,14 +180,20 @@ def _figure(thumbnail: np.ndarray, columns: int, height: float) -> Figure:
 def _overlay(
     axes: Axes, thumbnail: np.ndarray, grid: np.ndarray | None, limits: tuple[float, float] | None, title: str
 ) -> AxesImage:
-    axes.set_title(title)
+    axes.set_title(title, fontsize="medium", wrap=True)
     axes.set_axis_off()
     image = axes.imshow(thumbnail, interpolation="antialiased")
     if grid is not None:
         low, high = limits if limits is not None else _range(grid)
         masked = np.ma.masked_invalid(grid)
-        image = axes.imshow(masked, cmap=COLORMAP, vmin=low, vmax=high, alpha=OPACITY, interpolation="nearest")
+        image = axes.imshow(masked, cmap=_colormap(), vmin=low, vmax=high, interpolation="nearest")
     return image
+
+
+def _colormap() -> ListedColormap:
+    colors = matplotlib.colormaps[COLORMAP](np.linspace(0, 1, 256))
+    colors[:, 3] = np.linspace(*OPACITY, 256)
+    return ListedColormap(colors)
 
 
 def _range(grid: np.ndarray) -> tuple[float, float]:
@@ -182,6 +203,20 @@ def _range(grid: np.ndarray) -> tuple[float, float]:
         return 0.0, 1.0
     low, high = float(known.min()), float(known.max())
     return (low, high) if high - low > 1e-12 * max(abs(low), abs(high)) else (low - 0.5, low + 0.5)
+
+
+def _scale_bar(axes: Axes, thumbnail: np.ndarray, um_per_pixel: float) -> None:
+    """A bar of a round length in the lower left corner."""
+    height, width = thumbnail.shape[:2]
+    longest = BAR_SHARE * width * um_per_pixel
+    length = max((one for one in ROUND_LENGTHS if one <= longest), default=0)
+    if length == 0:
+        return
+    x, y = 0.03 * width, 0.97 * height
+    halo = [withStroke(linewidth=5, foreground="white")]
+    axes.plot([x, x + length / um_per_pixel], [y, y], color="black", linewidth=2, path_effects=halo)
+    text = f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} um"
+    axes.text(x, y - 0.015 * height, text, fontsize="small", path_effects=[withStroke(linewidth=3, foreground="white")])
 
 
 def _outline(axes: Axes, truth: shapely.Geometry | None, downsample: float, origin: tuple[int, int]) -> None:
