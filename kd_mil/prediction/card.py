@@ -1,0 +1,118 @@
+"""The model card of a checkpoint: what it must hold to be used far from its run, and what it may name."""
+
+import hashlib
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kd_mil.errors import UserError
+
+ALLOWED = ("kd_mil.methods", "kd_mil.models", "kd_mil.losses", "torch.nn", "torch.optim")
+"""Packages that only compute: their classes, and of this project also their functions, may be named by a card."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What `kd_mil.run` keeps in a checkpoint beside the weights; plain containers."""
+
+    method: dict[str, Any]
+    """Configuration from which the method is built."""
+    model_inputs: dict[str, Any]
+    """Keyword arguments of the method that come from the data: shape of an instance, number of classes."""
+    class_names: list[str]
+    source: dict[str, Any]
+    """Where instances come from: `kind` is `tiles` (tiling, tissue) or `features` (encoder, resolution)."""
+    experiment: str
+    checkpoint: str
+    """The first 16 digits of the file's SHA-256."""
+
+
+def read_card(checkpoint: Mapping[str, Any], path: Path) -> ModelCard:
+    """The card of a checkpoint that was read from `path`.
+
+    Raises:
+        UserError: a card without what prediction needs.
+    """
+    card = checkpoint["model_card"]
+    for name, kind in (("method", dict), ("model_inputs", dict), ("class_names", list), ("instance_source", dict)):
+        if not isinstance(card, dict) or not isinstance(card.get(name), kind):
+            raise UserError(f"checkpoint {path}: its model card has no {name}: train it again with this version")
+    if card["instance_source"].get("kind") not in ("tiles", "features"):
+        raise UserError(
+            f"checkpoint {path} was trained on instances that come neither from slides nor from feature files: "
+            "slides can be predicted after training on data=slides or data=feature_bags"
+        )
+    return ModelCard(
+        method=card["method"],
+        model_inputs=card["model_inputs"],
+        class_names=[str(name) for name in card["class_names"]],
+        source=card["instance_source"],
+        experiment=str(card.get("experiment", "")),
+        checkpoint=file_digest(path),
+    )
+
+
+def refuse_foreign_targets(config: Any, path: Path) -> None:
+    """Refuse a configuration that would run anything but networks, methods and optimisers.
+
+    Building the method calls whatever its configuration names, so a checkpoint from elsewhere could call anything.
+
+    Raises:
+        UserError: naming the first target that is not allowed, or an interpolation, which could produce one.
+    """
+    for key, value in walk(config):
+        if isinstance(value, str) and "${" in value:
+            raise UserError(f"checkpoint {path} holds an interpolation, {value!r}: refused; trust=true runs it")
+        if key == "_target_" and not is_allowed(value):
+            raise UserError(
+                f"checkpoint {path} wants to run {value!r}: refused; trust=true runs it, if you know who made the file"
+            )
+
+
+def is_allowed(target: Any) -> bool:
+    """Whether a target is a class (or a function of this project) both named and defined in one of `ALLOWED`."""
+    if not isinstance(target, str) or not within_allowed(target):
+        return False
+    module, _, name = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        return False  # a path through the attributes of a module leads anywhere: kd_mil.models.encoders.math
+    home = getattr(found, "__module__", None) or ""
+    return within_allowed(f"{home}.") and (isinstance(found, type) or (callable(found) and home.startswith("kd_mil.")))
+
+
+def within_allowed(name: str) -> bool:
+    """Whether a dotted path begins with one of `ALLOWED`."""
+    return name.startswith(tuple(f"{package}." for package in ALLOWED))
+
+
+def walk(config: Any) -> Iterator[tuple[Any, Any]]:
+    """All (key, value) pairs of nested mappings and lists; keys are yielded as values, too."""
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            yield None, key
+            yield key, value
+            yield from walk(value)
+    elif isinstance(config, list | tuple):
+        for value in config:
+            yield None, value
+            yield from walk(value)
+
+
+def without_downloads(config: Any) -> Any:
+    """The configuration with `pretrained` switched off: the weights come with the checkpoint."""
+    if isinstance(config, Mapping):
+        return {key: False if key == "pretrained" else without_downloads(value) for key, value in config.items()}
+    return [without_downloads(value) for value in config] if isinstance(config, list | tuple) else config
+
+
+def file_digest(path: Path) -> str:
+    """The first 16 digits of a file's SHA-256."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]

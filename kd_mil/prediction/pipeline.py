@@ -1,0 +1,124 @@
+"""A trained method on slides, one after the other: encoded piece by piece, aggregated once, written."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from kd_mil.errors import UserError
+from kd_mil.methods.bag_distiller import BagDistiller
+from kd_mil.models.outputs import Prediction
+from kd_mil.prediction.inputs import PredictionInput, SlideInstances
+from kd_mil.prediction.ledger import Ledger
+from kd_mil.prediction.outputs import (
+    Model,
+    OutputSettings,
+    instance_table,
+    slide_row,
+    write_heatmaps,
+    write_overlay,
+    write_slides_table,
+    write_table,
+)
+
+NO_TISSUE = "no tissue"
+
+
+@torch.inference_mode()
+def predict_bag(method: BagDistiller, batches: Iterable[Tensor]) -> dict[str, Prediction]:
+    """What each role says about one bag, on the CPU; of its instances only what `encode` makes of them is kept.
+
+    Args:
+        method: in eval mode.
+        batches: instances (M, ...), the bag cut into pieces.
+    """
+    pieces = [method.encode(batch.to(method.device, non_blocking=True)) for batch in batches]
+    encoded = tuple(torch.cat(parts) for parts in zip(*pieces, strict=True))
+    sizes = torch.tensor([len(encoded[0])], device=method.device)
+    predictions = method.predict_encoded(encoded, sizes)
+    return {
+        role: Prediction(*(None if one is None else one.cpu() for one in prediction))  # type: ignore[arg-type]
+        for role, prediction in predictions.items()
+    }
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Predicts slides into a folder.
+
+    Raises:
+        UserError: an unknown `on_error`.
+    """
+
+    method: BagDistiller
+    model: Model
+    out: Path
+    settings: OutputSettings
+    ledger: Ledger
+    on_error: Literal["skip", "stop"] = "skip"
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ("skip", "stop"):
+            raise UserError(f"on_error={self.on_error!r}: choose skip or stop")
+
+    def run(self, inputs: Sequence[PredictionInput]) -> list[dict[str, Any]]:
+        """Predict what is not predicted yet; one row for each slide, with its `note`. `slides.csv` is written last.
+
+        Raises:
+            UserError: a slide that cannot be read with `on_error=stop`.
+        """
+        rows: list[dict[str, Any]] = []
+        try:
+            for one in tqdm(inputs, desc="slides", unit="slide", disable=None):
+                rows.append(self._row(one))
+        finally:
+            if rows:
+                write_slides_table(self.out / "slides.csv", rows)
+        return rows
+
+    def _row(self, one: PredictionInput) -> dict[str, Any]:
+        try:
+            facts = one.facts()
+            row = self.ledger.finished(one.slide_id, facts)
+            if row is None:
+                row, files = self._predict(one)
+                self.ledger.record(one.slide_id, facts, row, files)
+            return row
+        except UserError as error:
+            line = str(error).rsplit("UserError: ", 1)[-1].strip()  # a worker process wraps it in its traceback
+            if self.on_error == "stop":
+                raise UserError(f"{line} (on_error=skip goes on without it)") from error
+            tqdm.write(f"skipped {one.slide_id}: {line}", file=sys.stderr)
+            return {"slide_id": one.slide_id, "tiles": None, "note": line}
+
+    def _predict(self, one: PredictionInput) -> tuple[dict[str, Any], list[Path]]:
+        """Row and files of one slide; a slide without tissue has the row alone."""
+        instances = one.open()
+        if instances.total == 0:
+            return {"slide_id": one.slide_id, "tiles": 0, "note": NO_TISSUE}, []
+        bar = {"total": instances.total, "desc": one.slide_id, "unit": "tile", "disable": None, "leave": False}
+        with tqdm(**bar) as progress:
+            predictions = predict_bag(self.method, counted(instances.batches, progress))
+        row = slide_row(one.slide_id, predictions, instances.total, self.model) | {"note": ""}
+        return row, self._write(one.slide_id, instances, predictions)
+
+    def _write(self, slide_id: str, instances: SlideInstances, predictions: dict[str, Prediction]) -> list[Path]:
+        place, picture = instances.place, instances.picture
+        table = instance_table(predictions, place, instances.total, self.model.class_names)
+        files = [write_table(self.out / "instances", slide_id, table, self.settings.table)]
+        if place is not None and picture is not None:
+            files += write_heatmaps(self.out / "heatmaps", slide_id, predictions, place, picture, self.model)
+            files.append(write_overlay(self.out / "geojson", slide_id, predictions, place, self.model, self.settings))
+        return files
+
+
+def counted(batches: Iterable[Tensor], progress: tqdm) -> Iterable[Tensor]:
+    """The batches, their instances counted on the bar."""
+    for batch in batches:
+        yield batch
+        progress.update(len(batch))

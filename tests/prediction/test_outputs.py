@@ -1,0 +1,161 @@
+"""Rows, tables and overlays of one slide, from predictions written down by hand."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from kd_mil.errors import UserError
+from kd_mil.models.outputs import Prediction
+from kd_mil.prediction.outputs import (
+    Model,
+    OutputSettings,
+    decided,
+    instance_table,
+    path_class,
+    slide_row,
+    verdict,
+    write_heatmaps,
+    write_overlay,
+    write_slides_table,
+    write_table,
+)
+from kd_mil.prediction.place import Place, blank_picture
+
+MODEL = Model(["normal", "tumour"], {"teacher": 0.7, "student": 0.25}, "weno_dsmil", "abc")
+PLACE = Place(np.array([[0, 0], [512, 0], [0, 512]]), 512, extent=(2048, 1024))
+PREDICTIONS = {
+    "teacher": Prediction(
+        torch.tensor([[0.4, 0.6]], dtype=torch.float64),
+        torch.tensor([0.1, 0.2, 1.0]),
+        torch.tensor([-1.0, 0.0, 8.0]),
+        torch.tensor([0.1, 0.2, 0.7]),
+    ),
+    "student": Prediction(
+        torch.tensor([[0.1, 0.9]], dtype=torch.float64), torch.tensor([0.5, 0.4, 0.9]), torch.tensor([0.5, 0.4, 0.9])
+    ),
+}
+
+
+def test_a_row_by_hand() -> None:
+    """Each role decides at its own threshold: the teacher's 0.6 is below 0.7."""
+    assert slide_row("s", PREDICTIONS, 3, MODEL) == {
+        "slide_id": "s",
+        "tiles": 3,
+        "teacher_prob": 0.6,
+        "teacher_threshold": 0.7,
+        "teacher_decision": "normal",
+        "student_prob": 0.9,
+        "student_threshold": 0.25,
+        "student_decision": "tumour",
+    }
+    assert verdict("teacher", [0.4, 0.6], MODEL) == "teacher: normal (tumour 0.60, threshold 0.70)"
+
+
+def test_the_threshold_itself_is_positive() -> None:
+    assert decided([0.75, 0.25], 0.25) == 1
+    assert decided([0.76, 0.24], 0.25) == 0
+
+
+def test_three_classes_go_by_the_largest_probability() -> None:
+    model = Model(["a", "b", "c"], {"model": 0.5}, "mil_dsmil", "abc")
+    class_probs = torch.tensor([[0.1, 0.2, 0.9], [0.8, 0.1, 0.3]])
+    probs = torch.tensor([[0.3, 0.3, 0.4]], dtype=torch.float64)
+    prediction = Prediction(probs, torch.tensor([0.9, 0.3]), torch.zeros(2), None, class_probs)
+    row = slide_row("s", {"model": prediction}, 2, model)
+    assert row["model_decision"] == "c"
+    assert [row[f"model_prob_{name}"] for name in "abc"] == [0.3, 0.3, 0.4]
+    assert "model_threshold" not in row
+    table = instance_table({"model": prediction}, None, 2, model.class_names)
+    assert table["model_prob_c"].tolist() == pytest.approx([0.9, 0.3])
+
+
+def test_an_instance_table_by_hand() -> None:
+    table = instance_table(PREDICTIONS, PLACE, 3, MODEL.class_names)
+    where, roles = ["instance_id", "x", "y", "tile_size_level0"], ["teacher_prob", "teacher_score"]
+    assert table.columns.tolist() == [*where, "attention", *roles, "student_prob", "student_score"]
+    last = table.iloc[2]
+    assert last[where].tolist() == [2, 0, 512, 512]
+    assert last[["attention", "teacher_prob", "teacher_score", "student_prob"]].tolist() == pytest.approx(
+        [0.7, 1, 8, 0.9]
+    )
+
+
+def test_instances_without_coordinates() -> None:
+    table = instance_table(PREDICTIONS, None, 3, MODEL.class_names)
+    assert (table[["x", "y", "tile_size_level0"]] == -1).all(axis=None)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_tables_read_back(tmp_path: Path, kind: str) -> None:
+    table = instance_table(PREDICTIONS, PLACE, 3, MODEL.class_names)
+    path = write_table(tmp_path, "s", table, kind)
+    assert path.name == f"s.{kind}"
+    pd.testing.assert_frame_equal(getattr(pd, f"read_{kind}")(path), table, check_dtype=kind == "parquet")
+
+
+def test_the_overlay_follows_the_student(tmp_path: Path) -> None:
+    path = write_overlay(tmp_path, "s", PREDICTIONS, PLACE, MODEL, OutputSettings())
+    features = json.loads(path.read_text())["features"]
+    kinds = [feature["properties"]["objectType"] for feature in features]
+    assert kinds == ["annotation", "detection", "detection", "detection"]
+    region, *tiles = (feature["properties"] for feature in features)
+    assert region["measurements"]["tiles"] == 2  # 0.5 and 0.9, which touch
+    assert [tile["classification"]["name"] for tile in tiles] == ["Tumor", "Other", "Tumor"]
+    assert tiles[2]["measurements"] == pytest.approx({"teacher_prob": 1, "teacher_attention": 0.7, "student_prob": 0.9})
+    assert tiles[0]["metadata"] == {"model": "weno_dsmil", "run": "abc", "threshold": "0.5"}
+
+
+def test_overlay_settings(tmp_path: Path) -> None:
+    settings = OutputSettings(region_threshold=0.95, region_class="Stroma", in_bounds=True, compress=True)
+    path = write_overlay(tmp_path, "s", PREDICTIONS, PLACE._replace(bounds_offset=(-100, -50)), MODEL, settings)
+    tiles = json.loads(gzip.decompress(path.read_bytes()))["features"]
+    assert len(tiles) == 3
+    assert tiles[0]["geometry"]["coordinates"][0][0] == [100, 50]
+    with pytest.raises(UserError, match="in_bounds=true needs the slide of 's'"):
+        write_overlay(tmp_path, "s", PREDICTIONS, PLACE, MODEL, settings)
+
+
+def test_qupath_knows_tumours_by_its_own_name() -> None:
+    assert path_class(["normal", "tumour"], None).name == path_class(["normal", "Tumor"], None).name == "Tumor"
+    assert path_class(["benign", "malignant"], None).name == "malignant"
+    assert path_class(["a", "b", "c"], None).name == "Important"
+    assert path_class(["a", "b", "c"], "b").name == "b"
+
+
+def test_heat_maps_of_all_roles_on_a_blank_canvas(tmp_path: Path) -> None:
+    picture = blank_picture(PLACE, 256)
+    assert picture.thumbnail.shape == (128, 256, 3)
+    paths = write_heatmaps(tmp_path, "s", PREDICTIONS, PLACE, picture, MODEL)
+    assert [path.name for path in paths] == ["s_teacher.png", "s_student.png"]
+    for path in paths:
+        map_only = np.asarray(Image.open(path).convert("RGB"), float)[60:, : int(Image.open(path).width * 0.75)]
+        coloured = np.ptp(map_only, axis=-1) > 20
+        rows, columns = (np.flatnonzero(coloured.any(axis=axis)) for axis in (1, 0))
+        height, width = coloured.shape
+        assert coloured[: height // 2, : width // 4].mean() > 0.5
+        assert columns[-1] < 0.75 * width  # the right half of the slide has no tiles
+        assert rows[-1] > 0.8 * height
+
+
+def test_the_slides_table_keeps_a_line_for_every_slide(tmp_path: Path) -> None:
+    rows = [{"slide_id": "a", "tiles": None, "note": "damaged"}, slide_row("s", PREDICTIONS, 3, MODEL) | {"note": ""}]
+    write_slides_table(tmp_path / "slides.csv", rows)
+    table = pd.read_csv(tmp_path / "slides.csv")
+    assert table.columns[-1] == "note"
+    assert table.student_prob.isna().tolist() == [True, False]
+    assert (tmp_path / "slides.csv").read_text().splitlines()[2].startswith("s,3,")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"table": "xlsx"}, "parquet or csv"), ({"region_threshold": 1.5}, "region_threshold=1.5")],
+)
+def test_settings_out_of_range(settings: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        OutputSettings(**settings)

@@ -1,0 +1,147 @@
+"""Bags predicted piece by piece, and a folder of slides that can be interrupted, damaged and changed."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from kd_mil.errors import UserError
+from kd_mil.methods.bag_distiller import BagDistiller
+from kd_mil.methods.mil import MIL
+from kd_mil.methods.supervised import Supervised
+from kd_mil.methods.weno import WENO
+from kd_mil.models.aggregators.transmil import TransMIL
+from kd_mil.prediction.inputs import SlideInstances
+from kd_mil.prediction.ledger import Ledger
+from kd_mil.prediction.outputs import Model, OutputSettings
+from kd_mil.prediction.pipeline import Predictor, predict_bag
+from kd_mil.prediction.place import Place, blank_picture
+from tests.tiny import TinyData, fit, no_mining, tiny_abmil, tiny_head, tiny_parts, tiny_splits
+
+TRANSMIL = partial(TransMIL, width=16, heads=2, landmarks=4)
+METHODS: dict[str, Callable[[], BagDistiller]] = {
+    "weno": lambda: WENO(**tiny_parts(), aggregator=tiny_abmil(), student_head=tiny_head(), hpm=no_mining()),
+    "weno, two encoders": lambda: WENO(
+        **tiny_parts(), aggregator=tiny_abmil(), student_head=tiny_head(), hpm=no_mining(), shared_encoder=False
+    ),
+    "weno, range of a bag": lambda: WENO(
+        **tiny_parts(), aggregator=tiny_abmil(), student_head=tiny_head(), hpm=no_mining(), normalisation="bag"
+    ),
+    "mil, attention over the bag": lambda: MIL(**tiny_parts(), aggregator=TRANSMIL),
+    "supervised": lambda: Supervised(**tiny_parts(), student_head=tiny_head()),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_pieces_say_what_the_whole_bag_says(name: str) -> None:
+    """The test step's own `predict_bags` is the oracle; the cuts do not show."""
+    splits = tiny_splits(largest=40)
+    method = METHODS[name]()
+    fit(method, TinyData(splits))
+    method.eval()
+    bag = splits.bags.batch(torch.tensor([3]))
+    with torch.no_grad():
+        whole = method.predict_bags(bag)
+    for size in (1, 7, 100):
+        pieces = predict_bag(method, bag.instances.split(size))
+        assert pieces.keys() == whole.keys()
+        for role, prediction in whole.items():
+            for here, there in zip(pieces[role], prediction, strict=True):
+                torch.testing.assert_close(here, there, rtol=1e-5, atol=1e-6)
+
+
+class Bag:
+    """A slide in memory that counts how often it is opened; `size=0` has no tissue, None is damaged."""
+
+    def __init__(self, slide_id: str, size: int | None) -> None:
+        self.slide_id, self.size, self.opened, self.version = slide_id, size, 0, 0
+
+    def facts(self) -> list[Any]:
+        return [self.slide_id, self.version]
+
+    def open(self) -> SlideInstances:
+        self.opened += 1
+        if self.size is None:
+            raise UserError(f"slide {self.slide_id!r} is damaged")
+        if self.size == 0:
+            return SlideInstances(0, (), None, None)
+        features = torch.randn(self.size, 6, generator=torch.Generator().manual_seed(0))
+        place = Place(np.stack([np.arange(self.size) * 64, np.zeros(self.size, int)], 1), 64)
+        return SlideInstances(self.size, features.split(4), place, blank_picture(place, 64))
+
+
+@pytest.fixture
+def predict(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
+    method = METHODS["weno"]().eval()
+    model = Model(["normal", "tumour"], {"teacher": 0.5, "student": 0.5}, "weno", "abc")
+
+    def run(
+        bags: list[Bag], on_error: Any = "skip", settings: int = 0, overwrite: bool = False
+    ) -> list[dict[str, Any]]:
+        ledger = Ledger(tmp_path / ".finished", ["abc", settings], overwrite)
+        return Predictor(method, model, tmp_path, OutputSettings(), ledger, on_error).run(bags)
+
+    return run
+
+
+def names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_every_slide_gets_its_files_and_its_row(predict: Callable, tmp_path: Path) -> None:
+    rows = predict([Bag("a", 5), Bag("b", None), Bag("c", 0)])
+    assert [row["note"] for row in rows] == ["", "slide 'b' is damaged", "no tissue"]
+    table = pd.read_csv(tmp_path / "slides.csv", index_col="slide_id")
+    assert table.index.tolist() == ["a", "b", "c"]
+    assert table.student_prob.isna().tolist() == [False, True, True]
+    assert table.tiles.tolist()[::2] == [5, 0]
+    made = {"instances/a.parquet", "heatmaps/a_teacher.png", "heatmaps/a_student.png", "geojson/a.geojson"}
+    assert names(tmp_path) == made | {"slides.csv", ".finished/a.json", ".finished/c.json"}
+    student = pd.read_parquet(tmp_path / "instances" / "a.parquet").student_prob
+    assert student.max() == pytest.approx(table.student_prob["a"])
+
+
+def test_a_rerun_does_only_what_is_missing(predict: Callable, tmp_path: Path) -> None:
+    bags = [Bag("a", 5), Bag("b", None), Bag("c", 0)]
+    first = predict(bags)
+    bags[1].size = 3  # mended
+    second = predict([*bags, Bag("d", 2)])
+    assert [bag.opened for bag in bags] == [1, 2, 1]
+    assert second[0] == json.loads(json.dumps(first[0]))
+    assert len(pd.read_csv(tmp_path / "slides.csv").dropna(subset="student_prob")) == 3
+
+
+@pytest.mark.parametrize("change", ["settings", "input", "overwrite", "lost file"])
+def test_what_changed_is_predicted_again(change: str, predict: Callable, tmp_path: Path) -> None:
+    bag = Bag("a", 5)
+    predict([bag])
+    if change == "input":
+        bag.version = 1
+    if change == "lost file":
+        (tmp_path / "geojson" / "a.geojson").unlink()
+    predict([bag], settings=int(change == "settings"), overwrite=change == "overwrite")
+    assert bag.opened == 2
+    assert (tmp_path / "geojson" / "a.geojson").is_file()
+
+
+def test_stopping_at_an_error_keeps_what_is_done(predict: Callable, tmp_path: Path) -> None:
+    last = Bag("c", 5)
+    with pytest.raises(UserError, match=r"slide 'b' is damaged \(on_error=skip"):
+        predict([Bag("a", 5), Bag("b", None), last], on_error="stop")
+    assert pd.read_csv(tmp_path / "slides.csv").slide_id.tolist() == ["a"]
+    assert last.opened == 0
+    with pytest.raises(UserError, match="on_error='continue': choose skip or stop"):
+        predict([last], on_error="continue")
+
+
+def test_a_bug_is_not_skipped(predict: Callable) -> None:
+    bag = Bag("a", 5)
+    bag.open = lambda: 1 / 0  # type: ignore[assignment, method-assign, return-value]
+    with pytest.raises(ZeroDivisionError):
+        predict([bag])
