@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kd_mil.models.heads import Initialisation, LogitLayer, hidden_layers, initialise
+from kd_mil.models.heads import Dropout, Initialisation, LogitLayer, hidden_layers, initialise
 from kd_mil.models.outputs import MILOutput
 from kd_mil.models.segments import segment_softmax, segment_weighted_sum_of_parts
 
-PART = 16_384
-"""Instances that go through the network at once: what backward needs besides the activations stays this small."""
+PART = 4096
+"""Instances that go through the network at once, however bags lie: activations of this size stay in the processor's
+cache from layer to layer, and the C library reuses their memory, where it returns larger ones to the system."""
 
 
 class ABMIL(nn.Module):
@@ -63,17 +64,24 @@ class ABMIL(nn.Module):
 
 
 class AttentionNetwork(nn.Module):
-    """One logit for each instance: a linear map of tanh(V h), times sigmoid(U h) where gated."""
+    """Logits of each instance: a linear map of tanh(V h), times sigmoid(U h) where gated; one or several branches."""
 
-    def __init__(self, in_features: int, attention_dim: int, gated: bool) -> None:
+    def __init__(
+        self, in_features: int, attention_dim: int, gated: bool, branches: int = 1, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.tanh_branch = nn.Linear(in_features, attention_dim)
         self.sigmoid_branch = nn.Linear(in_features, attention_dim) if gated else None
-        self.score = LogitLayer(attention_dim, 1)
+        self.dropout = Dropout(dropout)
+        self.score = LogitLayer(attention_dim, branches)
 
     def forward(self, instances: Tensor) -> Tensor:
-        """Map (N, E) to (N,), float32 at least."""
-        hidden = torch.tanh_(self.tanh_branch(instances))
+        """Map (N, E) to the logits (N,) of a single branch, float32 at least."""
+        return self.branch_logits(instances).squeeze(1)
+
+    def branch_logits(self, instances: Tensor) -> Tensor:
+        """Map (N, E) to (N, branches), float32 at least."""
+        hidden = self.dropout(torch.tanh_(self.tanh_branch(instances)))
         if self.sigmoid_branch is not None:
-            hidden = hidden * torch.sigmoid_(self.sigmoid_branch(instances))
-        return self.score(hidden).squeeze(1)
+            hidden = hidden * self.dropout(torch.sigmoid_(self.sigmoid_branch(instances)))
+        return self.score(hidden)

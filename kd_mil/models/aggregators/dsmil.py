@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kd_mil.errors import UserError
 from kd_mil.models.heads import Initialisation, LogitLayer, hidden_layers, initialise
-from kd_mil.models.outputs import MILOutput
+from kd_mil.models.outputs import MILOutput, positive_logits
 from kd_mil.models.segments import at_least_float32, segment_argmax, segment_dot, segment_softmax, segment_weighted_sum
 
 Query = Literal["linear", "mlp"]
@@ -21,9 +21,10 @@ class DSMIL(nn.Module):
 
     The logit of instance i for class c is q_i . q_c / sqrt(d) with q_c the query of the critical instance of class c.
     `bag_logits` are those of the bag stream alone; the instance stream leaves as `instance_logits`, and who trains the
-    model combines the two. Attention is that of class 1. It depends on the critical instance, so unlike the instance
-    logits it has no meaning outside the bag. Defaults follow binli123/dsmil-wsi; WENO's released teacher has hidden
-    (1024, 1024), dropout 0.5, linear queries of 1024 and linear values.
+    model combines the two. Attention is that of class 1, or of the strongest positive class where there are more. It
+    depends on the critical instance, so unlike the instance logits it has no meaning outside the bag. Defaults follow
+    binli123/dsmil-wsi; WENO's released teacher has hidden (1024, 1024), dropout 0.5, linear queries of 1024 and linear
+    values.
 
     Args:
         in_features: D, width of the instance features.
@@ -76,7 +77,9 @@ class DSMIL(nn.Module):
         embedding = self.pool_values(hidden, attention, sizes)
         with torch.autocast(features.device.type, enabled=False):
             bag_logits = self.classifier(embedding).squeeze(2)
-        return MILOutput(bag_logits, logits[:, 1], attention[:, 1], embedding.flatten(1), instance_logits)
+        positive = positive_logits(logits)
+        pooled = attention[:, 1] if logits.shape[1] == 2 else segment_softmax(positive, sizes)
+        return MILOutput(bag_logits, positive, pooled, embedding.flatten(1), instance_logits, logits)
 
     def instance_logits(self, features: Tensor) -> Tensor:
         """Class logits (N, C) of any instances, in or out of bags: the instance stream."""

@@ -1,0 +1,118 @@
+"""WENO's ablation: `python experiments/ablation.py OUT_DIR RUN_DIR [RUN_DIR ...]`.
+
+RUN_DIR are finished runs of `python -m kd_mil.run -m experiment=weno_ablation seed=0,1,2`. Writes `results.json` (all
+values), `table.md` (Table 4 of the paper: distillation, shared encoder, HPM) and `curves.png` (Fig. 3: validation AUROC
+of instances and bags by epoch for the bare teacher, WENO without and with HPM).
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from collect import spread
+from matplotlib.figure import Figure
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+ROWS = {
+    "teacher": ("", "", "", "model"),
+    "distillation": ("yes", "", "", "student"),
+    "shared_encoder": ("yes", "yes", "", "student"),
+    "hpm": ("yes", "yes", "yes", "student"),
+}
+"""Row of the ablation: distillation, shared encoder, HPM, and the role whose numbers the paper reports."""
+CURVES = {"teacher": "teacher alone", "shared_encoder": "WENO without HPM", "hpm": "WENO"}
+LEVELS = {"instance_auroc": "instances", "bag_auroc": "bags"}
+
+
+def read(directories: list[Path]) -> dict[str, list[dict[str, Any]]]:
+    """Finished runs by row of the ablation, in the order of their seeds."""
+    runs = defaultdict(list)
+    for directory in directories:
+        record = directory / "run.json"
+        if not record.exists() or json.loads(record.read_text())["status"] != "finished":
+            continue
+        run = json.loads(record.read_text())
+        rows = [text.partition("=")[2] for text in run["overrides"] if text.startswith("ablation=")]
+        if rows and rows[0] in ROWS:
+            metrics = json.loads((directory / "metrics.json").read_text())
+            runs[rows[0]].append({"run": run, "metrics": metrics, "directory": directory})
+    return {row: sorted(runs[row], key=lambda one: one["run"]["seed"]) for row in ROWS if row in runs}
+
+
+def table(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Test scores of every row: mean, standard deviation, all values."""
+    return {
+        row: {
+            "seeds": [one["run"]["seed"] for one in found],
+            "overrides": [one["run"]["overrides"] for one in found],
+            "git_commits": sorted({str(one["run"]["git_commit"]) for one in found}),
+            **{level: spread([one["metrics"][f"test/{ROWS[row][3]}/{level}"] for one in found]) for level in LEVELS},
+        }
+        for row, found in runs.items()
+    }
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The table as the paper has it, with all values."""
+    lines = ["| distillation | shared encoder | HPM | instance AUROC | bag AUROC | runs |", "|---|---|---|---|---|---|"]
+    for row, entry in results.items():
+        cells = [*ROWS[row][:3], *(cell(entry[level]) for level in LEVELS), str(len(entry["seeds"]))]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def cell(entry: dict[str, Any]) -> str:
+    """Mean, and the values it is of."""
+    defined = [value for value in entry["values"] if value is not None]
+    return "-" if not defined else f"{entry['mean']:.3f} ({' '.join(f'{value:.3f}' for value in defined)})"
+
+
+def curve(directory: Path, tag: str) -> np.ndarray:
+    """A validation score by epoch, from the run's TensorBoard files; resumed epochs count once."""
+    events = EventAccumulator(str(directory / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    by_step = {event.step: event.value for event in events.Scalars(tag)} if tag in events.Tags()["scalars"] else {}
+    return np.array([by_step[step] for step in sorted(by_step)])
+
+
+def curves_figure(runs: dict[str, list[dict[str, Any]]]) -> Figure:
+    """Mean curve of each row, a thin line for each seed."""
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    for axes, (level, title) in zip(figure.subplots(1, 2), LEVELS.items(), strict=True):
+        for number, (row, label) in enumerate(CURVES.items()):
+            tag = f"val/{ROWS[row][3]}/{level}"
+            series = [one for one in (curve(run["directory"], tag) for run in runs.get(row, [])) if len(one)]
+            if not series:
+                continue
+            shortest = min(len(one) for one in series)
+            for one in series:
+                axes.plot(one, color=f"C{number}", linewidth=0.6, alpha=0.4)
+            axes.plot(np.mean([one[:shortest] for one in series], 0), color=f"C{number}", label=label)
+        axes.set(title=title, xlabel="epoch", ylabel="validation AUROC")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def main() -> None:
+    """Parse the command line, write the three files, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+")
+    arguments = parser.parse_args()
+    runs = read(arguments.runs)
+    if not runs:
+        raise SystemExit("no finished run of experiment=weno_ablation among these directories")
+    results = table(runs)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    (arguments.out / "table.md").write_text(markdown(results))
+    curves_figure(runs).savefig(arguments.out / "curves.png", dpi=120)
+    print(markdown(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""DTFD-MIL: double-tier feature distillation with pseudo-bags (Zhang et al., CVPR 2022)."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kd_mil.errors import UserError
+from kd_mil.models.aggregators.abmil import AttentionNetwork
+from kd_mil.models.heads import LogitLayer, hidden_layers
+from kd_mil.models.outputs import MILOutput
+from kd_mil.models.segments import (
+    at_least_float32,
+    multiply,
+    segment_ids,
+    segment_ranks,
+    segment_softmax,
+    segment_weighted_sum,
+)
+
+
+class DTFD(nn.Module):
+    """Bags are dealt into pseudo-bags; a first attention model classifies those, a second one what they distil to.
+
+    Distilled features of a pseudo-bag, Sec. 3.3: its pooled embedding (`afs`), the instances of the highest (`maxs`),
+    or of the highest and lowest (`maxmins`) probability, derived from the first tier's classifier as a class
+    activation, Eq. 9-10. Pseudo-bags are random in training; in evaluation instance i of a bag goes to pseudo-bag
+    i mod K, so that a prediction is repeatable.
+
+    Attention is that of the first tier over the whole bag.
+
+    Args:
+        in_features: D, width of the instance features.
+        num_classes: C.
+        hidden: widths of the layers before the attention, without biases in the authors' code.
+        attention_dim: width of both attention networks.
+        pseudo_bags: K; a bag of fewer instances has as many pseudo-bags as instances.
+        distil: `afs`, `maxs` or `maxmins`.
+        instances_per_bag: how many highest (and lowest) instances of a pseudo-bag are distilled.
+        first_tier_weight: of the pseudo-bags' loss, next to 1 for the bag's.
+
+    Raises:
+        UserError: unknown `distil`, a count below 1, or a negative weight.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int = 2,
+        hidden: Sequence[int] = (512,),
+        attention_dim: int = 128,
+        pseudo_bags: int = 4,
+        distil: Literal["afs", "maxs", "maxmins"] = "afs",
+        instances_per_bag: int = 1,
+        first_tier_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if distil not in ("afs", "maxs", "maxmins"):
+            raise UserError(f"aggregator.distil={distil!r}: choose afs, maxs or maxmins")
+        if pseudo_bags < 1 or instances_per_bag < 1:
+            raise UserError(
+                f"aggregator.pseudo_bags={pseudo_bags}, instances_per_bag={instances_per_bag}: both at least 1"
+            )
+        if first_tier_weight < 0:
+            raise UserError(f"aggregator.first_tier_weight={first_tier_weight}: must not be negative")
+        width = hidden[-1] if hidden else in_features
+        self.pseudo_bags, self.distil, self.instances_per_bag = pseudo_bags, distil, instances_per_bag
+        self.first_tier_weight = first_tier_weight
+        self.hidden = hidden_layers(in_features, hidden)
+        self.first_attention = AttentionNetwork(width, attention_dim, gated=True)
+        self.first_classifier = LogitLayer(width, num_classes)
+        self.second_attention = AttentionNetwork(width, attention_dim, gated=True)
+        self.classifier = LogitLayer(width, num_classes)
+
+    def forward(self, features: Tensor, sizes: Tensor) -> MILOutput:
+        """Pool features (N, D) of bags with sizes (B,)."""
+        hidden = self.hidden(features)
+        attention_logits = self.first_attention(hidden)
+        order, pseudo_sizes, count = deal(sizes, len(hidden), self.pseudo_bags, shuffle=self.training)
+        dealt, attention = hidden[order], segment_softmax(attention_logits[order], pseudo_sizes)
+        pseudo_embedding = segment_weighted_sum(dealt, attention, pseudo_sizes)
+        distilled, distilled_sizes = self.distilled(dealt, attention, pseudo_embedding, pseudo_sizes, count)
+        second = segment_softmax(self.second_attention(distilled), distilled_sizes)
+        embedding = segment_weighted_sum(distilled, second, distilled_sizes)
+        return MILOutput(
+            self.classifier(embedding),
+            attention_logits,
+            segment_softmax(attention_logits, sizes),
+            embedding,
+            auxiliary_loss=partial(self.first_tier_loss, pseudo_embedding, count),
+        )
+
+    def attention_logits(self, features: Tensor) -> Tensor:
+        """Attention logits (N,) of the first tier, of any instances, in or out of bags."""
+        return self.first_attention(self.hidden(features))
+
+    def distilled(
+        self, dealt: Tensor, attention: Tensor, pseudo_embedding: Tensor, pseudo_sizes: Tensor, count: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Features (M, E) that the pseudo-bags of each bag distil to, and how many each bag has (B,)."""
+        if self.distil == "afs":
+            return pseudo_embedding, count
+        probs = self.derived_probs(dealt.detach(), attention.detach())
+        picked = [(segment_ranks(probs, pseudo_sizes) < self.instances_per_bag).nonzero().squeeze(1)]
+        if self.distil == "maxmins":
+            picked.append((segment_ranks(-probs, pseudo_sizes) < self.instances_per_bag).nonzero().squeeze(1))
+        chosen = torch.cat(picked)
+        bag = segment_ids(count, len(pseudo_sizes))[segment_ids(pseudo_sizes, len(dealt))[chosen]]
+        return dealt[chosen[bag.argsort(stable=True)]], bag.bincount(minlength=len(count))
+
+    def derived_probs(self, dealt: Tensor, attention: Tensor) -> Tensor:
+        """Probability (N,) that an instance is positive: softmax over classes of its share in the logits, Eq. 9-10."""
+        activation = multiply(attention[:, None] * at_least_float32(dealt), self.first_classifier.weight.t())
+        return 1 - activation.softmax(1)[:, 0]
+
+    def first_tier_loss(self, pseudo_embedding: Tensor, count: Tensor, labels: Tensor) -> Tensor:
+        """Weighted loss of the pseudo-bags under the label of their bag (B,): a mean over those of a bag."""
+        owner = segment_ids(count, len(pseudo_embedding))
+        losses = F.cross_entropy(self.first_classifier(pseudo_embedding), labels[owner], reduction="none")
+        return self.first_tier_weight * (losses / count[owner]).sum() / len(count)
+
+
+def deal(sizes: Tensor, total: int, pseudo_bags: int, shuffle: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Deal every bag into pseudo-bags whose sizes differ by one at most.
+
+    Returns:
+        order (N,) in which instances lie pseudo-bag after pseudo-bag, their sizes (P,), and their number in each
+        bag (B,).
+    """
+    owner = segment_ids(sizes, total)
+    key = torch.rand(total, device=sizes.device) if shuffle else -torch.arange(total, device=sizes.device)
+    count = sizes.clamp_max(pseudo_bags)
+    group = segment_ranks(key, sizes) % count[owner] + (count.cumsum(0) - count)[owner]
+    return group.argsort(stable=True), group.bincount(minlength=int(count.sum())), count
