@@ -1,0 +1,51 @@
+"""Sizes that the published networks have, and instances they cannot take."""
+
+import pytest
+import torch
+
+from kd_mil.errors import UserError
+from kd_mil.models.aggregators.abmil import ABMIL
+from kd_mil.models.bag_classifier import BagClassifier
+from kd_mil.models.encoders import LeNet5
+from kd_mil.models.paper_encoders import ConvStack
+
+BREAST = ((32, 3, 1), (64, 3, 1), (128, 3, 1), (256, 3, 1), (256, 3, 1))
+
+
+def parameters(encoder):
+    network = BagClassifier(encoder, ABMIL(encoder.out_features, hidden=(), attention_dim=128, gated=True))
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_sizes_of_published_bag_classifiers():
+    assert parameters(ConvStack((3, 27, 27))) == 1_290_071
+    assert parameters(ConvStack((3, 27, 27), fully_connected=(512, 512))) == 1_027_415
+    assert parameters(LeNet5((1, 28, 28))) == 555_457
+
+
+def test_the_breast_network_sees_one_pixel_after_five_convolutions():
+    encoder = ConvStack((3, 32, 32), BREAST)
+    assert [layer.in_features for layer in encoder if isinstance(layer, torch.nn.Linear)] == [256, 512, 512]
+    assert encoder(torch.randn(3, 3, 32, 32)).shape == (3, 512)
+
+
+def test_the_memory_layout_changes_no_number():
+    encoder, images = ConvStack((3, 27, 27), dropout=0.5).eval(), torch.randn(4, 3, 27, 27)
+    plain = images
+    for layer in encoder:
+        plain = layer(plain)
+    torch.testing.assert_close(encoder(images), plain)
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings", "message"),
+    [
+        ((16,), {}, "encoder=conv_stack takes images"),
+        ((3, 16, 16), {"convolutions": BREAST}, "images of 16x16 pixels vanish in encoder.convolutions"),
+        ((3, 27, 27), {"fully_connected": ()}, "at least one of encoder.convolutions and one"),
+        ((3, 27, 27), {"dropout": 1.0}, "encoder.dropout=1.0"),
+    ],
+)
+def test_mistakes_are_named(shape, settings, message):
+    with pytest.raises(UserError, match=message):
+        ConvStack(shape, **settings)
