@@ -1,0 +1,108 @@
+"""VGG-MIL, the network of IFKD's released code, and SA-MIL, the same with criss-cross attention."""
+
+from collections.abc import Sequence
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from kd_mil.errors import UserError
+from kd_mil.models.outputs import SegmentationOutput
+from kd_mil.models.segmenters.attention import CrissCrossAttention
+from kd_mil.models.segmenters.side_heads import SideHeads, require_side
+
+CONVOLUTIONS = (2, 2, 3)
+VGG_WIDTHS = (64, 128, 256)
+IMAGENET_VGG = "vgg16.tv_in1k"
+
+
+class VggMIL(nn.Module):
+    """The first three stages of VGG16 with batch normalisation; a map from each stage after its pooling.
+
+    At the default widths 1,738,243 parameters, and 186,048 multiply-adds of the stages for each input pixel.
+
+    Args:
+        instance_shape: (C, H, W) of the images.
+        widths: channels of the stages.
+        fusion_weights: of the three maps.
+        attention_passes: rounds of criss-cross attention before each pooling, with shared weights; 0 = VGG-MIL, 2 =
+            SA-MIL (Li et al. 2023).
+        pretrained: start the convolutions from VGG16 trained on ImageNet; normalisation starts anew, as released.
+
+    Raises:
+        UserError: images it cannot work with, or pretrained weights with other widths, or out of reach.
+    """
+
+    def __init__(
+        self,
+        instance_shape: Sequence[int],
+        widths: Sequence[int] = VGG_WIDTHS,
+        fusion_weights: Sequence[float] = (0.3, 0.3, 0.4),
+        attention_passes: int = 0,
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__()
+        require_side(instance_shape, "vgg_mil", multiple=8, smallest=16)
+        if len(widths) != len(CONVOLUTIONS) or min(widths) < 1:
+            raise UserError(f"segmenter.widths={list(widths)}: give the channels of {len(CONVOLUTIONS)} stages")
+        if attention_passes < 0:
+            raise UserError(f"segmenter.attention_passes={attention_passes}: must not be negative")
+        channels = [instance_shape[0], *widths]
+        self.stages = nn.ModuleList(map(vgg_stage, channels, widths, CONVOLUTIONS))
+        self.attention = nn.ModuleList(CrissCrossAttention(width) for width in widths if attention_passes)
+        self.pool = nn.MaxPool2d(2)
+        self.attention_passes = attention_passes
+        self.side_heads = SideHeads(widths, fusion_weights)
+        if pretrained:
+            copy_imagenet_vgg(self.stages, channels)
+
+    def forward(self, images: Tensor) -> SegmentationOutput:
+        """Map (B, C, H, W) float to probability maps of the same size."""
+        features, x = [], images
+        for number, stage in enumerate(self.stages):
+            x = stage(x)
+            for _ in range(self.attention_passes):
+                x = self.attention[number](x)
+            x = self.pool(x)
+            features.append(x)
+        return self.side_heads(features, (images.shape[-2], images.shape[-1]))
+
+
+def vgg_stage(width: int, out: int, convolutions: int) -> nn.Sequential:
+    """Convolutions 3x3, each with batch normalisation and ReLU."""
+    layers: list[nn.Module] = []
+    for _ in range(convolutions):
+        layers += [nn.Conv2d(width, out, 3, padding=1), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
+        width = out
+    return nn.Sequential(*layers)
+
+
+def copy_imagenet_vgg(stages: nn.ModuleList, channels: Sequence[int]) -> None:
+    """Fill the convolutions from VGG16 (without batch normalisation) trained on ImageNet.
+
+    Raises:
+        UserError: other channels than VGG16's, or weights out of reach.
+    """
+    if tuple(channels) != (3, *VGG_WIDTHS):
+        raise UserError(f"segmenter.pretrained=true needs RGB images and segmenter.widths={list(VGG_WIDTHS)}")
+    published = pretrained_model(IMAGENET_VGG)
+    sources = [layer for layer in published.modules() if isinstance(layer, nn.Conv2d)]
+    targets = [layer for layer in stages.modules() if isinstance(layer, nn.Conv2d)]
+    with torch.no_grad():
+        for source, target in zip(sources, targets, strict=False):
+            target.load_state_dict(source.state_dict())
+
+
+def pretrained_model(name: str) -> nn.Module:
+    """A timm model with its published weights.
+
+    Raises:
+        UserError: out of reach.
+    """
+    try:
+        return timm.create_model(name, pretrained=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).partition(". ")[0]
+        raise UserError(
+            f"weights of {name} cannot be had ({reason}): connect once, or set segmenter.pretrained=false"
+        ) from error
