@@ -1,0 +1,116 @@
+"""Bootstrap confidence intervals of scores that are functions of confusion counts."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kd_mil.errors import UserError
+from kd_mil.evaluation.classification import confusion_scores
+
+RESAMPLES = 10_000
+CELLS_AT_ONCE = 20_000_000
+
+
+class Interval(NamedTuple):
+    """A score over bootstrap resamples."""
+
+    mean: float
+    low: float
+    """2.5th percentile."""
+    high: float
+    """97.5th percentile."""
+    defined: float
+    """Share of resamples in which the score is defined; the other fields are over those, NaN without any."""
+
+
+def bootstrap(
+    labels: Tensor,
+    decided: Tensor,
+    num_classes: int,
+    resamples: int = RESAMPLES,
+    balanced: bool = False,
+    size: int | None = None,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Intervals of the scores of `confusion_scores`.
+
+    Rows drawn with replacement fall into the cells of the confusion matrix by a multinomial law, so the counts are
+    drawn at once: the same distribution as resampling rows.
+
+    Args:
+        labels, decided: (N,) int64 in [0, C).
+        balanced: draw every class with the same probability (the authors' code), not every image.
+        size: rows of a resample; None = N.
+        seed: of the draw.
+
+    Raises:
+        UserError: fewer than one resample or row.
+    """
+    cells = labels * num_classes + decided
+
+    def scores(counts: Tensor) -> dict[str, Tensor]:
+        return confusion_scores(counts.view(-1, num_classes, num_classes))
+
+    return _intervals(cells, num_classes**2, labels, scores, resamples, balanced, size, seed)
+
+
+def bootstrap_difference(
+    labels: Tensor,
+    decided: Tensor,
+    reference: Tensor,
+    num_classes: int,
+    resamples: int = RESAMPLES,
+    balanced: bool = False,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Intervals of score(decided) - score(reference), both (N,) int64, on the same resamples of the same images."""
+    cells = (labels * num_classes + decided) * num_classes + reference
+
+    def differences(counts: Tensor) -> dict[str, Tensor]:
+        cube = counts.view(-1, num_classes, num_classes, num_classes)
+        ours, theirs = confusion_scores(cube.sum(3)), confusion_scores(cube.sum(2))
+        return {name: ours[name] - theirs[name] for name in ours}
+
+    return _intervals(cells, num_classes**3, labels, differences, resamples, balanced, None, seed)
+
+
+def _intervals(
+    cells: Tensor,
+    num_cells: int,
+    labels: Tensor,
+    scores: Callable[[Tensor], dict[str, Tensor]],
+    resamples: int,
+    balanced: bool,
+    size: int | None,
+    seed: int,
+) -> dict[str, Interval]:
+    size = len(labels) if size is None else size
+    if resamples < 1 or size < 1:
+        raise UserError(f"bootstrap of {resamples} resamples of {size} images: both must be at least 1")
+    weights = 1 / torch.bincount(labels)[labels].double() if balanced else torch.ones(len(labels), dtype=torch.float64)
+    mass = torch.bincount(cells, weights, minlength=num_cells)
+    occupied = mass.nonzero().flatten()
+    law = (mass[occupied] / mass.sum()).numpy()
+    generator = np.random.default_rng(seed)
+    values: dict[str, list[Tensor]] = {}
+    at_once = max(1, CELLS_AT_ONCE // num_cells)
+    for start in range(0, resamples, at_once):
+        count = min(at_once, resamples - start)
+        counts = torch.zeros(count, num_cells, dtype=torch.float64)
+        counts[:, occupied] = torch.from_numpy(generator.multinomial(size, law, count)).double()
+        for name, drawn in scores(counts).items():
+            values.setdefault(name, []).append(drawn)
+    return {name: interval(torch.cat(parts)) for name, parts in values.items()}
+
+
+def interval(values: Tensor) -> Interval:
+    """Mean and 95 % percentile interval of (R,) values, NaN left out."""
+    known = values[values.isfinite()]
+    if not len(known):
+        return Interval(math.nan, math.nan, math.nan, 0.0)
+    low, high = np.percentile(known.numpy(), [2.5, 97.5])
+    return Interval(float(known.mean()), float(low), float(high), len(known) / len(values))
