@@ -1,0 +1,112 @@
+"""Data: which sets are here, and what in a set would make its results untrue."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from kd_mil.data.bag import Bags, BagSplits
+from kd_mil.data.feature_files import SUFFIXES
+from kd_mil.data.feature_source import differences, read_source
+from kd_mil.data.locations import Located, only_locating
+from kd_mil.data.splits import PARTS
+from kd_mil.diagnosis.finding import Finding
+from kd_mil.errors import UserError
+
+SHOWN = 5
+LOOKED_AT = 64
+"""Instances of a bag that are compared, beside their number."""
+
+
+def place_of(setup: Callable[[], Any]) -> Path | None:
+    """Where a data set lies that looks for its folder before it reads anything; None where it is not there."""
+    try:
+        with only_locating():
+            setup()
+    except Located as found:
+        return found.place
+    except UserError:
+        return None
+    return None
+
+
+def split_findings(splits: BagSplits) -> list[Finding]:
+    """Cases in more than one part, and bags with the same content."""
+    found = [Finding("ok", "bags", ", ".join(f"{len(getattr(splits, part))} {part}" for part in PARTS))]
+    return found + leakage(splits) + duplicates(splits)
+
+
+def leakage(splits: BagSplits) -> list[Finding]:
+    """Cases whose bags are in more than one part."""
+    bags = splits.bags
+    cases = bags.bag_ids if bags.case_ids is None else bags.case_ids
+    parts_of: dict[str, set[str]] = defaultdict(set)
+    for part in PARTS:
+        for bag in getattr(splits, part).tolist():
+            parts_of[cases[bag]].add(part)
+    shared = [f"{case} ({', '.join(sorted(parts))})" for case, parts in parts_of.items() if len(parts) > 1]
+    if shared:
+        return [Finding("error", "case leakage", f"{len(shared)} cases in several parts: {some(shared)}")]
+    if bags.case_ids is None:
+        return [Finding("note", "case leakage", "the data name no cases: every bag counts as one")]
+    return [Finding("ok", "case leakage", f"{len(parts_of)} cases, each in one part")]
+
+
+def duplicates(splits: BagSplits) -> list[Finding]:
+    """Bags of the same size whose first instances are equal: one slide under two names."""
+    bags, groups = splits.bags, defaultdict(list)
+    part_of = {bag: part for part in PARTS for bag in getattr(splits, part).tolist()}
+    for bag in tqdm(sorted(part_of), desc="duplicates", unit="bag", disable=None, leave=False):
+        groups[content_hash(bags, bag)].append(bag)
+    found = []
+    for same in groups.values():
+        if len(same) > 1:
+            across = len({part_of[bag] for bag in same}) > 1
+            names = some([f"{bags.bag_ids[bag]} ({part_of[bag]})" for bag in same])
+            found.append(Finding("error" if across else "warning", "duplicate bags", f"same content: {names}"))
+    return found or [Finding("ok", "duplicate bags", "none")]
+
+
+def content_hash(bags: Bags, bag: int) -> str:
+    """Hash of the number of instances and of the first of them."""
+    size, start = int(bags.sizes[bag]), int(bags.starts[bag])
+    seen = bags.instances[torch.arange(start, start + min(size, LOOKED_AT), device=bags.device)]
+    content = seen.cpu().contiguous().view(torch.uint8).numpy().tobytes()
+    return hashlib.sha256(f"{size}".encode() + content).hexdigest()
+
+
+def feature_findings(paths: Sequence[Path]) -> list[Finding]:
+    """Feature files that were not made like the first: another encoder, width, or resolution."""
+    if not paths:
+        return [Finding("error", "features", "no feature files there")]
+    first = read_source(paths[0])
+    unlike = []
+    for path in tqdm(paths, desc="origin of features", unit="file", disable=None, leave=False):
+        lines = differences(first, read_source(path))
+        if lines:
+            unlike.append(f"{path.name} ({'; '.join(lines)})")
+    if unlike:
+        text = f"{len(unlike)} of {len(paths)} files were not made like {paths[0].name}: {some(unlike)}"
+        return [Finding("error", "features", text)]
+    known = ", ".join(f"{name} {value}" for name, value in first.items() if value is not None and name != "transform")
+    return [Finding("ok", "features", f"{len(paths)} files agree: {known or 'none says how it was made'}")]
+
+
+def feature_files(folder: Path) -> list[Path]:
+    """Feature files in a folder, at any depth.
+
+    Raises:
+        UserError: no such folder.
+    """
+    if not folder.is_dir():
+        raise UserError(f"features={folder}: no such folder")
+    return sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES)
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few."""
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

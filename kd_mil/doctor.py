@@ -1,0 +1,117 @@
+"""Is everything in order? `python -m kd_mil.doctor [smoke=true] [data=feature_bags data.manifest=slides.csv]`."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from kd_mil.cli import CONFIG_DIR, command
+from kd_mil.data.feature_bags import FeatureBags
+from kd_mil.data.manifest import read_manifest
+from kd_mil.diagnosis.data import feature_files, feature_findings, place_of, split_findings
+from kd_mil.diagnosis.environment import environment_findings
+from kd_mil.diagnosis.finding import Finding, as_finding
+from kd_mil.sweep.points import environment
+
+COLOURS = {"ok": "green", "note": "blue", "warning": "yellow", "error": "red"}
+
+
+@command("doctor")
+def main(config: DictConfig) -> None:
+    """Make all checks, print what they found, and exit with 1 where something is wrong."""
+    found = environment_findings(Path(config.paths.run_root))
+    settings = list(config.run)
+    if config.data_sets:
+        found += data_set_findings([text for text in settings if text.startswith("paths.")])
+    if any(text.startswith("data=") for text in settings):
+        found += chosen_data_findings(settings)
+    if config.features is not None:
+        with as_finding(found, "features"):
+            found += feature_findings(feature_files(Path(config.features)))
+    if config.smoke:
+        found.append(two_processes(config.smoke_seconds))
+    show(found)
+    if any(one.level == "error" for one in found):
+        sys.exit(1)
+
+
+def data_set_findings(settings: list[str]) -> list[Finding]:
+    """Which of the named data sets are where they are looked for."""
+    places: dict[str, Path | None] = {}
+    for path in sorted((CONFIG_DIR / "data").glob("*.yaml")):
+        config = compose("run", overrides=[f"data={path.stem}", *settings]).data
+        if "data_dir" in config and config.get("root") is None:
+            places[path.stem] = place_of(data_module(config).setup)
+    found = [Finding("ok", "data set", f"{name}: {place}") for name, place in places.items() if place is not None]
+    missing = [name for name, place in places.items() if place is None]
+    return found + ([Finding("note", "data sets", f"not here: {', '.join(missing)}")] if missing else [])
+
+
+def chosen_data_findings(settings: list[str]) -> list[Finding]:
+    """Leakage and duplicates of the data set that the settings choose, and where its features come from."""
+    found: list[Finding] = []
+    with as_finding(found, "data"):
+        data = data_module(compose("run", overrides=settings).data)
+        if isinstance(data, FeatureBags) and data.manifest is not None:
+            manifest = read_manifest(data.manifest, data.classes, data.root)
+            found += feature_findings(manifest.feature_paths)
+        data.check = False
+        data.setup()
+        if hasattr(data, "splits"):
+            found += split_findings(data.splits)
+        else:
+            found.append(Finding("ok", "data", ", ".join(f"{count} {part}" for part, count in data.counts().items())))
+    return found
+
+
+def data_module(config: DictConfig) -> Any:
+    """The data module of a composed configuration."""
+    return instantiate(OmegaConf.to_container(config, resolve=True), _convert_="all")
+
+
+def two_processes(seconds: float) -> Finding:
+    """A moment of training on two ranks."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = ["experiment=mil_max", "data=digits_mil", "trainer=ddp_cpu", "debug=one_batch"]
+        line = [sys.executable, "-m", "kd_mil.run", *settings, "hydra.run.dir=smoke"]
+        try:
+            result = subprocess.run(
+                line, cwd=folder, env=environment({}), capture_output=True, text=True, timeout=seconds, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return Finding("error", "two processes", f"no end after {seconds:g} s")
+        if result.returncode == 0 and (Path(folder) / "smoke" / "metrics.json").is_file():
+            return Finding("ok", "two processes", "trained and tested")
+        last = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1]
+        return Finding("error", "two processes", last)
+
+
+def show(found: Sequence[Finding]) -> None:
+    """The table of all findings."""
+    table = Table("", "check", "finding")
+    for one in found:
+        table.add_row(f"[{COLOURS[one.level]}]{one.level}[/]", one.topic, one.text.replace("[", "\\["))
+    Console(width=max(Console().width, 100)).print(table)
+
+
+def with_run_settings(arguments: Sequence[str]) -> list[str]:
+    """Command line with the settings of `kd_mil.run`, which stand by themselves, as one."""
+    keys = {str(key) for key in OmegaConf.load(CONFIG_DIR / "doctor.yaml")} - {"paths"}
+    ours = [text for text in arguments if text.startswith("-") or text.split("=")[0].split(".")[0] in keys]
+    of_run = [text for text in arguments if text not in ours]
+    quoted = ",".join("'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'" for text in of_run)
+    root = [text for text in of_run if text.startswith("paths.run_root=")]
+    return [*ours, *root, *([f"run=[{quoted}]"] if of_run else [])]
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = with_run_settings(sys.argv[1:])
+    main()

@@ -1,0 +1,188 @@
+"""Many points on one machine: a few processes at a time, each with its share of GPUs and CPU threads."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import IO, NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from kd_mil.errors import UserError
+from kd_mil.sweep.points import RANK_VARIABLES, Point, environment
+
+LOG = "output.log"
+"""In the directory of a point: what its process printed."""
+MISTAKE, POLL_SECONDS, GRACE_SECONDS = 2, 0.1, 30.0
+
+
+class Outcome(NamedTuple):
+    """What became of a point."""
+
+    point: Point
+    status: str
+    """`kept` (was finished before), `finished` or `failed`."""
+    message: str = ""
+    """Of a failed point: its last words."""
+
+
+class Worker(NamedTuple):
+    """A process at work."""
+
+    point: Point
+    slot: int
+    attempt: int
+    process: subprocess.Popen
+    log: IO[bytes]
+
+
+def shares(parallel: int, gpus: Sequence[str], threads: int) -> list[dict[str, str]]:
+    """Environment of each of the processes that run at a time: consecutive GPUs, and an equal part of the threads.
+
+    Where there are fewer GPUs than processes, they are given out in turn. A single process keeps everything.
+    """
+    if parallel == 1:
+        return [{}]
+    own = []
+    each = max(1, len(gpus) // parallel)
+    for slot in range(parallel):
+        share = {"OMP_NUM_THREADS": str(max(1, threads // parallel))}
+        if gpus:
+            share["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[(slot * each + i) % len(gpus)] for i in range(each))
+        own.append(share)
+    return own
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs this process may use, by the names that CUDA_VISIBLE_DEVICES knows."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not torch.cuda.is_available():
+        return []
+    return named.split(",") if named else [str(index) for index in range(torch.cuda.device_count())]
+
+
+def run_points(points: Sequence[Point], parallel: int = 1, attempts: int = 2) -> list[Outcome]:
+    """Run all points that are not finished, in order; a failure stops none of the others.
+
+    When this process is told to stop, its points are, too, and go on from their last epoch next time.
+
+    Raises:
+        UserError: `parallel` or `attempts` below 1, or two points in one directory.
+    """
+    check(points, parallel, attempts)
+    slots = shares(parallel, visible_gpus(), torch.get_num_threads())
+    outcomes: dict[int, Outcome] = {i: Outcome(point, "kept") for i, point in enumerate(points) if point.finished}
+    waiting = deque((i, 1) for i in range(len(points)) if i not in outcomes)
+    free, workers = list(range(parallel)), dict[int, Worker]()
+    with stopping(workers), tqdm(total=len(points), initial=len(outcomes), unit="point", disable=None) as bar:
+        for outcome in outcomes.values():
+            tell(bar, outcome)
+        while waiting or workers:
+            while waiting and free:
+                i, attempt = waiting.popleft()
+                workers[i] = start(points[i], free.pop(0), attempt, slots)
+            for i, worker in list(workers.items()):
+                code = worker.process.poll()
+                if code is None:
+                    continue
+                worker.log.close()
+                del workers[i]
+                free.append(worker.slot)
+                if code not in (0, MISTAKE) and worker.attempt < attempts:
+                    waiting.append((i, worker.attempt + 1))
+                    continue
+                outcomes[i] = judge(worker, code)
+                tell(bar, outcomes[i])
+                bar.update()
+            time.sleep(POLL_SECONDS)
+    return [outcomes[i] for i in range(len(points))]
+
+
+def check(points: Sequence[Point], parallel: int, attempts: int) -> None:
+    """Refuse what cannot work."""
+    for name, value in (("parallel", parallel), ("attempts", attempts)):
+        if value < 1:
+            raise UserError(f"sweep.{name}={value}: must be at least 1")
+    directories = [point.directory for point in points]
+    for directory in directories:
+        if directories.count(directory) > 1:
+            raise UserError(
+                f"two points of the sweep share {directory}: their overrides must differ in more than order"
+            )
+
+
+def start(point: Point, slot: int, attempt: int, slots: Sequence[dict[str, str]]) -> Worker:
+    """Start a point in a process group of its own, which Ctrl-C reaches through us; its output goes to a file."""
+    point.directory.mkdir(parents=True, exist_ok=True)
+    log = open(point.directory / LOG, "wb" if attempt == 1 else "ab")  # noqa: SIM115  closed when the process ends
+    own = environment(slots[slot], without=RANK_VARIABLES)
+    process = subprocess.Popen(
+        point.command,
+        env=own,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        preexec_fn=in_own_group,  # noqa: PLW1509  this process has no other threads at work
+    )
+    return Worker(point, slot, attempt, process, log)
+
+
+def in_own_group() -> None:
+    """A group of its own, in the session and at the priority of the sweep; on Linux, it does not outlive the sweep."""
+    os.setpgid(0, 0)
+    if sys.platform == "linux":
+        set_death_signal = 1
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
+
+
+def judge(worker: Worker, code: int) -> Outcome:
+    """The outcome of a process that ended."""
+    if code == 0 and worker.point.finished:
+        return Outcome(worker.point, "finished")
+    return Outcome(worker.point, "failed", last_words(worker.point.directory / LOG, code))
+
+
+def last_words(log: Path, code: int) -> str:
+    """The line that says why a process ended."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("error: ")]
+    return (errors or lines or [""])[-1].removeprefix("error: ")[:300] or f"exit code {code}"
+
+
+def tell(bar: tqdm, outcome: Outcome) -> None:
+    """One line for each point that is done."""
+    name = outcome.point.directory.name
+    if outcome.status == "failed":
+        bar.write(f"failed    {name}: {outcome.message}")
+    else:
+        score = outcome.point.score
+        bar.write(f"{outcome.status:9} {name}  {outcome.point.record.get('monitor')} {score}")
+
+
+@contextlib.contextmanager
+def stopping(workers: dict[int, Worker]) -> Iterator[None]:
+    """End the processes at work when this one is interrupted, asked to end, or fails."""
+
+    def leave(signum: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + signum)
+
+    earlier: Callable | int | None = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier or signal.SIG_DFL)
+        for worker in workers.values():
+            worker.process.terminate()
+        for worker in workers.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.process.wait(GRACE_SECONDS)
+            worker.process.kill()
+            worker.log.close()

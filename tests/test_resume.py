@@ -1,0 +1,173 @@
+"""Whatever ends a run, the same command goes on, and ends where an undisturbed run would have."""
+
+import json
+import os
+import pickle
+import signal
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from kd_mil.callbacks.stop_on_signal import STOPPED
+from kd_mil.checkpoints import read_checkpoint
+from kd_mil.errors import UserError
+from kd_mil.records import RunRecord
+from tests.killing import kill, run_and_kill, start, wait_for
+from tests.test_commands import kd_mil
+
+TINY = [
+    "data=digits_mil",
+    "data.max_train_bags=30",
+    "data.max_test_bags=10",
+    "instances_per_step=64",
+    "hydra.run.dir=out",
+]
+EXPERIMENTS = {
+    "weno_dsmil": ["trainer=cpu", "hpm.start_epoch=2"],
+    "mil_gated_abmil": ["trainer=cpu", "preprocess=tissue", "aggregator.dropout=0.3"],
+    "weno_abmil": ["trainer=ddp_cpu", "hpm.start_epoch=2"],
+}
+"""What is killed, one of them with two ranks; a new method adds a line."""
+KILLS = int(os.environ.get("KD_MIL_KILLS", "2"))
+
+
+def results(folder):
+    """What must not depend on how often the run was killed."""
+    return {name: (folder / "out" / name).read_text() for name in ("metrics.json", "bags.csv", "splits.csv")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_killed_at_random_moments_it_ends_where_an_undisturbed_run_does(experiment, tmp_path):
+    command = [f"experiment={experiment}", *EXPERIMENTS[experiment], *TINY, f"trainer.max_epochs={2 * KILLS + 2}"]
+    for name in ("undisturbed", "killed"):
+        (tmp_path / name).mkdir()
+    kd_mil("run", *command, cwd=tmp_path / "undisturbed")
+    run_and_kill(*command, cwd=tmp_path / "killed", kills=KILLS, seed=len(experiment))
+    assert results(tmp_path / "killed") == results(tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", ["cpu", "ddp_cpu"])
+def test_told_to_stop_it_says_so_and_the_same_command_goes_on(trainer, tmp_path):
+    """SIGTERM, as schedulers send it, and the time spent so far is kept."""
+    command = ["experiment=mil_max", f"trainer={trainer}", *TINY, "trainer.max_epochs=60"]
+    process = start(*command, cwd=tmp_path)
+    wait_for(process, "epoch ", times=3)
+    os.kill(process.pid, signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == STOPPED, output
+    assert "stopped by SIGTERM: the same command goes on from its last finished epoch" in output
+    assert "Traceback" not in output
+    before = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert before["status"] == "running"
+    assert before["epochs"] >= 2
+    process = start(*command, cwd=tmp_path)
+    lines = wait_for(process, "epoch ")
+    kill(process)
+    assert any("continuing" in line for line in lines)
+    epoch = int(lines[-1].split("epoch ")[1].split("/")[0])
+    assert before["epochs"] <= epoch <= before["epochs"] + 1
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["wall_seconds"] > before["wall_seconds"]
+
+
+@pytest.mark.slow
+def test_under_slurm_the_job_goes_back_into_the_queue(tmp_path):
+    """SIGUSR1 before the time limit: a stand-in for scontrol notes what it was asked."""
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f"#!/bin/sh\necho $@ >> {tmp_path}/asked\n")
+    scontrol.chmod(0o755)
+    command = ["experiment=mil_max", "trainer=cpu", *TINY, "trainer.max_epochs=60"]
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    process = start(*command, cwd=tmp_path, PATH=path, SLURM_JOB_ID="17", SLURM_JOB_NAME="bash")
+    wait_for(process, "epoch ", times=1)
+    os.kill(process.pid, signal.SIGUSR1)
+    process.communicate(timeout=60)
+    assert process.returncode == STOPPED
+    assert (tmp_path / "asked").read_text() == "requeue 17\n"
+
+
+@pytest.mark.slow
+def test_two_processes_do_not_share_a_directory(tmp_path):
+    command = ["experiment=mil_max", "trainer=cpu", *TINY, "trainer.max_epochs=500"]
+    first = start(*command, cwd=tmp_path)
+    wait_for(first, "epoch ")
+    second = kd_mil("run", *command, cwd=tmp_path, check=False)
+    kill(first)
+    assert second.returncode == 2
+    assert "another process runs in" in second.stderr
+
+
+class Hostile:
+    """Unpickled, it would leave a file."""
+
+    def __reduce__(self):
+        return (Path.touch, (Path("harm"),))
+
+
+def test_files_that_are_no_checkpoints_are_refused_and_run_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    good = {"state_dict": {"weight": torch.ones(1000)}, "model_card": {}}
+    torch.save(good, "good.ckpt")
+    whole = Path("good.ckpt").read_bytes()
+    Path("truncated.ckpt").write_bytes(whole[: len(whole) // 2])
+    Path("empty.ckpt").write_bytes(b"")
+    Path("text.ckpt").write_text("weights: none")
+    Path("pickle.ckpt").write_bytes(pickle.dumps(Hostile()))
+    torch.save(good | {"more": Hostile()}, "hostile.ckpt")
+    torch.save({"state_dict": {}}, "foreign.ckpt")
+    torch.save(torch.ones(3), "tensor.ckpt")
+    with zipfile.ZipFile("archive.ckpt", "w") as archive:
+        archive.writestr("readme", "a zip file, but not of torch")
+    assert read_checkpoint("good.ckpt")["state_dict"]["weight"].sum() == 1000
+    for name in ("truncated", "empty", "text", "pickle", "hostile", "foreign", "tensor", "archive"):
+        with pytest.raises(UserError, match=f"checkpoint {name}.ckpt") as refused:
+            read_checkpoint(f"{name}.ckpt")
+        assert "\n" not in str(refused.value)
+    assert not Path("harm").exists()
+
+
+def config(**settings):
+    return {"ckpt_path": None, "seed": 0} | settings
+
+
+def test_the_time_of_an_interrupted_run_is_kept(tmp_path):
+    first = RunRecord(tmp_path, config())
+    first.started -= 100
+    first.write("running")
+    second = RunRecord(tmp_path, config())
+    second.write("running", epochs=3)
+    second.write("finished")
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["wall_seconds"] >= 100
+    assert record["epochs"] == 3
+
+
+def test_the_checkpoint_to_start_from_is_part_of_the_command(tmp_path):
+    """The same command goes on with its own last epoch; a finished run of another start is not passed off as this."""
+    given = config(ckpt_path=str(tmp_path / "other.ckpt"))
+    out = tmp_path / "out"
+    RunRecord(out, given).write("running")
+    (out / "checkpoints").mkdir()
+    (out / "checkpoints" / "last.ckpt").touch()
+    assert RunRecord(out, given).last_checkpoint() == out / "checkpoints" / "last.ckpt"
+    RunRecord(out, given).write("finished")
+    assert RunRecord(out, given).finished
+    for other in (config(ckpt_path=str(tmp_path / "third.ckpt")),):
+        with pytest.raises(UserError, match="did not start from"):
+            RunRecord(out, other)
+
+
+def test_what_is_overwritten_cannot_be_gone_on_from(tmp_path):
+    own = config(ckpt_path=str(tmp_path / "checkpoints" / "last.ckpt"))
+    with pytest.raises(UserError, match="give one of the two"):
+        RunRecord(tmp_path, own, overwrite=True)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"status": "fin'])
+def test_a_damaged_record_is_one_line(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(UserError, match=r"run.json is damaged"):
+        RunRecord(tmp_path, config())
