@@ -15,35 +15,56 @@ from typing import Any
 
 import hydra
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, InstantiationException
+from hydra.types import RunMode
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from hydra_plugins.kd_mil_plugins.adaptive import AdaptiveSweeper
+from hydra_plugins.kd_mil_plugins.launcher import ProcessLauncher
 from kd_mil.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parent
 CONFIG_DIR = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if (path / "run.yaml").exists())
 FULL_ERROR = "HYDRA_FULL_ERROR"
+TRACEBACK_WANTED = "KD_MIL_TRACEBACK"
+"""What the user had set `HYDRA_FULL_ERROR` to: the command sets it for itself, but must not for its children."""
 MENDABLE = (TypeError, ValueError, ImportError, AttributeError, MisconfigurationException)
 """What objects raise on settings they cannot take."""
 
 
 def run_name(overrides: list[str]) -> str:
     """Directory name of a run from its command-line overrides: readable, and the same for the same command."""
-    named = [text for text in overrides if not text.startswith(("experiment=", "hydra.", "overwrite=", "ckpt_path="))]
+    apart = ("experiment=", "hydra.", "overwrite=", "ckpt_path=", "sweep.", "sweep=")
+    named = [text for text in overrides if not text.startswith(apart)]
     name = re.sub(r"[^\w.,=+~-]+", "_", ",".join(sorted(named))) or "default"
     if len(name) <= 120:
         return name
     return f"{name[:100]}~{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
+def phased_epochs(first: int, second: int, rounds: int) -> int:
+    """Epochs of a method that runs a first phase once and a second one `rounds` times."""
+    return first + second * rounds
+
+
 def register_resolvers() -> None:
     """Functions the configuration files call by name."""
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("chosen_or_custom", lambda choice: choice or "custom", replace=True)
-    accelerator = "cuda" if torch.cuda.is_available() else "cpu"  # Apple's has no float64, which scores are kept in
-    OmegaConf.register_new_resolver("cuda_or_cpu", lambda: accelerator, replace=True)
+    OmegaConf.register_new_resolver("cuda_or_cpu", cuda_or_cpu, replace=True)
+    OmegaConf.register_new_resolver("phased_epochs", phased_epochs, replace=True)
+
+
+def cuda_or_cpu() -> str:
+    """Accelerator of this machine; Apple's has no float64, which scores are kept in."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+register_resolvers()  # at import: a job of another launcher imports this module, then composes its configuration
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
@@ -57,20 +78,30 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         @functools.wraps(task)
         def run() -> None:
             verbose = os.environ.get(FULL_ERROR) == "1"
-            register_resolvers()
+            for plugin in (ProcessLauncher, AdaptiveSweeper):  # Hydra's own search misses editable installations
+                Plugins.instance().register(plugin)
+            os.environ[TRACEBACK_WANTED] = "1" if verbose else ""
             # Hydra prints and swallows composition errors unless asked for the full error.
             os.environ[FULL_ERROR] = "1"
 
             @functools.wraps(task)
             def quiet_task(config: DictConfig) -> Any:
+                silence_known_warnings()
+                if HydraConfig.get().mode == RunMode.MULTIRUN:  # the sweep goes on and reports its failures at the end
+                    return task(config)
                 if not verbose:
                     os.environ.pop(FULL_ERROR)
-                silence_known_warnings()
                 with one_line_for_each_mistake(verbose):
                     return task(config)
 
-            with one_line_for_each_mistake(verbose):
-                hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(quiet_task)()
+            try:
+                with one_line_for_each_mistake(verbose):
+                    hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(quiet_task)()
+            finally:  # a program that calls a command must not pass these on to the next
+                os.environ.pop(TRACEBACK_WANTED)
+                os.environ.pop(FULL_ERROR, None)
+                if verbose:
+                    os.environ[FULL_ERROR] = "1"
 
         return run
 
@@ -132,5 +163,6 @@ def silence_known_warnings() -> None:
         ".*log_every_n_steps.*",
         ".*exists and is not empty.*",
         ".*treespec, LeafSpec.*",
+        ".*sync_dist=True.*",  # scores come from tables that were gathered before
     ):
         warnings.filterwarnings("ignore", message=pattern)

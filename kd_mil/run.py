@@ -3,31 +3,42 @@
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
+import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
 from kd_mil import __version__
+from kd_mil.callbacks.keep_time import KeepTime
+from kd_mil.callbacks.stop_on_signal import StopOnSignal
 from kd_mil.checkpoints import read_checkpoint
 from kd_mil.cli import command
 from kd_mil.data.datamodules import DistillationData
 from kd_mil.errors import UserError
 from kd_mil.methods.base import Distiller
 from kd_mil.records import RunRecord, device_name, write_json
+from kd_mil.scaling import scaled
+from kd_mil.settings import check_settings
+from kd_mil.sweep.points import run_point
 
 
 @command("run")
 def main(config: DictConfig) -> float | None:
     """One run as design and configuration say; returns the validation score it was selected by."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return run_point(config, HydraConfig.get())
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    check_settings(plain)
     directory = Path(plain["run_dir"]).absolute()
     record = RunRecord(directory, plain, overwrite=config.overwrite)
     if record.finished:
@@ -43,10 +54,13 @@ def main(config: DictConfig) -> float | None:
     method: Distiller = instantiate(config.method, _convert_="all")(**data.model_inputs)
     method.model_card = model_card(plain, data)
     choose_monitor(config, method)
-    trainer = build_trainer(config)
+    on_the_way = [StopOnSignal(directory / "checkpoints" / "last.ckpt"), KeepTime(record.write)]
+    trainer = build_trainer(config, on_the_way)
+    method.new_optimizer = scaled(method.new_optimizer, config.scale_lr, trainer.world_size)
     start = starting_point(config, record)
     check_before_training(method, start)
     if trainer.is_global_zero:
+        record.lock()
         if config.overwrite:
             forget(directory)
         record.write("running", **facts(plain, data, trainer))
@@ -57,14 +71,20 @@ def main(config: DictConfig) -> float | None:
     if trainer.is_global_zero:
         write_json(directory / "metrics.json", metrics)
         log_hyperparameters(trainer, plain, metrics)
-        record.write("finished", **facts(plain, data, trainer), best_checkpoint=best_checkpoint(trainer))
+        chosen = {
+            "monitor": config.monitor,
+            "monitor_mode": config.monitor_mode,
+            "selected_by": method.selected_by,
+        }
+        record.write("finished", best_checkpoint=best_checkpoint(trainer), **chosen)
         print_results(metrics, directory)
     return metrics.get(config.monitor)
 
 
-def build_trainer(config: DictConfig) -> L.Trainer:
-    """Trainer with the callbacks and loggers of the configuration."""
+def build_trainer(config: DictConfig, more: Sequence[L.Callback] = ()) -> L.Trainer:
+    """Trainer with the callbacks and loggers of the configuration, and more callbacks."""
     callbacks = [instantiate(one, _convert_="all") for one in config.callbacks.values() if one is not None]
+    callbacks += more
     loggers = [instantiate(one, _convert_="all") for one in config.logger.values() if one is not None]
     return instantiate(config.trainer, _convert_="all", callbacks=callbacks, logger=loggers)
 
@@ -99,13 +119,12 @@ def check_before_training(method: Distiller, start: str | None) -> None:
 
 
 def starting_point(config: DictConfig, record: RunRecord) -> str | None:
-    """Checkpoint to go on from: the one asked for, else the last of an interrupted run here."""
-    if config.ckpt_path is not None:
-        return str(config.ckpt_path)
+    """Checkpoint to go on from: the last of an interrupted run of the same command here, else the one asked for."""
     last = None if config.overwrite else record.last_checkpoint()
     if last is not None:
         print(f"continuing the interrupted run in {record.directory}")
-    return None if last is None else str(last)
+        return str(last)
+    return None if config.ckpt_path is None else str(config.ckpt_path)
 
 
 def evaluate(trainer: L.Trainer, method: Distiller, data: DistillationData) -> dict[str, float]:
@@ -113,15 +132,23 @@ def evaluate(trainer: L.Trainer, method: Distiller, data: DistillationData) -> d
     best = best_checkpoint(trainer)
     [val] = trainer.validate(method, datamodule=data, ckpt_path=best, verbose=False)
     [test] = trainer.test(method, datamodule=data, ckpt_path=best, verbose=False)
-    return {**val, **test}
+    logged = {**val, **test}
+    return logged | {name: value for name, value in method.exact_scores.items() if name in logged}
 
 
 def best_checkpoint(trainer: L.Trainer) -> str:
     """Path of the checkpoint that validation selected."""
-    path = trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
-    if not path:
-        raise UserError(f"no checkpoint was selected: {trainer.checkpoint_callback.monitor} was never defined")  # type: ignore[union-attr]
-    return path
+    chosen = cast(ModelCheckpoint, trainer.checkpoint_callback)
+    if not chosen.best_model_path or not math.isfinite(_value(chosen.best_model_score)):
+        raise UserError(
+            f"no checkpoint was selected: {chosen.monitor} was never defined in {trainer.current_epoch} epochs; "
+            "does validation hold all classes?"
+        )
+    return chosen.best_model_path
+
+
+def _value(score: torch.Tensor | None) -> float:
+    return math.nan if score is None else float(score)
 
 
 def model_card(plain: dict[str, Any], data: DistillationData) -> dict[str, Any]:
@@ -131,6 +158,7 @@ def model_card(plain: dict[str, Any], data: DistillationData) -> dict[str, Any]:
         "method": plain["method"],
         "model_inputs": data.model_inputs,
         "class_names": list(data.class_names),
+        "instance_source": data.instance_source,
         "experiment": plain["experiment_name"],
     }
 
@@ -145,6 +173,7 @@ def facts(plain: dict[str, Any], data: DistillationData, trainer: L.Trainer) -> 
         "seed": plain["seed"],
         "data_fingerprint": data.fingerprint(),
         "data_counts": data.counts(),
+        "instance_source": data.instance_source,
     }
 
 

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from kd_mil.checkpoints import read_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = ["trainer=cpu", "trainer.max_epochs=3", "data.seed=1", "instances_per_step=64"]
+SMALL = ["data=digits_mil", "trainer=cpu", "trainer.max_epochs=3", "data.seed=1", "instances_per_step=64"]
 pytestmark = pytest.mark.slow
 
 

@@ -32,10 +32,16 @@ def test_experiment_composes_and_its_method_builds(experiment):
     assert "???" not in str({key: value for key, value in plain.items() if key != "data"})
     features = config.encoder._target_.endswith(("FeatureProjector", "Identity"))
     shape = (16,) if features else (3, 32, 32)
-    method = instantiate(config.method, _convert_="all")(instance_shape=shape, num_classes=2)
+    inputs = {"instance_shape": shape, "num_classes": 2}
+    if "paired" in config.data._target_:
+        names = {"class_names": ["benign", "malignant"], "auxiliary": False, "held_out": ""}
+        inputs = names | {"teacher_downsample": 2.0, "student_downsample": 8.0}
+    method = instantiate(config.method, _convert_="all")(**inputs)
     choose_monitor(config, method)
-    assert config.monitor == f"val/{method.roles[0]}/bag_loss"
-    assert config.monitor_mode == "min"
+    if plain["monitor"] is None:
+        first, last = method.roles[0], method.roles[-1]
+        assert config.monitor in {f"val/{first}/bag_loss", f"val/{last}/bag_loss", f"val/{last}/image_loss"}
+        assert config.monitor_mode == "min"
 
 
 @pytest.mark.parametrize("monitor", ["val/student/instance_auroc", "test/student/bag_auroc", "val/model/bag_loss", "x"])
@@ -44,6 +50,13 @@ def test_only_validation_bags_of_a_role_may_select(monitor):
     config = compose_run("experiment=weno_abmil", f"monitor={monitor}")
     method = instantiate(config.method, _convert_="all")(instance_shape=(1, 8, 8), num_classes=2)
     with pytest.raises(UserError, match="validation bags only"):
+        choose_monitor(config, method)
+
+
+def test_a_misspelt_metric_cannot_select():
+    config = compose_run("experiment=weno_abmil", "monitor=val/student/bag_aurocc")
+    method = instantiate(config.method, _convert_="all")(instance_shape=(1, 8, 8), num_classes=2)
+    with pytest.raises(UserError, match="there is no bag_aurocc, choose bag_loss"):
         choose_monitor(config, method)
 
 
@@ -61,7 +74,7 @@ def test_every_target_exists(path):
 
     def targets(node):
         if isinstance(node, dict):
-            yield from ([node["_target_"]] if "_target_" in node else [])
+            yield from ([node["_target_"]] if node.get("_target_", "???") != "???" else [])  # ???: the user names it
             for value in node.values():
                 yield from targets(value)
         elif isinstance(node, list):

@@ -1,4 +1,4 @@
-"""What passes between teacher and student: attention range, and what hard positive mining hides."""
+"""What passes between teacher and student: attention range, pseudo-labels, and what hard positive mining hides."""
 
 from pathlib import Path
 
@@ -12,7 +12,10 @@ from kd_mil.data.bag import Bags
 
 
 class DistillationMonitor(Callback):
-    """Log the attention range, the number of mined instances, and a montage of those, at the end of each epoch.
+    """Show at the end of each epoch what the two networks told each other.
+
+    The attention range, histograms of the pseudo-labels in positive bags by true class (of rank 0's share; in negative
+    bags they are 0), the number of mined instances, and a montage of those.
 
     Args:
         directory: where `mined.png`, the montage of the last epoch that mined anything, goes.
@@ -26,13 +29,30 @@ class DistillationMonitor(Callback):
         memory, mined = getattr(pl_module, "memory", None), getattr(pl_module, "mined", None)
         if memory is not None:
             pl_module.log_dict({"attention/low": memory.low.mean(), "attention/high": memory.high.mean()})
+        bags: Bags = trainer.datamodule.bags  # type: ignore[attr-defined]
+        if getattr(pl_module, "taught", None):
+            self._pseudo_labels(trainer, bags, pl_module.taught)  # type: ignore[arg-type]
         if mined is None:
             return
         dropped = torch.cat([*mined, torch.empty(0, dtype=torch.long, device=pl_module.device)])
         pl_module.log("hpm/dropped", float(len(dropped)), sync_dist=True, reduce_fx="sum")
-        bags: Bags = trainer.datamodule.bags  # type: ignore[attr-defined]
         if len(dropped) and len(bags.instance_shape) == 3 and trainer.is_global_zero:
             self._show(trainer, bags, dropped.cpu())
+
+    def _pseudo_labels(self, trainer: Trainer, bags: Bags, taught: list[tuple[Tensor, Tensor]]) -> None:
+        writer = tensorboard(trainer)
+        if writer is None:
+            return
+        ids, targets = (torch.cat(column).cpu() for column in zip(*taught, strict=True))
+        truth = bags.instance_labels.cpu()[ids]
+        in_positive_bag = bags.labels.cpu()[bags.bag_of_instance.cpu()[ids]] > 0
+        for name, chosen in (
+            ("positive", in_positive_bag & (truth > 0)),
+            ("negative", in_positive_bag & (truth == 0)),
+            ("unknown", in_positive_bag & (truth < 0)),
+        ):
+            if chosen.any():
+                writer.add_histogram(f"train/pseudo_labels/{name}", targets[chosen], trainer.current_epoch)
 
     def _show(self, trainer: Trainer, bags: Bags, dropped: Tensor) -> None:
         step = max(1, len(dropped) // self.montage)

@@ -19,26 +19,28 @@ DASHES = {"student": "--"}
 
 
 class Figures(Callback):
-    """Histograms of probabilities by true class after each validation; ROC curves and histograms of the test set.
+    """Histograms of probabilities by true class and ROC curves: of validation in training, of the test at its end.
 
     Args:
         directory: where `roc.png` and `probabilities.png` go.
-        every_n_epochs: how often histograms go to TensorBoard.
+        every_n_epochs: how often histograms of validation go to TensorBoard.
+        roc_every_n_epochs: how often its ROC curves do.
     """
 
-    def __init__(self, directory: str, every_n_epochs: int = 1) -> None:
-        self.directory, self.every_n_epochs = Path(directory), every_n_epochs
+    def __init__(self, directory: str, every_n_epochs: int = 1, roc_every_n_epochs: int = 5) -> None:
+        self.directory = Path(directory)
+        self.every_n_epochs, self.roc_every_n_epochs = every_n_epochs, roc_every_n_epochs
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         writer = tensorboard(trainer)
-        if writer is None or trainer.current_epoch % self.every_n_epochs:
+        if writer is None or trainer.state.fn != "fit":
             return
-        rows = cast(Any, pl_module).tables["val"].instances
-        for role in cast(Any, pl_module).roles:
-            for label, name in ((0, "negative"), (1, "positive")):
-                chosen = rows[f"{role}/probs"][rows["label"] == label]
-                if len(chosen):
-                    writer.add_histogram(f"val/{role}/instance_prob_{name}", chosen, trainer.current_epoch)
+        tables: PredictionTables = cast(Any, pl_module).tables["val"]
+        epoch, roles = trainer.current_epoch, tables.roles
+        if epoch % self.every_n_epochs == 0:
+            _write_histograms(writer, tables, roles, epoch)
+        if epoch % self.roc_every_n_epochs == 0:
+            writer.add_figure("val/roc", roc_figure(tables, roles), epoch)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
@@ -46,7 +48,7 @@ class Figures(Callback):
         tables: PredictionTables = cast(Any, pl_module).tables["test"]
         writer = tensorboard(trainer)
         self.directory.mkdir(parents=True, exist_ok=True)
-        roles = list(cast(Any, pl_module).roles)
+        roles = tables.roles
         for name, figure in (
             ("roc", roc_figure(tables, roles)),
             ("probabilities", probability_figure(tables, roles)),
@@ -61,6 +63,15 @@ def tensorboard(trainer: Trainer) -> SummaryWriter | None:
     if not trainer.is_global_zero:
         return None
     return next((logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
+
+
+def _write_histograms(writer: SummaryWriter, tables: PredictionTables, roles: list[str], epoch: int) -> None:
+    rows = tables.instances
+    for role in roles:
+        for label, name in ((0, "negative"), (1, "positive")):
+            chosen = rows[f"{role}/probs"][rows["label"] == label]
+            if len(chosen):
+                writer.add_histogram(f"val/{role}/instance_prob_{name}", chosen, epoch)
 
 
 def roc_figure(tables: PredictionTables, roles: list[str]) -> Figure:

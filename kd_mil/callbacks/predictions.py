@@ -51,12 +51,14 @@ def bag_frame(tables: PredictionTables, bags: Bags) -> pd.DataFrame:
 def instance_frame(tables: PredictionTables, bags: Bags) -> pd.DataFrame:
     """Columns `bag_id, instance_id, x, y, label`, then `attention`, `{role}_prob`, `{role}_score`.
 
+    Roles that tell more than two classes of instances apart add `{role}_prob_{class}`.
     `instance_id` counts from 0 within each bag; x and y are -1 without coordinates, label -1 where unknown.
     """
     rows = tables.instances
+    owners = pd.Categorical.from_codes(rows["bag"].numpy(), categories=bags.bag_ids)
     frame = pd.DataFrame(
         {
-            "bag_id": pd.Categorical.from_codes(rows["bag"].numpy(), categories=bags.bag_ids),
+            "bag_id": owners.remove_unused_categories(),
             "instance_id": (rows["instance"] - bags.starts[rows["bag"]]).numpy(),
             "x": rows["x"].numpy(),
             "y": rows["y"].numpy(),
@@ -67,6 +69,9 @@ def instance_frame(tables: PredictionTables, bags: Bags) -> pd.DataFrame:
         role, _, kind = name.partition("/")
         if kind == "attention":
             frame["attention"] = values.numpy()
+        elif kind == "class_probs":
+            for number, class_name in enumerate(bags.class_names):
+                frame[f"{role}_prob_{class_name}"] = values[:, number].numpy()
         elif kind in ("probs", "scores"):
             frame[f"{role}_{kind[:-1]}"] = values.numpy()
     return frame

@@ -43,7 +43,7 @@ class Progress(TQDMProgressBar):
         """Losses, then bag and instance AUROC on validation, roles side by side."""
         metrics = trainer.callback_metrics
         parts = [f"{key} {float(value):.4f}" for key, value in metrics.items() if key.startswith("loss/")]
-        for level in ("bag", "instance"):
+        for level in ("bag", "instance", "image"):
             areas = [
                 f"{key.split('/')[1]} {float(value):.3f}"
                 for key, value in metrics.items()

@@ -90,6 +90,10 @@ class Bags:
         object.__setattr__(self, "bag_of_instance", owners.repeat_interleave(self.sizes))
 
     def _check(self) -> None:
+        if len(self.class_names) < 2:
+            raise UserError(
+                f"all bags have the one class {self.class_names[0]!r}: a negative and a positive one are needed"
+            )
         count, total = len(self.bag_ids), int(self.sizes.sum())
         lengths = {"sizes": len(self.sizes), "labels": len(self.labels)}
         lengths |= {} if self.case_ids is None else {"case_ids": len(self.case_ids)}

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kd_mil.data.bag import Bags, BagSplits
-from kd_mil.data.loaders import BagSampler, EpochSampler, IndexedView, InstanceSampler, InTurn
+from kd_mil.data.loaders import BagSampler, EpochSampler, IndexedView, InstanceSampler, InTurn, equal_shares
 from kd_mil.data.splits import apply_split_file, bags_fingerprint, check_splits, split_table
 from kd_mil.errors import UserError
 
@@ -41,9 +41,14 @@ class Loading:
     """Worker processes that read instances kept in files."""
     limit_batches: int | None = None
     """Training batches of each view in one epoch, to try things out; None for all."""
+    limit_bags: int | None = None
+    """Training bags, classes in turn, to see whether a method can fit a few; None for all."""
+    balance_ranks: bool = False
+    """Several processes: batches of about equal size for all ranks in each step, so that none waits for a large bag."""
 
     def __post_init__(self) -> None:
-        for name in ("bags_per_step", "instances_per_step", "eval_instances_per_step", "max_instances_per_step"):
+        counts = ("bags_per_step", "instances_per_step", "eval_instances_per_step", "max_instances_per_step")
+        for name in (*counts, "limit_batches", "limit_bags"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name}={value}: must be at least 1")
@@ -62,6 +67,11 @@ class DistillationData(L.LightningDataModule):
     def model_inputs(self) -> dict[str, Any]:
         """What a method must know of the data to build its networks: its keyword arguments, plain containers."""
         raise NotImplementedError
+
+    @property
+    def instance_source(self) -> dict[str, Any]:
+        """How the instances were cut out of slides, as plain JSON values; empty where they were not."""
+        return {}
 
     def fingerprint(self) -> str:
         """Hash of the data and the split."""
@@ -86,6 +96,8 @@ class BagDataModule(DistillationData):
     """
 
     splits: BagSplits
+    check = True
+    """Whether a split that would mislead is refused; off only where all its faults are to be listed."""
 
     def __init__(self, loading: Loading, split_file: str | None = None, seed: int = 0) -> None:
         super().__init__()
@@ -101,7 +113,10 @@ class BagDataModule(DistillationData):
             splits = self.load()
             if self.split_file is not None:
                 splits = apply_split_file(splits, self.split_file)
-            check_splits(splits)
+            if self.check:
+                check_splits(splits)
+            if self.loading.limit_bags is not None:
+                splits = splits._replace(train=classes_in_turn(splits, self.loading.limit_bags))
             self.splits = splits
         if self.trainer is not None and self.bags.nbytes <= self.loading.resident_gib * GIBIBYTE:
             self.splits = self.splits._replace(bags=self.bags.to(self.trainer.strategy.root_device))
@@ -147,6 +162,7 @@ class BagDataModule(DistillationData):
             seed=self._order_seed(),
             rank=rank,
             world_size=world_size,
+            balance=self.loading.balance_ranks,
         )
         return self._loader(self.bags.batch, sampler)
 
@@ -167,7 +183,7 @@ class BagDataModule(DistillationData):
         rank, world_size = self._shard()
         if len(bag_indices) < world_size:
             raise UserError(f"{len(bag_indices)} bags to evaluate on {world_size} processes: use fewer devices")
-        own = bag_indices[rank::world_size]
+        own = bag_indices[equal_shares(self.bags.sizes[bag_indices], world_size)[rank]]
         budget = self.loading.eval_instances_per_step
         sampler = BagSampler(self.bags.sizes, own, len(own), budget, shuffle=False)
         return self._loader(self.bags.batch, sampler)
@@ -180,6 +196,7 @@ class BagDataModule(DistillationData):
             sampler=sampler,
             batch_size=None,
             num_workers=workers,
+            generator=torch.Generator(),  # else starting an iterator would draw from the generator of the epoch
             persistent_workers=workers > 0,
             pin_memory=workers > 0 and torch.cuda.is_available(),
         )
@@ -191,3 +208,14 @@ class BagDataModule(DistillationData):
     def _shard(self) -> tuple[int, int]:
         """(rank, number of ranks) of this process."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+
+def classes_in_turn(splits: BagSplits, count: int) -> Tensor:
+    """The first `count` training bags, one of each class after the other for as long as there are any."""
+    labels = splits.bags.labels[splits.train]
+    turn = torch.zeros_like(labels)
+    for label in labels.unique():
+        of_class = labels == label
+        turn[of_class] = torch.arange(int(of_class.sum()))
+    order = torch.argsort(turn * (int(labels.max()) + 1) + labels)
+    return splits.train[order[:count]].sort().values

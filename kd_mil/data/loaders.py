@@ -38,7 +38,13 @@ class BagSampler(EpochSampler):
 
     Batches are dealt to the ranks in turn. The last round is completed with batches from the start of the epoch, so
     that every rank takes the same number of steps.
+
+    With `balance`, each round holds batches of about equal numbers of instances: ranks wait for each other at every
+    step, and the largest batch of a round is what it costs. Batches are sorted by size within stretches of
+    `STRETCH` rounds, and the rounds shuffled again; which bags share an update is then a little less random.
     """
+
+    STRETCH = 16
 
     def __init__(
         self,
@@ -51,8 +57,10 @@ class BagSampler(EpochSampler):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        balance: bool = False,
     ) -> None:
         super().__init__(seed, rank, world_size)
+        self.balance = balance and shuffle and world_size > 1
         self.sizes, self.bag_indices, self.shuffle = sizes, bag_indices, shuffle
         self.bags_per_step, self.max_instances = bags_per_step, max_instances
 
@@ -60,8 +68,23 @@ class BagSampler(EpochSampler):
         order = self.shuffled(self.bag_indices) if self.shuffle else self.bag_indices
         batches = self._batches(order)
         rounds = -(-len(batches) // self.world_size)
-        for turn in range(rounds):
-            yield batches[(turn * self.world_size + self.rank) % len(batches)]
+        dealt = [batches[place % len(batches)] for place in range(rounds * self.world_size)]
+        yield from (self._balanced(dealt) if self.balance else dealt)[self.rank :: self.world_size]
+
+    def _balanced(self, batches: list[Tensor]) -> list[Tensor]:
+        """The same whole rounds of batches, rearranged so that those of one round are alike in size."""
+        stretch = self.STRETCH * self.world_size
+        rounds: list[list[Tensor]] = []
+        for start in range(0, len(batches), stretch):
+            alike = sorted(batches[start : start + stretch], key=lambda batch: int(self.sizes[batch].sum()))
+            rounds += [alike[place : place + self.world_size] for place in range(0, len(alike), self.world_size)]
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(len(rounds), generator=generator).tolist()
+        turned = [
+            rounds[place][turn % self.world_size :] + rounds[place][: turn % self.world_size]
+            for turn, place in enumerate(order)
+        ]
+        return [batch for one in turned for batch in one]
 
     def _batches(self, order: Tensor) -> list[Tensor]:
         if self.max_instances is None:
@@ -130,3 +153,16 @@ class InTurn:
     def __len__(self) -> int:
         lengths = [len(loader) for loader in self.loaders]
         return sum(lengths if self.limit is None else [min(length, self.limit) for length in lengths])
+
+
+def equal_shares(sizes: Tensor, shares: int) -> list[Tensor]:
+    """Positions in `sizes` (B,), dealt out so that the sums of the shares are about equal; each in ascending order.
+
+    The largest goes to the smallest share so far, and so on: no share exceeds 4/3 of the best possible (Graham 1969).
+    """
+    held, dealt = [0] * shares, [[] for _ in range(shares)]  # type: ignore[var-annotated]
+    for position in torch.argsort(sizes, descending=True, stable=True).tolist():
+        least = held.index(min(held))
+        held[least] += int(sizes[position])
+        dealt[least].append(position)
+    return [torch.tensor(sorted(positions), dtype=torch.long) for positions in dealt]

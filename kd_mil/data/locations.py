@@ -1,7 +1,9 @@
 """Where data sets are looked for, and what to say when one is not there."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from kd_mil.errors import UserError
@@ -25,9 +27,32 @@ def find_root(root: str | None, data_dir: str, folders: Sequence[str], source: s
         return Path(root)
     for folder in folders:
         if (Path(data_dir) / folder).exists():
+            if _only_locating.get():
+                raise Located(Path(data_dir) / folder)
             return Path(data_dir) / folder
     wanted = " or ".join(str(Path(data_dir) / folder) for folder in folders)
     raise UserError(f"no data at {wanted}: download {source} and put it there, or set data.root=FOLDER")
+
+
+_only_locating: ContextVar[bool] = ContextVar("only_locating", default=False)
+
+
+class Located(Exception):  # noqa: N818  it is the answer
+    """The place of a data set that was only asked for its place."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__(str(place))
+        self.place = place
+
+
+@contextmanager
+def only_locating() -> Iterator[None]:
+    """Within it, loading a data set ends where its folder is found, by raising `Located`."""
+    token = _only_locating.set(True)
+    try:
+        yield
+    finally:
+        _only_locating.reset(token)
 
 
 def closest(name: str, known: Iterable[str]) -> str:

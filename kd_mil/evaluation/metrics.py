@@ -8,6 +8,8 @@ from torch import Tensor
 from torchmetrics.functional import classification as tm
 
 Scores = dict[str, float]
+BAG_METRICS = ("loss", "auroc", "ap", "accuracy", "f1", "accuracy_tuned", "f1_tuned")
+"""What `bag_scores` gives, the last two with two classes only."""
 
 
 def binary_scores(
@@ -28,10 +30,10 @@ def binary_scores(
     positives, total = int((labels == 1).sum()), len(labels)
     scores = dict.fromkeys(("auroc", "ap", "accuracy", "f1"), math.nan)
     if positives in (0, total):
-        warnings.warn(f"{of or 'a score'}: only one class among {total} labels, AUROC is undefined (NaN)", stacklevel=2)
+        what = f"{of or 'a score'}: only one class among {total} labels"
+        warnings.warn(f"{what}, AUROC and average precision are undefined (NaN)", stacklevel=2)
     else:
         scores["auroc"] = float(tm.binary_auroc(_ranks(ranking), labels))
-    if positives > 0:
         scores["ap"] = float(tm.binary_average_precision(_ranks(ranking), labels))
     if total > 0:
         decided = (probs >= threshold).long()
@@ -56,8 +58,7 @@ def bag_scores(probs: Tensor, labels: Tensor, threshold: float, of: str = "") ->
     With two classes, accuracy and F1 come at 0.5 and, suffixed `_tuned`, at `threshold` (chosen on validation).
     `bag_loss` is the mean negative log-likelihood.
     """
-    likelihood = probs.gather(1, labels[:, None]).clamp_min(torch.finfo(torch.float32).tiny)
-    scores = {"loss": float(-likelihood.log().mean())}
+    scores = {"loss": negative_log_likelihood(probs, labels)}
     if probs.shape[1] == 2:
         scores |= binary_scores(probs[:, 1], labels, of=of)
         decided = (probs[:, 1] >= threshold).long()
@@ -67,11 +68,24 @@ def bag_scores(probs: Tensor, labels: Tensor, threshold: float, of: str = "") ->
     return {f"bag_{name}": value for name, value in scores.items()}
 
 
+def negative_log_likelihood(probs: Tensor, labels: Tensor) -> float:
+    """Mean negative log-likelihood of labels (B,) under probs (B, C), finite at a probability of 0."""
+    likelihood = probs.gather(1, labels[:, None]).clamp_min(torch.finfo(torch.float32).tiny)
+    return float(-likelihood.log().mean())
+
+
 def instance_scores(probs: Tensor, ranking: Tensor, labels: Tensor, of: str = "") -> Scores:
     """Scores of instances pooled over all bags, keys prefixed `instance_`; unknown labels (-1) are left out."""
     known = labels >= 0
     scores = binary_scores(probs[known], (labels[known] > 0).long(), ranking=ranking[known], of=of)
     return {f"instance_{name}": value for name, value in scores.items()}
+
+
+def instance_class_scores(probs: Tensor, labels: Tensor, of: str = "") -> Scores:
+    """Macro one-vs-rest scores of the classes of instances, probs (N, C), keys prefixed `instance_class_`."""
+    known = labels >= 0
+    scores = multiclass_scores(probs[known], labels[known], of=of)
+    return {f"instance_class_{name}": value for name, value in scores.items()}
 
 
 def _ranks(scores: Tensor) -> Tensor:
@@ -80,9 +94,9 @@ def _ranks(scores: Tensor) -> Tensor:
 
 
 def _f1(decided: Tensor, labels: Tensor) -> float:
-    """2 TP / (2 TP + FP + FN); NaN when neither labels nor decisions hold a positive."""
-    denominator = int(decided.sum() + labels.sum())
-    return 2 * int((decided * labels).sum()) / denominator if denominator else math.nan
+    """2 TP / (2 TP + FP + FN); NaN without a positive label."""
+    positives = int(labels.sum())
+    return 2 * int((decided * labels).sum()) / (int(decided.sum()) + positives) if positives else math.nan
 
 
 def _mean(values: list[float]) -> float:

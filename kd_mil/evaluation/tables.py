@@ -18,7 +18,12 @@ class PredictionTables(NamedTuple):
     bags: Columns
     """`bag` (index), `label`, and `{role}/probs` (B, C)."""
     instances: Columns
-    """`bag`, `instance` (id), `label`, `x`, `y`, and for each role `{role}/probs|scores[|attention]`."""
+    """`bag`, `instance` (id), `label`, `x`, `y`, and for each role `{role}/probs|scores[|attention|class_probs]`."""
+
+    @property
+    def roles(self) -> list[str]:
+        """Roles that predicted; one that has not begun to train is not among them."""
+        return [name.removesuffix("/probs") for name in self.bags if name.endswith("/probs")]
 
 
 class PredictionCollector:
@@ -46,6 +51,8 @@ class PredictionCollector:
             instance_rows[f"{role}/scores"] = prediction.instance_scores
             if prediction.attention is not None:
                 instance_rows[f"{role}/attention"] = prediction.attention
+            if prediction.class_probs is not None:
+                instance_rows[f"{role}/class_probs"] = prediction.class_probs
         self._bags.append({name: column.detach() for name, column in bag_rows.items()})
         self._instances.append({name: column.detach() for name, column in instance_rows.items()})
 

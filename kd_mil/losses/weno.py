@@ -7,23 +7,29 @@ NARROWEST_RANGE = 1e-5
 """Scores closer together than this are one score: dividing by less would turn rounding errors into labels."""
 
 
-def attention_pseudo_labels(scores: Tensor, bag_labels: Tensor, low: Tensor, high: Tensor) -> Tensor:
+def attention_pseudo_labels(
+    scores: Tensor, bag_labels: Tensor, low: Tensor, high: Tensor, range_of_bag: bool = False
+) -> Tensor:
     """Soft instance labels from teacher attention: Eq. 13, with norm() of Eq. 7.
 
     Args:
         scores: (M,) teacher attention before the softmax, without gradient.
         bag_labels: (M,) label in {0, 1} of the bag each instance comes from.
-        low, high: range of the scores in the last teacher phase, scalars or (M,); equal on all ranks.
+        low, high: range of the scores in the last teacher phase, (1,) or (M,); equal on all ranks.
+        range_of_bag: the range is that of the instance's own bag.
 
     Returns:
-        (M,) in [0, 1]; exactly 0 for every instance of a negative bag.
+        (M,) in [0, 1]; exactly 0 for every instance of a negative bag. Where the range is the bag's own and has
+        no width, as in a bag of one, 1 in a positive bag: nothing tells its instances apart.
 
     Note:
         Eq. 6-7 do not say over what minimum and maximum run, nor whether attention is taken before or after its
         softmax: docs/fidelity.md, "norm".
     """
-    scaled = (scores - low) / (high - low).clamp_min(NARROWEST_RANGE)
-    return scaled.clamp(0, 1) * (bag_labels > 0)
+    scaled = ((scores - low) / (high - low).clamp_min(NARROWEST_RANGE)).clamp(0, 1)
+    if range_of_bag:
+        scaled = scaled.masked_fill(high - low < NARROWEST_RANGE, 1.0)
+    return scaled * (bag_labels > 0)
 
 
 def student_loss(logits: Tensor, pseudo_labels: Tensor, negative_weight: float = 0.5) -> Tensor:

@@ -24,6 +24,8 @@ class Distiller(L.LightningModule):
     """
 
     roles: tuple[str, ...] = ("model",)
+    selected_by: str = "validation labels"
+    """What the monitor reads; noted in the record of the run."""
 
     def __init__(self, optimizer: OptimizerFactory, gradient_clip: float | None = None, seed: int = 0) -> None:
         super().__init__()
@@ -32,6 +34,8 @@ class Distiller(L.LightningModule):
         self.automatic_optimization = False
         self.new_optimizer, self.gradient_clip, self.seed = optimizer, gradient_clip, seed
         self.model_card: dict[str, Any] = {}
+        self.exact_scores: dict[str, float] = {}
+        """Scores of the last evaluation in double precision; Lightning rounds what it logs to single."""
 
     @property
     def default_monitor(self) -> str:
@@ -59,6 +63,10 @@ class Distiller(L.LightningModule):
         for optimizer in optimizers:
             optimizer.zero_grad()
         self.manual_backward(loss)
+        self.step(*optimizers)
+
+    def step(self, *optimizers: Any) -> None:
+        """Clip the gradients that are there and let the optimisers step."""
         for optimizer in optimizers:
             if self.gradient_clip is not None:
                 self.clip_gradients(optimizer, gradient_clip_val=self.gradient_clip, gradient_clip_algorithm="norm")

@@ -3,15 +3,14 @@
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kd_mil.data.bag import BagBatch
-from kd_mil.losses.mil import bag_loss
 from kd_mil.losses.weno import attention_pseudo_labels
-from kd_mil.methods.bag_distiller import BagDistiller
+from kd_mil.methods.bag_distiller import BagDistiller, aggregator_loss
 from kd_mil.methods.base import ModuleFactory, check_share
 from kd_mil.models.memory import AttentionMemory
-from kd_mil.models.outputs import MILOutput, Prediction, critical_logits
+from kd_mil.models.outputs import MILOutput, Prediction, class_scores
 
 
 class MIL(BagDistiller):
@@ -39,17 +38,16 @@ class MIL(BagDistiller):
         self.encoder = encoder(instance_shape=tuple(instance_shape))
         self.aggregator = aggregator(in_features=self.encoder.out_features, num_classes=num_classes)
         self.instance_stream_weight = instance_stream_weight
-        self.memory = AttentionMemory()
+        self.num_classes = num_classes
+        self.memory = AttentionMemory(classes=None if num_classes == 2 else num_classes - 1)
 
     def parts(self) -> list[nn.Module]:
         return [self.encoder, self.aggregator]
 
     def training_step(self, bags: BagBatch, batch_idx: int) -> None:
         output: MILOutput = self.aggregator(self.encoder(self.preprocess(bags.instances)), bags.sizes)
-        self.memory.record_range(output.attention_logits, bags.bag_indices.repeat_interleave(bags.sizes))
-        loss = bag_loss(
-            output.bag_logits, bags.labels, critical_logits(output, bags.sizes), self.instance_stream_weight
-        )
+        self.memory.record_range(self.scores(output), bags.bag_indices.repeat_interleave(bags.sizes))
+        loss = aggregator_loss(output, bags.labels, bags.sizes, self.instance_stream_weight)
         self.descend(loss, *self.optimizer_list())
         self.log_loss("teacher", loss, batch_size=len(bags.sizes))
 
@@ -57,9 +55,23 @@ class MIL(BagDistiller):
         super().on_validation_start()
         self.memory.settle()
 
-    def predict_bags(self, bags: BagBatch) -> dict[str, Prediction]:
+    def encode(self, instances: Tensor) -> tuple[Tensor, ...]:
+        return (self.encoder(self.preprocess(instances)),)
+
+    def predict_encoded(self, encoded: tuple[Tensor, ...], sizes: Tensor) -> dict[str, Prediction]:
         """Bag probabilities, and attention scaled by its range over the training set as instance probabilities."""
-        output: MILOutput = self.aggregator(self.encoder(self.preprocess(bags.instances)), bags.sizes)
-        scores = output.attention_logits
+        output: MILOutput = self.aggregator(*encoded, sizes)
+        scores = self.scores(output)
         probs = attention_pseudo_labels(scores, torch.ones_like(scores), self.memory.low, self.memory.high)
-        return {"model": Prediction(output.bag_logits.double().softmax(1), probs, scores, output.attention)}
+        by_class = None
+        if probs.dim() == 2:
+            positive = probs.amax(1)
+            if output.class_attention_logits is not None:
+                by_class = torch.cat([1 - positive[:, None], probs], 1)
+            probs, scores = positive, output.attention_logits
+        bag_probs = output.bag_logits.double().softmax(1)
+        return {"model": Prediction(bag_probs, probs, scores, output.attention, by_class)}
+
+    def scores(self, output: MILOutput) -> Tensor:
+        """Attention logits (N,); with more than two classes one column for each positive class, (N, C - 1)."""
+        return output.attention_logits if self.num_classes == 2 else class_scores(output, self.num_classes)

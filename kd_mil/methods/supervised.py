@@ -3,9 +3,9 @@
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from kd_mil.data.bag import BagBatch, InstanceBatch
+from kd_mil.data.bag import InstanceBatch
 from kd_mil.errors import UserError
 from kd_mil.losses.mil import labelled_instance_loss
 from kd_mil.methods.bag_distiller import BagDistiller
@@ -59,8 +59,10 @@ class Supervised(BagDistiller):
         self.descend(loss, *self.optimizer_list())
         self.log_loss("student", loss, batch_size=len(instances.labels))
 
-    def predict_bags(self, bags: BagBatch) -> dict[str, Prediction]:
-        logits = self.student_head(self.encoder(self.preprocess(bags.instances)))
-        probs = logits.double().softmax(1)[:, 1]
-        bag_prob = segment_max(probs, bags.sizes)
+    def encode(self, instances: Tensor) -> tuple[Tensor, ...]:
+        return (self.encoder(self.preprocess(instances)),)
+
+    def predict_encoded(self, encoded: tuple[Tensor, ...], sizes: Tensor) -> dict[str, Prediction]:
+        probs = self.student_head(*encoded).double().softmax(1)[:, 1]
+        bag_prob = segment_max(probs, sizes)
         return {"model": Prediction(torch.stack([1 - bag_prob, bag_prob], 1), probs, probs)}

@@ -8,14 +8,13 @@ from torch import Tensor, nn
 
 from kd_mil.data.bag import BagBatch, InstanceBatch
 from kd_mil.errors import UserError
-from kd_mil.losses.mil import bag_loss
 from kd_mil.losses.weno import attention_pseudo_labels, student_loss
-from kd_mil.methods.bag_distiller import BagDistiller
+from kd_mil.methods.bag_distiller import BagDistiller, aggregator_loss
 from kd_mil.methods.base import ModuleFactory, check_share
 from kd_mil.models.aggregators.pooling import Mean
 from kd_mil.models.memory import AttentionMemory, Normalisation
 from kd_mil.models.mining import HardPositiveMining
-from kd_mil.models.outputs import MILOutput, Prediction, critical_logits
+from kd_mil.models.outputs import MILOutput, Prediction
 from kd_mil.models.segments import segment_max, segment_sum
 
 
@@ -67,8 +66,8 @@ class WENO(BagDistiller):
         **training: Any,
     ) -> None:
         super().__init__(**training)
-        if num_classes != 2:
-            raise UserError(f"WENO is a binary method, but the data has {num_classes} classes: use method=mil")
+        self.check_classes(num_classes)
+        self.num_classes = num_classes
         if not 0 < negative_weight < 1:
             raise UserError(f"method.negative_weight={negative_weight}: must lie strictly between 0 and 1")
         check_share("method.instance_stream_weight", instance_stream_weight)
@@ -79,10 +78,24 @@ class WENO(BagDistiller):
         self.student_encoder = None if shared_encoder else copy.deepcopy(self.encoder)
         self.hpm, self.distillation, self.attention_source = hpm, distillation, attention_source
         self.recompute = self._can_recompute(pseudo_labels)
-        self.memory = AttentionMemory(normalisation, keep_scores=not self.recompute)
+        self.memory = self.new_memory(normalisation, num_classes)
         self.negative_weight, self.instance_stream_weight = negative_weight, instance_stream_weight
         self.mined: list[Tensor] = []
         """Ids of the instances HPM dropped in this epoch, one tensor per step; for callbacks to show."""
+        self.taught: list[tuple[Tensor, Tensor]] = []
+        """Ids and pseudo-labels of the instances the student saw in this epoch, one pair per step; for callbacks."""
+
+    def check_classes(self, num_classes: int) -> None:
+        """Refuse data the method has no means for; raises `UserError`."""
+        if num_classes != 2:
+            raise UserError(
+                f"WENO is a binary method, but the data has {num_classes} classes: "
+                "use method=mil, or method=weno_multiclass (beyond the paper)"
+            )
+
+    def new_memory(self, normalisation: Normalisation, num_classes: int) -> AttentionMemory:
+        """What the teacher phase leaves behind for the student."""
+        return AttentionMemory(normalisation, keep_scores=not self.recompute)
 
     def parts(self) -> list[nn.Module]:
         parts = [self.encoder, self.aggregator, self.student_head]
@@ -97,6 +110,7 @@ class WENO(BagDistiller):
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
         self.mined.clear()
+        self.taught.clear()
 
     def training_step(self, batch: BagBatch | InstanceBatch, batch_idx: int) -> None:
         encoder, teacher, student, *student_encoder = self.optimizer_list()
@@ -113,18 +127,26 @@ class WENO(BagDistiller):
     def teacher_loss(self, bags: BagBatch) -> Tensor:
         """Eq. 8-12 on the bags as HPM leaves them; notes attention for the student phase."""
         features = self.encoder(self.preprocess(bags.instances))
-        seen, sizes, owners = features, bags.sizes, bags.bag_indices.repeat_interleave(bags.sizes)
+        seen, sizes, keep = features, bags.sizes, None
         if self.hpm.active(self.current_epoch):
             keep = self.hpm.keep(self._student_probs(features, bags), bags.sizes, bags.labels)
-            seen, sizes, owners = features[keep], segment_sum(keep.float(), bags.sizes).long(), owners[keep]
+            seen, sizes = features[keep], segment_sum(keep.float(), bags.sizes).long()
             self.mined.append(bags.instance_ids[~keep])
         output = self.aggregator(seen, sizes)
-        scores = self.scores(output)
-        self.memory.record_range(scores, owners)
-        if not self.recompute:
-            whole = scores if seen is features else self._scores_without_gradient(features, bags.sizes)
-            self.memory.record_scores(whole, bags.instance_ids)
-        return bag_loss(output.bag_logits, bags.labels, critical_logits(output, sizes), self.instance_stream_weight)
+        self._note_scores(self.scores(output), features, bags, keep)
+        return aggregator_loss(output, bags.labels, sizes, self.instance_stream_weight)
+
+    def _note_scores(self, scores: Tensor, features: Tensor, bags: BagBatch, keep: Tensor | None) -> None:
+        """Scores of all instances go to the bank; their range runs over those that HPM kept."""
+        owners = bags.bag_indices.repeat_interleave(bags.sizes)
+        kept = slice(None) if keep is None else keep
+        if self.recompute:
+            self.memory.record_range(scores, owners[kept])
+            return
+        if keep is not None:  # one pass over whole bags: attention may depend on the rest of the bag
+            scores = self._scores_without_gradient(features, bags.sizes)
+        self.memory.record_scores(scores, bags.instance_ids)
+        self.memory.record_range(scores[kept], owners[kept])
 
     def student_loss(self, instances: InstanceBatch) -> Tensor:
         """Eq. 13-15: soft labels from the teacher's attention, exactly 0 for instances of negative bags."""
@@ -135,7 +157,8 @@ class WENO(BagDistiller):
             bank = self.memory.scores
             scores = self._point_scores(features, pixels) if self.recompute else bank[instances.instance_ids]
             low, high = self.memory.range_of(instances.bag_indices)
-            pseudo_labels = attention_pseudo_labels(scores, instances.labels, low, high)
+            pseudo_labels = attention_pseudo_labels(scores, instances.labels, low, high, self.memory.per_bag)
+        self.taught.append((instances.instance_ids, pseudo_labels))
         return student_loss(self.student_head(features), pseudo_labels, self.negative_weight)
 
     def scores(self, output: MILOutput) -> Tensor:
@@ -145,17 +168,21 @@ class WENO(BagDistiller):
         assert output.instance_logits is not None
         return output.instance_logits[:, 1]
 
-    def predict_bags(self, bags: BagBatch) -> dict[str, Prediction]:
-        pixels = self.preprocess(bags.instances)
+    def encode(self, instances: Tensor) -> tuple[Tensor, ...]:
+        """Features for the teacher and, where it has an encoder of its own, for the student."""
+        pixels = self.preprocess(instances)
         features = self.encoder(pixels)
-        output = self.aggregator(features, bags.sizes)
+        return (features,) if self.student_encoder is None else (features, self.student_encoder(pixels))
+
+    def predict_encoded(self, encoded: tuple[Tensor, ...], sizes: Tensor) -> dict[str, Prediction]:
+        features, student_features = encoded[0], encoded[-1]
+        output = self.aggregator(features, sizes)
         scores = self.scores(output)
-        low, high = self._evaluation_range(scores, bags.sizes)
-        normalised = attention_pseudo_labels(scores, torch.ones_like(scores), low, high)
+        low, high = self._evaluation_range(scores, sizes)
+        normalised = attention_pseudo_labels(scores, torch.ones_like(scores), low, high, self.memory.per_bag)
         teacher = Prediction(output.bag_logits.double().softmax(1), normalised, scores, output.attention)
-        student_features = features if self.student_encoder is None else self.student_encoder(pixels)
         probs = self.student_head(student_features).double().softmax(1)[:, 1]
-        bag_prob = segment_max(probs, bags.sizes)
+        bag_prob = segment_max(probs, sizes)
         return {"teacher": teacher, "student": Prediction(torch.stack([1 - bag_prob, bag_prob], 1), probs, probs)}
 
     def _can_recompute(self, pseudo_labels: str) -> bool:

@@ -19,6 +19,7 @@ class AttentionMemory(nn.Module):
         normalisation: `training_set` keeps one range for all bags, `bag` one range for each bag.
         keep_scores: keep the score of every instance (a bank), for aggregators whose attention cannot be recomputed
             outside the bag.
+        classes: scores come as (N, classes), each class with a range of its own; None for one score an instance (N,).
 
     Raises:
         UserError: unknown normalisation.
@@ -28,11 +29,14 @@ class AttentionMemory(nn.Module):
     high: Tensor
     scores: Tensor
 
-    def __init__(self, normalisation: Normalisation = "training_set", keep_scores: bool = False) -> None:
+    def __init__(
+        self, normalisation: Normalisation = "training_set", keep_scores: bool = False, classes: int | None = None
+    ) -> None:
         super().__init__()
         if normalisation not in ("training_set", "bag"):
             raise UserError(f"method.normalisation={normalisation!r}: choose training_set or bag")
         self.per_bag, self.keep_scores = normalisation == "bag", keep_scores
+        self.columns = () if classes is None else (classes,)
         self.allocate(num_bags=1, num_instances=0)
 
     def allocate(self, num_bags: int, num_instances: int) -> None:
@@ -40,21 +44,22 @@ class AttentionMemory(nn.Module):
         ranges = num_bags if self.per_bag else 1
         rows = num_instances if self.keep_scores else 0
         device = next(self.buffers()).device if self._buffers else None
-        self.register_buffer("low", torch.zeros(ranges, device=device))
-        self.register_buffer("high", torch.ones(ranges, device=device))
-        self.register_buffer("scores", torch.zeros(rows, device=device))
+        self.register_buffer("low", torch.zeros(ranges, *self.columns, device=device))
+        self.register_buffer("high", torch.ones(ranges, *self.columns, device=device))
+        self.register_buffer("scores", torch.zeros(rows, *self.columns, device=device))
         self._open = False
 
     def record_range(self, scores: Tensor, bag_of_instance: Tensor) -> None:
-        """Widen this phase's range by scores (N,) of instances that lie in the bags (N,) int64."""
+        """Widen this phase's range by scores of instances that lie in the bags (N,) int64."""
         self._begin()
         group = bag_of_instance if self.per_bag else torch.zeros_like(bag_of_instance)
         scores = scores.detach().to(self.low.dtype)
+        group = group.view(-1, *[1] * len(self.columns)).expand_as(scores)
         self._low.scatter_reduce_(0, group, scores, "amin")
         self._high.scatter_reduce_(0, group, scores, "amax")
 
     def record_scores(self, scores: Tensor, instance_ids: Tensor) -> None:
-        """Write scores (N,) into the bank."""
+        """Write the scores of instances into the bank."""
         self._begin()
         self._fresh[instance_ids] = scores.detach().to(self._fresh.dtype)
 
@@ -74,7 +79,7 @@ class AttentionMemory(nn.Module):
         self._open = False
 
     def range_of(self, bag_of_instance: Tensor) -> tuple[Tensor, Tensor]:
-        """(low, high) for instances of the given bags (N,): (N,) each, or (1,) with one range for all."""
+        """(low, high) for instances of the given bags (N,): (N, ...) each, or (1, ...) with one range for all."""
         return (self.low[bag_of_instance], self.high[bag_of_instance]) if self.per_bag else (self.low, self.high)
 
     def _begin(self) -> None:

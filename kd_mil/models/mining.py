@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from kd_mil.errors import UserError
-from kd_mil.models.segments import segment_ids, segment_max, segment_min
+from kd_mil.models.segments import segment_ids, segment_max, segment_min, segment_ranks
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def keep_below_threshold(
 ) -> Tensor:
     """Mask (N,): all of a negative bag; of a positive one what lies at or below the threshold, but at least one."""
     owner = segment_ids(sizes, len(student_probs))
-    keep = (student_probs <= threshold) | (labels == 0)[owner]
+    keep = ~(student_probs > threshold) | (labels == 0)[owner]  # NaN stays: divergence is reported, not mined
     empty = segment_max(keep.float(), sizes) == 0
     last = segment_min(student_probs, sizes) if fallback == "hardest" else segment_max(student_probs, sizes)
     return keep | (empty & (labels > 0))[owner] & (student_probs == last[owner])
@@ -64,10 +63,5 @@ def keep_below_threshold(
 def keep_below_top_fraction(student_probs: Tensor, sizes: Tensor, labels: Tensor, fraction: float) -> Tensor:
     """Mask (N,): of each positive bag all but its floor(fraction * n) highest probabilities."""
     owner = segment_ids(sizes, len(student_probs))
-    by_prob = student_probs.argsort(descending=True, stable=True)
-    by_bag = by_prob[owner[by_prob].argsort(stable=True)]
-    starts = sizes.cumsum(0) - sizes
-    rank = torch.empty_like(owner)
-    rank[by_bag] = torch.arange(len(owner), device=owner.device) - starts[owner]
-    dropped = (fraction * sizes).floor().long() * (labels > 0)
-    return rank >= dropped[owner]
+    dropped = (fraction * sizes.double()).long().clamp(max=sizes - 1) * (labels > 0)
+    return segment_ranks(student_probs, sizes) >= dropped[owner]

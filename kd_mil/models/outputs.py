@@ -1,10 +1,12 @@
 """What aggregators return, and what a trained method says about bags."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from kd_mil.models.segments import segment_argmax
+from kd_mil.models.segments import segment_argmax, segment_max
 
 
 class MILOutput(NamedTuple):
@@ -20,6 +22,10 @@ class MILOutput(NamedTuple):
     """(B, E) bag representation before the classifier."""
     instance_logits: Tensor | None = None
     """(N, C), only from aggregators with an instance stream."""
+    class_attention_logits: Tensor | None = None
+    """(N, C) before the softmax over the bag, only from aggregators that attend for each class by itself."""
+    auxiliary_loss: Callable[[Tensor], Tensor] | None = None
+    """What the aggregator adds to the loss of the bags, from their labels (B,): weighted, a mean over the bags."""
 
 
 class Prediction(NamedTuple):
@@ -33,10 +39,51 @@ class Prediction(NamedTuple):
     """(N,) any monotone score of the same; it ranks instances where `instance_probs` is clipped."""
     attention: Tensor | None = None
     """(N,) sums to 1 within each bag; None for roles without attention."""
+    class_probs: Tensor | None = None
+    """(N, C) scores in [0, 1] of the classes of an instance, from roles that tell more than two apart."""
+
+
+class SegmentationOutput(NamedTuple):
+    """Result of a segmenter on B images of H by W pixels."""
+
+    sides: Tensor
+    """(B, S, H, W) float32 in [0, 1], one probability map for each stage, finest first."""
+    fused: Tensor
+    """(B, H, W) float32 in [0, 1], a fixed convex combination of the sides."""
 
 
 def critical_logits(output: MILOutput, sizes: Tensor) -> Tensor | None:
-    """Instance-stream logits (B, C) of the instance with the highest positive logit in each bag; None without one."""
-    if output.instance_logits is None:
+    """Instance-stream logits (B, C) of the critical instances; None without an instance stream.
+
+    Two classes: both logits of the instance with the highest positive one. More: the highest logit of each class.
+    """
+    logits = output.instance_logits
+    if logits is None:
         return None
-    return output.instance_logits[segment_argmax(output.instance_logits[:, 1].detach(), sizes)]
+    if logits.shape[1] == 2:
+        return logits[segment_argmax(logits[:, 1].detach(), sizes)]
+    return torch.stack([segment_max(column, sizes) for column in logits.unbind(1)], 1)
+
+
+def positive_logits(class_logits: Tensor) -> Tensor:
+    """Attention logits (N,) of the positive class, of the strongest one of several, from class-wise ones (N, C)."""
+    return class_logits[:, 1:].amax(1)
+
+
+def class_scores(output: MILOutput, num_classes: int) -> Tensor:
+    """Attention logits (N, C - 1) for the positive classes; the same for all where the aggregator has one attention."""
+    if output.class_attention_logits is not None:
+        return output.class_attention_logits[:, 1:]
+    return output.attention_logits[:, None].expand(-1, num_classes - 1)
+
+
+def max_pooled(probs: Tensor, sizes: Tensor) -> Tensor:
+    """Bag probabilities (B, C) of instances (N, C): a bag is as positive as its most positive instance.
+
+    With two classes [1 - max, max]. With more the largest of the positive maxima says how positive the bag is, and
+    the positive classes share that in proportion to their maxima.
+    """
+    peaks = torch.stack([segment_max(column, sizes) for column in probs[:, 1:].unbind(1)], 1)
+    positive = peaks.amax(1, keepdim=True)
+    shares = peaks / peaks.sum(1, keepdim=True).clamp_min(torch.finfo(peaks.dtype).tiny)
+    return torch.cat([1 - positive, positive * shares], 1)

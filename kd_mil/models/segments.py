@@ -93,6 +93,24 @@ def segment_argmax(values: Tensor, sizes: Tensor) -> Tensor:
     return first.scatter_reduce(0, segment_ids(sizes, total), candidates, "amin")
 
 
+def segment_ranks(values: Tensor, sizes: Tensor) -> Tensor:
+    """Rank (N,) int64 of each of the values (N,) in its bag, 0 for the largest; equal ones in their order."""
+    owner = segment_ids(sizes, len(values))
+    by_value = values.detach().argsort(descending=True, stable=True)
+    by_bag = by_value[owner[by_value].argsort(stable=True)]
+    ranks = torch.empty_like(owner)
+    ranks[by_bag] = torch.arange(len(owner), device=owner.device) - (sizes.cumsum(0) - sizes)[owner]
+    return ranks
+
+
+def segment_logsumexp(values: Tensor, sizes: Tensor) -> Tensor:
+    """Logarithm (B,) of the sum of exponentials over each bag of values (N,), stable at any size of the values."""
+    values = at_least_float32(values)
+    largest = torch.segment_reduce(values.detach(), "max", lengths=sizes, unsafe=True)
+    shifted = values - largest.repeat_interleave(sizes, output_size=len(values))
+    return segment_sum(shifted.exp(), sizes).log() + largest
+
+
 def segment_softmax(logits: Tensor, sizes: Tensor) -> Tensor:
     """Softmax over each bag of logits (N,) -> (N,), in float32 at least, stable at any size of the logits."""
     logits = at_least_float32(logits)

@@ -50,8 +50,15 @@ class TimmEncoder(nn.Module):
             ) from error
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map (N, C, H, W) in [0, 1] to (N, out_features)."""
-        return self.backbone((images - self.mean) / self.std)
+        """Map (N, C, H, W) in [0, 1] to (N, out_features).
+
+        A lone image has no batch statistics: BatchNorm then takes its running ones.
+        """
+        lone = self.training and len(images) == 1
+        self.backbone.train(self.training and not lone)
+        features = self.backbone((images - self.mean) / self.std)
+        self.backbone.train(self.training)
+        return features
 
 
 def create_backbone(name: str, pretrained: bool, channels: int, img_size: int | None = None) -> nn.Module:

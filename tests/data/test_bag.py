@@ -74,3 +74,8 @@ def test_unknown_instance_labels_are_minus_one():
 def test_malformed_sets_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         make_bags(**changes)
+
+
+def test_one_class_alone_is_refused():
+    with pytest.raises(UserError, match="all bags have the one class"):
+        make_bags(class_names=("only",))

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from kd_mil.data.loaders import BagSampler, IndexedView, InstanceSampler, InTurn
+from kd_mil.data.loaders import BagSampler, IndexedView, InstanceSampler, InTurn, equal_shares
+from tests.tiny import TinyData, tiny_splits
 
 SIZES = torch.tensor([5, 50, 3, 20, 8, 9, 41, 2, 7])
 BAGS = torch.tensor([0, 1, 2, 3, 4, 5, 6, 8])
@@ -89,3 +90,54 @@ def test_in_turn_shows_one_view_after_the_other_and_follows_the_epoch():
     assert list(loader) != first
     epoch = 0
     assert list(loader) == first
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_balanced_ranks_take_alike_batches_in_each_step_and_together_every_bag_once(world_size):
+    """What a step costs is its largest batch: less than a third of the plain deal's excess is left."""
+    sizes = torch.randint(1, 10_000, (256,), generator=torch.Generator().manual_seed(0))
+
+    def deal(balance, epoch=0):
+        ranks = []
+        for rank in range(world_size):
+            sampler = BagSampler(sizes, torch.arange(256), 1, seed=5, rank=rank, world_size=world_size, balance=balance)
+            sampler.set_epoch(epoch)
+            ranks.append(flat(sampler))
+        return ranks
+
+    def excess(ranks):
+        held = sizes[torch.tensor(ranks)].float()
+        return float((held.max(0).values - held.mean(0)).sum())
+
+    plain, balanced = deal(False), deal(True)
+    assert sorted(torch.tensor(balanced).flatten().tolist()) == list(range(256))
+    assert excess(balanced) < excess(plain) / 3
+    totals = sizes[torch.tensor(balanced)].sum(1).float()
+    assert totals.max() / totals.min() < 1.05
+    assert balanced == deal(True)
+    assert balanced != deal(True, epoch=1)
+
+
+def test_one_process_keeps_its_order_when_ranks_are_balanced():
+    plain, balanced = (BagSampler(SIZES, BAGS, 2, seed=1, balance=balance) for balance in (False, True))
+    assert flat(plain) == flat(balanced)
+
+
+@pytest.mark.parametrize("shares", [1, 2, 3, 8])
+def test_equal_shares_hold_everything_once_and_none_is_empty(shares):
+    """Within Graham's bound of 4/3 of the mean or the largest bag, whichever is more."""
+    sizes = SIZES[BAGS]
+    dealt = equal_shares(sizes, shares)
+    assert sorted(torch.cat(dealt).tolist()) == list(range(len(sizes)))
+    assert all(len(positions) for positions in dealt)
+    largest = max(int(sizes[positions].sum()) for positions in dealt)
+    assert largest <= 4 / 3 * max(float(sizes.sum()) / shares, int(sizes.max()))
+
+
+def test_a_few_training_bags_are_of_all_classes():
+    whole, few = TinyData(tiny_splits(bags=24)), TinyData(tiny_splits(bags=24), limit_bags=5)
+    whole.setup()
+    few.setup()
+    assert few.bags.labels[few.splits.train].bincount().tolist() == [3, 2]
+    assert set(few.splits.train.tolist()) < set(whole.splits.train.tolist())
+    assert few.splits.test.equal(whole.splits.test)

@@ -35,9 +35,11 @@ def test_one_class_has_no_auroc():
     with pytest.warns(UserWarning, match="only one class"):
         scores = binary_scores(torch.tensor([0.2, 0.9]), torch.tensor([1, 1]))
     assert math.isnan(scores["auroc"])
+    assert math.isnan(scores["ap"])
     assert scores["accuracy"] == 0.5
+    assert scores["f1"] == pytest.approx(2 / 3)
     with pytest.warns(UserWarning, match="only one class"):
-        scores = binary_scores(torch.tensor([0.2, 0.1]), torch.tensor([0, 0]))
+        scores = binary_scores(torch.tensor([0.2, 0.9]), torch.tensor([0, 0]))
     assert math.isnan(scores["ap"])
     assert math.isnan(scores["f1"])
 
@@ -76,3 +78,4 @@ def test_youden_threshold_separates_what_can_be_separated():
     threshold = youden_threshold(probs, labels)
     assert 0.2 < threshold < 0.3 or 0.6 < threshold < 0.8
     assert youden_threshold(probs[:3], labels[:3]) == 0.5
+    assert youden_threshold(1 - labels.double(), labels) == 0.5, "no threshold is better than chance"

@@ -52,3 +52,11 @@ def test_student_loss_does_not_saturate():
     loss.backward()
     assert loss.item() == pytest.approx(200.0)
     assert logits.grad.abs().sum() > 0.5
+
+
+def test_a_bag_of_one_is_its_own_certain_positive():
+    """With the bag's own range, an instance that is alone (or like all others) inherits the label of its bag."""
+    scores, labels = torch.tensor([0.3, -2.0, 0.1, 0.5]), torch.tensor([1, 0, 1, 1])
+    low, high = torch.tensor([0.3, -2.0, 0.1, 0.1]), torch.tensor([0.3, -2.0, 0.5, 0.5])
+    assert attention_pseudo_labels(scores, labels, low, high, range_of_bag=True).tolist() == [1, 0, 0, 1]
+    assert attention_pseudo_labels(scores, labels, low, high).tolist() == [0, 0, 0, 1]

@@ -71,7 +71,8 @@ def plain_weno(model, batches_of_epoch, epochs, *, bank, per_bag, negative_weigh
                     group = owner_of[index] if per_bag else 0
                     score = known[index] if bank else fresh[row]
                     y = (score - lows[group]) / max(highs[group] - lows[group], 1e-5)
-                    targets.append(min(max(float(y), 0.0), 1.0) * int(batch.labels[row]))
+                    alike = per_bag and highs[group] - lows[group] < 1e-5  # a bag whose instances nothing tells apart
+                    targets.append((1.0 if alike else min(max(float(y), 0.0), 1.0)) * int(batch.labels[row]))
                 y = torch.tensor(targets)
                 q = torch.softmax(head(features), 1)
                 terms = negative_weight * (1 - y) * q[:, 0].log() + (1 - negative_weight) * y * q[:, 1].log()

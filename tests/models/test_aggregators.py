@@ -11,12 +11,18 @@ from hydra.utils import instantiate
 
 from kd_mil.models.aggregators import abmil
 from kd_mil.models.aggregators.abmil import ABMIL
+from kd_mil.models.aggregators.acmil import ACMIL
+from kd_mil.models.aggregators.chi_mil import ChiMIL
+from kd_mil.models.aggregators.clam import CLAM
 from kd_mil.models.aggregators.dsmil import DSMIL
+from kd_mil.models.aggregators.dtfd import DTFD
+from kd_mil.models.aggregators.loss_abmil import LossABMIL
 from kd_mil.models.aggregators.pooling import Max, Mean
 from kd_mil.models.aggregators.transmil import TransMIL
 
 WIDTH = 6
 CONF = Path(__file__).resolve().parents[2] / "conf"
+PLAIN_CLAM = {"hidden": (8,), "attention_dim": 5, "dropout": 0.0, "clustered": 3}
 SMALL = {"width": 16, "heads": 4, "landmarks": 9, "dropout": 0.0}
 UNORDERED = {
     "mean": Mean,
@@ -27,10 +33,24 @@ UNORDERED = {
     "dsmil": partial(DSMIL, attention_dim=5),
     "dsmil, linear": partial(DSMIL, hidden=(8, 7), attention_dim=5, query="linear", value="linear"),
     "dsmil, relu values": partial(DSMIL, attention_dim=5, value="relu"),
+    "clam-sb": partial(CLAM, **PLAIN_CLAM),
+    "clam-mb": partial(CLAM, branches="multi", subtyping=True, **PLAIN_CLAM),
+    "loss abmil": partial(LossABMIL, hidden=(8,)),
+    "acmil": partial(ACMIL, hidden=(8,), attention_dim=5, branches=3, mask_share=0.0),
+    "chi-mil": partial(ChiMIL, width=8, top=4),
 }
+
+
+def evaluated_dtfd(**settings):
+    """Its pseudo-bags are random in training, and made by position in evaluation."""
+    return DTFD(hidden=(8,), attention_dim=5, pseudo_bags=3, **settings).eval()
+
+
 AGGREGATORS = UNORDERED | {
     "transmil": partial(TransMIL, **SMALL),
     "transmil, padded": partial(TransMIL, exact_small_bags=False, **SMALL),
+    "dtfd": evaluated_dtfd,
+    "dtfd, instances": partial(evaluated_dtfd, distil="maxmins", instances_per_bag=2),
 }
 BATCHES = {"few": (1, 3, 2, 7, 1, 3), "many": (40, 1, 25, 60)}
 
@@ -45,10 +65,11 @@ def bags_of(*sizes, seed=1):
     return torch.randn(sum(sizes), WIDTH, generator=generator), torch.tensor(sizes)
 
 
-def loss_of(bag_logits, instance_logits, labels):
-    """Exercises both streams."""
-    loss = F.cross_entropy(bag_logits, labels, reduction="sum")
-    return loss if instance_logits is None else loss + instance_logits.square().sum()
+def loss_of(output, labels):
+    """Exercises both streams and what the aggregator adds to the loss, summed over the bags."""
+    loss = F.cross_entropy(output.bag_logits, labels, reduction="sum")
+    loss = loss if output.instance_logits is None else loss + output.instance_logits.square().sum()
+    return loss if output.auxiliary_loss is None else loss + len(labels) * output.auxiliary_loss(labels)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -64,14 +85,20 @@ def test_packed_equals_loop_in_values_and_gradients(factory, sizes, classes):
         value = getattr(output, name)
         if value is None:
             assert of_bags == (None,) * len(sizes)
+        elif callable(value):
+            each = [loss(label) for loss, label in zip(of_bags, labels.split(1), strict=True)]
+            torch.testing.assert_close(value(labels), torch.stack(each).mean(), rtol=1e-4, atol=1e-5)
         else:
             torch.testing.assert_close(
                 value, torch.cat(of_bags), rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
             )
-    loss_of(output.bag_logits, output.instance_logits, labels).backward()
+    loss_of(output, labels).backward()
     for bag, label in zip(bags, labels.split(1), strict=True):
-        loss_of(bag.bag_logits, bag.instance_logits, label).backward()
+        loss_of(bag, label).backward()
     for (name, one), other in zip(packed.named_parameters(), looped.parameters(), strict=True):
+        assert (one.grad is None) == (other.grad is None), name
+        if one.grad is None:
+            continue
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
@@ -98,7 +125,9 @@ def test_shapes_and_bag_of_one(factory):
     assert output.bag_logits.shape == (2, 3)
     assert output.attention_logits.shape == output.attention.shape == (5,)
     assert output.embedding.shape[0] == 2
-    assert output.instance_logits is None or output.instance_logits.shape == (5, 3)
+    for by_class in (output.instance_logits, output.class_attention_logits):
+        assert by_class is None or by_class.shape == (5, 3)
+    assert output.auxiliary_loss is None or output.auxiliary_loss(torch.tensor([2, 0])).shape == ()
     assert output.attention[0] == 1
     assert output.attention[1:].sum().item() == pytest.approx(1)
 
@@ -108,7 +137,7 @@ def test_bag_of_fifty_thousand(factory):
     features, sizes = bags_of(50_000)
     model = make(factory)
     output = model(features, sizes)
-    F.cross_entropy(output.bag_logits, torch.ones(1, dtype=torch.long)).backward()
+    loss_of(output, torch.ones(1, dtype=torch.long)).backward()
     assert output.bag_logits.isfinite().all()
     assert output.attention.sum().item() == pytest.approx(1, abs=1e-5)
     assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in model.parameters())
@@ -133,7 +162,7 @@ def test_point_wise_scores_equal_those_in_the_bag(factory, name):
     """What may be recomputed on instances outside their bags must not depend on the bag."""
     model = make(factory)
     if not hasattr(model, name):
-        assert name == "instance_logits" or isinstance(model, Mean | DSMIL | TransMIL)
+        assert name == "instance_logits" or isinstance(model, Mean | DSMIL | TransMIL | ACMIL)
         return
     features, sizes = bags_of(5, 1, 30)
     shuffled = torch.randperm(36, generator=torch.Generator().manual_seed(0))
@@ -156,6 +185,10 @@ def test_abmil_of_parts_equals_abmil_of_the_whole(hidden, monkeypatch):
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "aggregator").glob("*.yaml")))
 def test_configuration_builds(name):
+    if name == "custom":
+        pytest.skip("the class is the user's")
+    if name == "torchmil":
+        pytest.importorskip("torchmil")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         factory = instantiate(compose(f"aggregator/{name}").aggregator, _convert_="all")
     features, sizes = bags_of(3, 2)

@@ -40,7 +40,7 @@ def plain_dsmil(model, bag, value):
         embedding.append(sum(weight * row for weight, row in zip(weights, values, strict=True)))
     embedding = torch.stack(embedding)
     bag_logits = torch.stack([(kernel * embedding).sum() for kernel in model.classifier.weight]) + model.classifier.bias
-    return bag_logits, logits[1], embedding.flatten(), scores
+    return bag_logits, torch.stack(logits, 1), embedding.flatten(), scores
 
 
 @pytest.mark.parametrize("query", ["linear", "mlp"])
@@ -54,7 +54,9 @@ def test_equals_a_plain_implementation(query, value, classes):
     bags = zip(*(plain_dsmil(model, bag, value) for bag in features.split(sizes.tolist())), strict=True)
     bag_logits, attention_logits, embedding, scores = bags
     torch.testing.assert_close(output.bag_logits, torch.stack(bag_logits))
-    torch.testing.assert_close(output.attention_logits, torch.cat(attention_logits))
+    torch.testing.assert_close(output.class_attention_logits, torch.cat(attention_logits))
+    strongest = torch.cat(attention_logits)[:, 1:].max(1).values
+    torch.testing.assert_close(output.attention_logits, strongest)
     torch.testing.assert_close(output.embedding, torch.stack(embedding))
     torch.testing.assert_close(output.instance_logits, torch.cat(scores))
     expected = torch.autograd.grad(torch.stack(bag_logits).square().sum(), list(model.parameters()), allow_unused=True)

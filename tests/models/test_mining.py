@@ -67,3 +67,11 @@ def test_mining_waits_for_its_epoch():
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         HardPositiveMining(**settings)
+
+
+def test_a_bag_is_not_emptied_by_nan_or_by_rounding():
+    probs = torch.tensor([float("nan"), float("nan"), 0.9, 0.1])
+    keep = keep_below_threshold(probs, torch.tensor([2, 2]), torch.tensor([1, 1]), 0.5)
+    assert keep.tolist() == [True, True, False, True]
+    keep = keep_below_top_fraction(torch.rand(10), torch.tensor([10]), torch.tensor([1]), 0.99999999)
+    assert keep.sum() == 1

@@ -66,3 +66,12 @@ def test_wrong_settings(name, options, message):
 def test_needs_images():
     with pytest.raises(UserError, match="takes images"):
         TimmEncoder((512,), "resnet18")
+
+
+def test_a_lone_image_takes_running_statistics_in_training():
+    """One image of one pixel after the last stage has no variance to normalise by; its bag must not end the run."""
+    encoder = TimmEncoder((3, 32, 32), "resnet18").train()
+    image = torch.rand(1, 3, 32, 32)
+    in_training = encoder(image)
+    assert encoder.backbone.training
+    torch.testing.assert_close(in_training, encoder.eval()(image))

@@ -1,0 +1,58 @@
+"""The wheel holds the configuration and every package, and works from a directory that knows nothing of the source."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.slow
+
+
+def call(*command, cwd, **environment):
+    result = subprocess.run(
+        [sys.executable, *command],
+        cwd=cwd,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """What the wheel would put into site-packages."""
+    source, site = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
+    for name in ("kd_mil", "conf", "hydra_plugins"):
+        if (ROOT / name).exists():
+            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    call("-m", "build", "--wheel", "--no-isolation", "--skip-dependency-check", ".", cwd=source)
+    [wheel] = (source / "dist").glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(site)
+    return site
+
+
+def test_everything_is_inside(installed):
+    for folder in ("kd_mil", "conf"):
+        for path in (ROOT / folder).rglob("*.yaml" if folder == "conf" else "*.py"):
+            inside = path.relative_to(ROOT) if folder == "kd_mil" else Path("kd_mil") / path.relative_to(ROOT)
+            assert (installed / inside).is_file(), inside
+
+
+def test_it_runs_from_elsewhere(installed, tmp_path):
+    where = call("-c", "import kd_mil; print(kd_mil.__file__)", cwd=tmp_path, PYTHONPATH=str(installed))
+    assert Path(where.strip()).is_relative_to(installed)
+    few = ["trainer=cpu", "trainer.max_epochs=1", "data.max_train_bags=8", "data.max_test_bags=4"]
+    run = ["-m", "kd_mil.run", "experiment=weno_dsmil", "data=digits_mil", *few]
+    assert "instance_auroc" in call(*run, cwd=tmp_path, PYTHONPATH=str(installed))
+    assert list(tmp_path.glob("runs/weno_dsmil/*/metrics.json"))
