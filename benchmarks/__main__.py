@@ -24,7 +24,16 @@ from benchmarks.machine import machine_facts
 from kd_mil import __version__
 from kd_mil.records import PACKAGES, git_commit, write_json
 
-BENCHMARKS = ("training_loop", "aggregators", "packing", "time_to_accuracy")
+BENCHMARKS = (
+    "training_loop",
+    "aggregators",
+    "packing",
+    "rivals",
+    "time_to_accuracy",
+    "feature_store",
+    "slides",
+    "segmentation",
+)
 RECORDS = Path("experiments/benchmarks")
 NO_RECORDS = Path("runs/benchmarks")
 

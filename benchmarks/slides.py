@@ -1,0 +1,220 @@
+"""Slides: tiles read against a plain `read_region` loop, tissue found, and extraction against its encoder's ceiling."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import openslide
+import torch
+from PIL import Image
+
+from benchmarks.machine import Clock, milliseconds, ratio, timed_in_turn
+from kd_mil.cli import cuda_or_cpu
+from kd_mil.models.tile_encoder import TileEncoder
+from kd_mil.models.timm_encoder import TimmEncoder
+from kd_mil.slides.extraction import Extraction
+from kd_mil.slides.planning import PlannedSlide, ReadingSettings, plan_slide
+from kd_mil.slides.reader import open_slide
+from kd_mil.slides.slide_list import SlideEntry
+from kd_mil.slides.synthetic import SyntheticSettings, build_synthetic_slides
+from kd_mil.slides.tile_loader import requests_of, tile_loader
+from kd_mil.slides.tiling import TilingSettings
+from kd_mil.slides.tissue import find_tissue
+
+COLUMNS = ("slide", "work", "tiles", "tiles_per_s", "bare_per_s", "of_bare", "two_over_one", "seconds")
+LEAST_OF_BARE, LEAST_TWO_OVER_ONE, LEAST_OF_CEILING = 0.95, 1.7, 0.9
+TILE = 256
+BATCH = 64
+LEAST_TILES = 1000
+"""Fewer do not keep workers busy for long enough to be measured."""
+RESAMPLED = 1.6
+"""Target resolution of the resampled case, as a multiple of level 0's."""
+REAL = "slides/CMU-1-Small-Region.svs"
+ENCODER = "resnet18"
+
+
+def run(quick: bool) -> dict[str, Any]:
+    """Measure on a large procedural slide and on a real one, where it is there; quickly: on a small procedural one."""
+    slides = find_slides(quick)
+    orders, resolutions = (("raster",), (1.0,)) if quick else (("raster", "random"), (1.0, RESAMPLED))
+    rows = [
+        reading_row(name, entry, order, resolution, quick)
+        for name, entry in slides.items()
+        for resolution in resolutions
+        for order in orders
+    ]
+    rows += [tissue_row(name, entry, quick) for name, entry in slides.items()]
+    rows.append(extraction_row(*next(iter(slides.items())), quick))
+    return {
+        "title": "tiles of slides: reading, tissue, extraction",
+        "note": "Medians. Bare: a loop of read_region in one process; for extraction: forward passes alone.",
+        "tile": TILE,
+        "columns": COLUMNS,
+        "rows": rows,
+        "goals": [] if quick else [goal for row in rows for goal in goals(row)],
+    }
+
+
+def find_slides(quick: bool) -> dict[str, SlideEntry]:
+    """The slides to measure, by what they are."""
+    cache = Path(os.environ.get("KD_MIL_CACHE", ".cache/kd_mil"))
+    settings = SyntheticSettings(slides=1, size=1536 if quick else 20_480, mpp=0.5)
+    path = build_synthetic_slides(cache, settings, seed=0).parent / "slides" / "synthetic_000.tif"
+    found = {f"procedural {settings.size} px": SlideEntry("procedural", path, "procedural", mpp=0.5)}
+    real = Path(os.environ.get("KD_MIL_DATA", "data")) / REAL
+    if real.exists() and not quick:
+        found[real.stem] = SlideEntry("real", real, "real")
+    return found
+
+
+def planned(entry: SlideEntry, order: str, resolution: float) -> PlannedSlide:
+    """All tiles with tissue, row by row or in random order."""
+    mpp = open_slide(entry.path, entry.mpp).mpp * resolution
+    plan = plan_slide(entry, ReadingSettings(TilingSettings(TILE, mpp=mpp)))
+    coords = plan.tiles.coords
+    if order == "random":
+        coords = np.random.default_rng(0).permutation(coords)
+    return replace(plan, tiles=replace(plan.tiles, coords=coords))
+
+
+def reading_row(name: str, entry: SlideEntry, order: str, resolution: float, quick: bool) -> dict[str, Any]:
+    """Our loader with one and two workers, and a plain loop, in turn; each starts without anything cached.
+
+    The start of the workers, once in an extraction of hours, is measured beside them and taken off. A slide too small
+    for that is read without workers.
+    """
+    plan = planned(entry, order, resolution)
+    first = replace(plan, tiles=replace(plan.tiles, coords=plan.tiles.coords[:1]))
+    works = {"bare": bare_loop(plan, resolution), "here": loader_loop(plan, 0)}
+    if quick or len(plan.tiles.coords) >= LEAST_TILES:
+        works |= {"one": loader_loop(plan, 1), "one_start": loader_loop(first, 1)}
+        works |= {"two": loader_loop(plan, 2), "two_start": loader_loop(first, 2)}
+    samples = timed_in_turn(works, repeats=1 if quick else 5, seconds=120.0)
+    seconds = {work: np.array([one.wall for one in times]) for work, times in samples.items()}
+    best = seconds["one"] - seconds["one_start"] if "one" in works else seconds["here"]
+    row: dict[str, Any] = {
+        "slide": name,
+        "work": f"read, {'native' if resolution == 1 else 'resampled'}, {order}",
+        "tiles": len(plan.tiles.coords),
+        "workers": int("one" in works),
+        "tiles_per_s": round(len(plan.tiles.coords) / float(np.median(best)), 1),
+        "bare_per_s": round(len(plan.tiles.coords) / float(np.median(seconds["bare"])), 1),
+        "of_bare": round(float(np.median(seconds["bare"] / best)), 3),
+        "of_bare_without_workers": round(ratio(samples["bare"], samples["here"]), 3),
+    }
+    if "two" in works:
+        row["two_over_one"] = round(float(np.median(best / (seconds["two"] - seconds["two_start"]))), 2)
+    for work, times in samples.items():
+        row |= milliseconds(work, times)
+    return row
+
+
+def bare_loop(plan: PlannedSlide, resolution: float) -> Callable[[], None]:
+    """What anyone would write: read at level 0, make it RGB, and reduce it where the target is coarser."""
+    size = round(TILE * resolution)
+
+    def work() -> None:
+        with openslide.OpenSlide(plan.entry.path) as slide:
+            for x, y in plan.tiles.coords.tolist():
+                tile = slide.read_region((x, y), 0, (size, size)).convert("RGB")
+                np.asarray(tile if resolution == 1 else tile.resize((TILE, TILE), Image.Resampling.HAMMING))
+
+    return work
+
+
+def loader_loop(plan: PlannedSlide, num_workers: int) -> Callable[[], None]:
+    """The tiles as extraction reads them."""
+
+    def work() -> None:
+        settings = ReadingSettings(TilingSettings(TILE, mpp=plan.tiles.mpp))
+        requests = requests_of([plan], settings, BATCH, lambda _: True)
+        for _ in tile_loader(requests, "openslide", num_workers, pin_memory=False):
+            pass
+
+    return work
+
+
+def tissue_row(name: str, entry: SlideEntry, quick: bool) -> dict[str, Any]:
+    """Seconds to find the tissue of a slide that was not opened before."""
+
+    def work() -> None:
+        slide = open_slide(entry.path, entry.mpp)
+        find_tissue(slide)
+        slide.close()
+
+    [times] = timed_in_turn({"tissue": work}, repeats=1 if quick else 9, seconds=60.0).values()
+    seconds = median(one.wall for one in times)
+    return {"slide": name, "work": "tissue", "seconds": round(seconds, 3)} | milliseconds("tissue", times)
+
+
+def extraction_row(name: str, entry: SlideEntry, quick: bool) -> dict[str, Any]:
+    """The whole extraction, tissue and file included, against forward passes over as many tiles in memory."""
+    settings = ReadingSettings(TilingSettings(64 if quick else TILE, magnification=10, min_tissue=0.25))
+    device = torch.device(cuda_or_cpu())
+    model = "resnet10t" if quick else ENCODER
+    encoder = TileEncoder(partial(TimmEncoder, name=model), {"name": model}, settings.tiling.tile_size, device)
+    tiles = len(plan_slide(entry, settings).tiles.coords)
+    works = {"extraction": extract(entry, settings, encoder), "ceiling": forward_passes(encoder, tiles)}
+    samples = timed_in_turn(works, repeats=1 if quick else 3, seconds=180.0)
+    row: dict[str, Any] = {
+        "slide": name,
+        "work": f"extraction, {model} on {device.type}, {encoder.precision}",
+        "tiles": tiles,
+        "tiles_per_s": rate(tiles, samples["extraction"]),
+        "bare_per_s": rate(tiles, samples["ceiling"]),
+        "of_bare": round(ratio(samples["ceiling"], samples["extraction"]), 3),
+    }
+    for work, times in samples.items():
+        row |= milliseconds(work, times)
+    return row
+
+
+def extract(entry: SlideEntry, settings: ReadingSettings, encoder: TileEncoder) -> Callable[[], None]:
+    """One slide to its file, one process reading."""
+
+    def work() -> None:
+        with tempfile.TemporaryDirectory() as out:
+            Extraction([entry], Path(out), settings, encoder, BATCH, num_workers=1).run()
+
+    return work
+
+
+def forward_passes(encoder: TileEncoder, tiles: int) -> Callable[[], None]:
+    """The encoder on batches that are in memory; results reach the host, as features must."""
+    side = encoder.tile_size
+    pixels = torch.randint(
+        0, 256, (BATCH, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+
+    def work() -> None:
+        results = [encoder(pixels[: min(BATCH, tiles - first)]).half() for first in range(0, tiles, BATCH)]
+        torch.cat(results).cpu()
+
+    return work
+
+
+def rate(tiles: int, samples: list[Clock]) -> float:
+    """Tiles per second of the median round."""
+    return round(tiles / median(one.wall for one in samples), 1)
+
+
+def goals(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the row has to reach."""
+    if row["work"].startswith("extraction"):
+        wanted = [("of its encoder's ceiling", "of_bare", LEAST_OF_CEILING)]
+    else:
+        wanted = [
+            ("of the bare loop", "of_bare", LEAST_OF_BARE),
+            ("by two workers", "two_over_one", LEAST_TWO_OVER_ONE),
+        ]
+    return [
+        {"goal": f"{row['slide']}, {row['work']}: {what} >= {least:g}", "value": row[key], "reached": row[key] >= least}
+        for what, key, least in wanted
+        if key in row
+    ]
