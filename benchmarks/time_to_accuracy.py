@@ -14,7 +14,7 @@ from kd_mil.data.datamodules import BagDataModule
 from kd_mil.errors import UserError
 
 METRIC = "val/student/instance_auroc"
-TIME_LIMIT = 60.0
+TIME_LIMIT = 600.0
 """Seconds of training and evaluation after which a run is given up."""
 UNTIL_STOPPED = ("trainer=cpu", "trainer.max_epochs=100000")
 
