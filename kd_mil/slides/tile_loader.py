@@ -1,5 +1,6 @@
 """Tiles of many slides in batches of equal size, read by worker processes."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,11 +8,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from kd_mil.errors import UserError
 from kd_mil.slides.planning import PlannedSlide, ReadingSettings
 from kd_mil.slides.reader import Slide, open_slide
+
+
+PREFETCHED = 2
+BUFFERS = PREFETCHED + 2
+"""Batches of a worker: requested ahead, in use, and one to spare."""
 
 
 class TileRequest(NamedTuple):
@@ -37,7 +43,7 @@ class Piece(NamedTuple):
 
 
 class TileBatch(NamedTuple):
-    """Tiles of one slide or of several, as they come from a worker."""
+    """Tiles of one slide or of several, as they come from a worker; valid until the next batch is asked for."""
 
     pixels: Tensor
     """(M, H, W, 3) uint8, the tiles of `pieces` end to end."""
@@ -52,9 +58,11 @@ class TileReader(Dataset):
     def __init__(self, backend: str = "openslide") -> None:
         self.backend = backend
         self._slide: Slide | None = None
+        self._buffers: deque[Tensor] = deque(maxlen=BUFFERS)
 
     def __getitem__(self, requests: list[TileRequest]) -> TileBatch:
-        pixels = np.empty((sum(len(one.coords) for one in requests), *[requests[0].tile_size] * 2, 3), np.uint8)
+        batch = self._empty(sum(len(one.coords) for one in requests), requests[0].tile_size)
+        pixels = batch.numpy()
         pieces, errors, filled = [], {}, 0
         for request in requests:
             count = len(request.coords)
@@ -65,7 +73,20 @@ class TileReader(Dataset):
                 continue
             pieces.append(Piece(request.slide_id, request.first, count))
             filled += count
-        return TileBatch(torch.from_numpy(pixels[:filled]), pieces, errors)
+        return TileBatch(batch[:filled], pieces, errors)
+
+    def _empty(self, count: int, side: int) -> Tensor:
+        """(count, side, side, 3) uint8 to fill; in a worker, shared memory used in turn.
+
+        New pages of shared memory cost several times more than the copy of a batch into it.
+        """
+        if get_worker_info() is None:
+            return torch.empty((count, side, side, 3), dtype=torch.uint8)
+        buffer = self._buffers.popleft() if len(self._buffers) == BUFFERS else torch.empty(0)
+        if buffer.shape[1:] != (side, side, 3) or len(buffer) < count:
+            buffer = torch.empty((count, side, side, 3), dtype=torch.uint8).share_memory_()
+        self._buffers.append(buffer)
+        return buffer[:count]
 
     def _read(self, request: TileRequest, out: np.ndarray) -> None:
         slide = self._opened(request)
@@ -113,6 +134,7 @@ def tile_loader(
             sampler=_Once(requests),
             batch_size=None,
             num_workers=num_workers,
+            prefetch_factor=PREFETCHED if num_workers else None,
             pin_memory=pin_memory,
             collate_fn=_as_it_is,  # type: ignore[arg-type]
         )
