@@ -17,7 +17,7 @@ import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from hydra.types import RunMode
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
@@ -51,12 +51,18 @@ def phased_epochs(first: int, second: int, rounds: int) -> int:
     return first + second * rounds
 
 
+def phases_of(debug: str | None, method: str) -> str:
+    """Name of the file that shortens the phases of a method; there is none without a debug preset."""
+    return "none" if debug in (None, "None", "null") else method
+
+
 def register_resolvers() -> None:
     """Functions the configuration files call by name."""
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("chosen_or_custom", lambda choice: choice or "custom", replace=True)
     OmegaConf.register_new_resolver("cuda_or_cpu", cuda_or_cpu, replace=True)
     OmegaConf.register_new_resolver("phased_epochs", phased_epochs, replace=True)
+    OmegaConf.register_new_resolver("phases_of", phases_of, replace=True)
 
 
 def cuda_or_cpu() -> str:
@@ -131,6 +137,9 @@ def explain(error: BaseException) -> str | None:
         if isinstance(link, UserError):
             return str(link).rsplit("UserError: ", 1)[-1].strip()  # a loader worker wraps it in its traceback
     for link in chain:
+        if isinstance(link, OverrideParseException) and (quoted := _in_quotes(link.override)):
+            return f"{link.override}: a path with = or the like in it takes quotes of its own: {quoted}"
+    for link in chain:
         if isinstance(link, OmegaConfBaseException) and getattr(link, "key", None) is not None:
             return _one_line(chain[0]) + _suggestion(link)
     if isinstance(error, InstantiationException):
@@ -145,13 +154,21 @@ def _one_line(error: BaseException) -> str:
     return " ".join(line.strip() for line in str(error).strip().split("\n") if line.strip())
 
 
+def _in_quotes(override: str) -> str | None:
+    """An override that Hydra cannot parse as a shell takes it with quotes around its value; None if it is no path."""
+    key, _, value = override.partition("=")
+    is_path = ("/" in value or "=" in value) and value[0] not in "=[{'\""
+    return f"'{key}=\"{value}\"'" if is_path else None
+
+
 def _suggestion(error: OmegaConfBaseException) -> str:
-    """The existing keys closest to a misspelt one."""
+    """The existing keys closest to a misspelt one, or all there are."""
     parent = error.parent_node
     if not isinstance(parent, DictConfig):
         return ""
-    close = difflib.get_close_matches(str(error.key), [str(key) for key in parent], n=3)
-    return f" Did you mean {' or '.join(close)}?" if close else ""
+    keys = [str(key) for key in parent if key != "_target_"]
+    close = difflib.get_close_matches(str(error.key), keys, n=3)
+    return f" Did you mean {' or '.join(close)}?" if close else f" There are: {', '.join(keys)}."
 
 
 def silence_known_warnings() -> None:

@@ -29,6 +29,7 @@ from kd_mil.methods.base import Distiller
 from kd_mil.records import RunRecord, device_name, write_json
 from kd_mil.scaling import scaled
 from kd_mil.settings import check_settings
+from kd_mil.slides.atomic import remove_unfinished
 from kd_mil.sweep.points import run_point
 
 
@@ -48,6 +49,8 @@ def main(config: DictConfig) -> float | None:
 
     if not 0 <= config.seed < 2**32:
         raise UserError(f"seed={config.seed}: must lie in [0, 2**32)")
+    if config.trainer.max_epochs == 0:
+        raise UserError("trainer.max_epochs=0: nothing would be trained; give at least 1")
     L.seed_everything(config.seed, workers=True, verbose=False)
     data: DistillationData = instantiate(config.data, _convert_="all")
     data.setup()
@@ -63,6 +66,8 @@ def main(config: DictConfig) -> float | None:
         record.lock()
         if config.overwrite:
             forget(directory)
+        for name in ("best", "last"):  # a run killed while it wrote one
+            remove_unfinished(directory / "checkpoints" / f"{name}.ckpt")
         record.write("running", **facts(plain, data, trainer))
         data.write_split_file(directory / "splits.csv")
 

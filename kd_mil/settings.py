@@ -3,21 +3,29 @@
 import inspect
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 from hydra.utils import get_object
 
 from kd_mil.errors import UserError
 
-NUMBERS: dict[type, tuple[type, ...]] = {float: (int, float), int: (int,), bool: (bool,), str: (str,)}
+PLAIN: dict[type, tuple[type, ...]] = {float: (int, float), int: (int,), bool: (bool,), str: (str,), list: (list,)}
 """What may stand where a class asks for one of these."""
-WORDS = {float: "a number", int: "an integer", bool: "true or false", str: "text", type(None): "null"}
+WORDS = {
+    float: "a number",
+    int: "an integer",
+    bool: "true or false",
+    str: "text",
+    list: "a list [a,b]",
+    type(None): "null",
+}
 
 
 def check_settings(config: Any, path: str = "") -> None:
     """Compare the plain values of every `_target_` node with what its constructor says it takes.
 
-    Only arguments annotated as numbers, booleans, text or None are looked at, here and in the classes above.
+    Only arguments annotated as numbers, booleans, text, sequences or None are looked at, here and in the classes above.
 
     Raises:
         UserError: naming the key, its value and what it should be.
@@ -28,7 +36,8 @@ def check_settings(config: Any, path: str = "") -> None:
             place = f"{path}.{key}" if path else str(key)
             if key in expected and not fits(value, expected[key]):
                 wanted = " or ".join(WORDS[kind] for kind in expected[key])
-                raise UserError(f"{place}={value}: must be {wanted}")
+                shown = "null" if value is None else value
+                raise UserError(f"{place}={shown}: must be {wanted}")
             check_settings(value, place)
     elif isinstance(config, list):
         for position, value in enumerate(config):
@@ -47,7 +56,7 @@ def constructor_types(target: str) -> dict[str, tuple[type, ...]]:
     types_of: dict[str, tuple[type, ...]] = {}
     for one in reversed(inspect.getmro(found)) if inspect.isclass(found) else (found,):
         if one.__module__.startswith("kd_mil") or one.__qualname__ == "Trainer":
-            function = one.__init__ if inspect.isclass(one) else one
+            function = vars(one).get("__init__") if inspect.isclass(one) else one
             types_of |= {name: kinds for name, hint in hints(function).items() if (kinds := plain_kinds(hint))}
     return types_of
 
@@ -61,16 +70,19 @@ def hints(function: Any) -> dict[str, Any]:
 
 
 def plain_kinds(hint: Any) -> tuple[type, ...]:
-    """The types of a union of plain ones; empty for anything else."""
+    """The types of a union of plain ones, sequences as lists; empty for anything else."""
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    kinds = typing.get_args(hint) if union else (hint,)
-    return kinds if all(kind in (*NUMBERS, type(None)) for kind in kinds) and kinds != (type(None),) else ()
+    kinds = tuple(
+        list if typing.get_origin(kind) in (Sequence, list) else kind
+        for kind in (typing.get_args(hint) if union else (hint,))
+    )
+    return kinds if all(kind in (*PLAIN, type(None)) for kind in kinds) and kinds != (type(None),) else ()
 
 
 def fits(value: Any, kinds: tuple[type, ...]) -> bool:
-    """Whether a value of a configuration is of one of the kinds; null is, as some settings are filled in later."""
+    """Whether a value of a configuration is of one of the kinds."""
     if value is None:
-        return True
+        return type(None) in kinds
     if isinstance(value, bool):
         return bool in kinds
-    return any(isinstance(value, NUMBERS[kind]) for kind in kinds if kind in NUMBERS)
+    return any(isinstance(value, PLAIN[kind]) for kind in kinds if kind in PLAIN)

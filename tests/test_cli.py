@@ -1,9 +1,11 @@
 """Names of run directories, and which exceptions are a user's mistake."""
 
 import os
+import shlex
 
 import pytest
-from hydra.errors import InstantiationException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import InstantiationException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
@@ -67,6 +69,9 @@ def test_a_misspelt_key_is_answered_with_the_closest():
     with pytest.raises(ConfigAttributeError) as caught:
         config.treshold  # noqa: B018
     assert explain(caught.value).endswith("Did you mean threshold?")
+    with pytest.raises(ConfigAttributeError) as caught:
+        config.mode  # noqa: B018
+    assert explain(caught.value).endswith("There are: threshold, start_epoch.")
 
 
 def test_mistakes_exit_with_2_and_bugs_pass(capsys):
@@ -89,3 +94,23 @@ def test_a_failed_command_leaves_the_environment_as_it_was(monkeypatch, capsys):
     assert "HYDRA_FULL_ERROR" not in os.environ
     assert "KD_MIL_TRACEBACK" not in os.environ
     assert "Did you mean threshold" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", ["runs/a/seed=0", "../hpm.threshold=0.7,seed=1/checkpoints/best.ckpt", "/x (1)/seed=2"])
+def test_a_path_that_hydra_takes_apart_is_answered_with_what_it_takes(path):
+    parser = OverridesParser.create()
+    with pytest.raises(OverrideParseException) as caught:
+        parser.parse_overrides([f"ckpt_path={path}"])
+    line = explain(caught.value)
+    assert line.startswith(f"ckpt_path={path}: ")
+    assert "\n" not in line
+    [advised] = shlex.split(line.rsplit(": ", 1)[1])
+    [parsed] = parser.parse_overrides([advised])
+    assert parsed.value() == path
+
+
+@pytest.mark.parametrize("override", ["hpm.threshold==0.5", "data.classes=[a=b]", "seed", "optimizer.lr=tag(log"])
+def test_what_is_no_path_is_not_put_in_quotes(override):
+    with pytest.raises(OverrideParseException) as caught:
+        OverridesParser.create().parse_overrides([override])
+    assert "quotes of its own" not in explain(caught.value)

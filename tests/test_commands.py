@@ -146,6 +146,7 @@ def test_same_seed_same_metrics_other_seed_others(finished_run, tmp_path):
         (["method.no_such_key=1"], "no_such_key"),
         (["optimizer.lr=-1"], "optimizer: Invalid learning rate"),
         (["seed=-1"], "seed=-1"),
+        (["trainer.max_epochs=0"], "trainer.max_epochs=0"),
         (["aggregator=mean"], "no attention"),
         (["optimizer.lr=1e30"], "training diverged"),
         (["seed"], "seed"),
