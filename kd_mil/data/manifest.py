@@ -77,7 +77,7 @@ def _labels(
     path: str | Path, column: pd.Series, classes: Sequence[str] | Mapping[str, int] | None
 ) -> tuple[Tensor, tuple[str, ...]]:
     if classes is None:
-        index = _own_classes(path, sorted(set(column)))
+        index = _own_classes(path, column)
     elif isinstance(classes, Mapping):
         index = {str(name): number for name, number in classes.items()}
     else:
@@ -92,7 +92,12 @@ def _labels(
     return torch.tensor(column.map(index).tolist()), names
 
 
-def _own_classes(path: str | Path, labels: list[str]) -> dict[str, int]:
+def _own_classes(path: str | Path, column: pd.Series) -> dict[str, int]:
+    labels = sorted(set(column))
+    words = [label for label in labels if not label.isdigit()]
+    if 0 < len(words) < len(labels):
+        line = column.index[column == words[0]][0]
+        raise UserError(f"{path}, line {line}: label {words[0]!r} is not a number 0, 1, 2, ...")
     if sorted(labels) != sorted(str(number) for number in range(len(labels))):
         raise UserError(
             f"{path}: labels {', '.join(labels)} are not the integers 0..C-1: "

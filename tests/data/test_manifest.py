@@ -78,6 +78,7 @@ def test_relative_paths_must_not_escape(write, tmp_path, name):
         (["a,0,features/a.h5", "b,1"], "line 3: feature_path is empty"),
         (["a,0,features/a.h5", "", "b,1,features/z.h5"], "line 4: there is no feature file .*z.h5"),
         (["a,0,features/a.h5", "b,2,features/b.h5"], "labels 0, 2 are not the integers 0..C-1"),
+        (["a,0,features/a.h5", "b,1?,features/b.h5"], r"line 3: label '1\?' is not a number"),
         (["a,no,features/a.h5", "b,yes,features/b.h5"], r"labels no, yes are not .* data.classes=\[no,yes\]"),
         (["a,0,features/a.h5,more"], "not readable as a CSV"),
         ([], "the table has no lines below its header"),
