@@ -19,6 +19,8 @@ SOURCE = (
 )
 HELD_OUT = 10_000
 """Last training images, of which validation bags are made."""
+DRAWS = 10_000
+"""Bags of one size that are drawn before a label counts as out of reach; 20 digits need 8 for a negative bag."""
 
 
 class Digits(NamedTuple):
@@ -51,7 +53,7 @@ class MnistBags(BagDataModule):
         seed: of the bags.
 
     Raises:
-        UserError: a number out of range.
+        UserError: a number out of range, or bags of a size at which one of the labels hardly occurs.
     """
 
     def __init__(
@@ -111,10 +113,16 @@ class MnistBags(BagDataModule):
         bags = []
         for number in range(count):
             size = max(1, round(generator.normal(self.mean_size, math.sqrt(self.size_variance))))
-            while True:
+            for _ in range(DRAWS):
                 bag = generator.integers(len(digits), size=size)
                 if not self.balanced or (digits[bag] == self.positive_digit).any() == (number % 2 == 0):
                     break
+            else:
+                raise UserError(
+                    f"data.mean_size={self.mean_size:g}: {DRAWS} bags of {size} digits are all "
+                    f"{'without' if number % 2 == 0 else 'with'} a {self.positive_digit}: choose another size, or "
+                    "data.balanced=false"
+                )
             bags.append(bag)
         return bags
 
@@ -123,12 +131,18 @@ def read_mnist(root: Path) -> dict[str, Digits]:
     """Images for training, validation and test bags.
 
     Raises:
-        UserError: no MNIST there, or a damaged one.
+        UserError: no MNIST there, a damaged one, or images of another form.
     """
     archive = root if root.suffix == ".npz" else root / "mnist.npz"
     train, test = _read_archive(archive) if archive.is_file() else _read_torchvision(root)
     if len(train.labels) <= HELD_OUT:
         raise UserError(f"{root} holds {len(train.labels)} training images, MNIST has 60000: download it again")
+    for part in (train, test):
+        if part.images.shape != (len(part.labels), 28, 28) or part.images.dtype != torch.uint8:
+            raise UserError(
+                f"{root}: images of shape {tuple(part.images.shape)} and type {part.images.dtype} for "
+                f"{len(part.labels)} labels, MNIST has (N, 28, 28) of bytes"
+            )
     held = Digits(train.images[-HELD_OUT:], train.labels[-HELD_OUT:])
     return {"train": Digits(train.images[:-HELD_OUT], train.labels[:-HELD_OUT]), "val": held, "test": test}
 

@@ -95,6 +95,16 @@ def test_mistakes_are_named(archive, tmp_path):
     np.savez(tmp_path / "mnist.npz", x_train=np.zeros((5, 28, 28)), y_train=np.zeros(5), x_test=[0], y_test=[0])
     with pytest.raises(UserError, match="holds 5 training images, MNIST has 60000"):
         load(tmp_path)
+    flat = {"x_train": np.zeros((10_001, 784)), "y_train": np.zeros(10_001), "x_test": [0], "y_test": [0]}
+    np.savez(tmp_path / "mnist.npz", **flat)
+    with pytest.raises(UserError, match=r"shape \(10001, 784\) and type torch.float64 for 10001 labels, MNIST has"):
+        load(tmp_path)
+
+
+def test_a_label_that_bags_of_this_size_never_have_is_refused(archive):
+    few = {"num_train_bags": 2, "num_val_bags": 2, "num_test_bags": 2}
+    with pytest.raises(UserError, match=r"data.mean_size=500: 10000 bags of \d+ digits are all with a 9"):
+        load(archive, mean_size=500, **few)
 
 
 def test_the_papers_protocol_on_real_digits(shared_data):
