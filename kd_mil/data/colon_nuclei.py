@@ -47,7 +47,7 @@ class ColonNuclei(BagDataModule):
         seed: of the folds and the visiting order.
 
     Raises:
-        UserError: an unknown `patching`.
+        UserError: an unknown `patching`, or a patch size below 1.
     """
 
     image_paths: dict[str, Path]
@@ -69,6 +69,8 @@ class ColonNuclei(BagDataModule):
         super().__init__(loading, split_file, seed)
         if patching not in ("nuclei", "grid"):
             raise UserError(f"data.patching={patching!r}: must be nuclei or grid")
+        if patch_size < 1:
+            raise UserError(f"data.patch_size={patch_size}: must be at least 1")
         self.root, self.data_dir = root, data_dir
         self.fold, self.num_folds, self.val_fraction = fold, num_folds, val_fraction
         self.patch_size, self.patching = patch_size, patching

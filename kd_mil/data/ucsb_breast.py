@@ -50,7 +50,7 @@ class UcsbBreast(BagDataModule):
         seed: of the folds.
 
     Raises:
-        UserError: an unknown `group_by`.
+        UserError: an unknown `group_by`, or a patch size below 1.
     """
 
     image_paths: dict[str, Path]
@@ -75,6 +75,8 @@ class UcsbBreast(BagDataModule):
         super().__init__(loading, split_file, seed)
         if group_by not in ("array", "image"):
             raise UserError(f"data.group_by={group_by!r}: must be array or image")
+        if patch_size < 1:
+            raise UserError(f"data.patch_size={patch_size}: must be at least 1")
         self.root, self.data_dir, self.masks = root, data_dir, masks
         self.fold, self.num_folds, self.val_fraction, self.group_by = fold, num_folds, val_fraction, group_by
         self.patch_size, self.white_level, self.white_share = patch_size, white_level, white_share
@@ -88,10 +90,11 @@ class UcsbBreast(BagDataModule):
         patches, corners, instance_labels = [], [], []
         images = zip(self.image_paths.items(), labels.tolist(), strict=True)
         for (name, path), label in tqdm(images, desc="ucsb breast", total=len(labels), disable=None, leave=False):
-            own_patches, own_corners = self._tissue(decode_image(str(path), str(path)), name)
+            image = decode_image(str(path), str(path))
+            own_patches, own_corners = self._tissue(image, name)
             patches.append(own_patches)
             corners.append(own_corners)
-            instance_labels.append(self._instance_labels(name, own_corners, label))
+            instance_labels.append(self._instance_labels(name, image.shape[1:], own_corners, label))
         bags = Bags(
             instances=torch.from_numpy(np.concatenate(patches)),
             sizes=torch.tensor([len(own) for own in corners]),
@@ -109,6 +112,10 @@ class UcsbBreast(BagDataModule):
 
     def _tissue(self, image: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Patches (n, 3, S, S) that are not almost white, and their top-left corners (n, 2)."""
+        if min(image.shape[1:]) < self.patch_size:
+            raise UserError(
+                f"data.patch_size={self.patch_size} exceeds {name} of {image.shape[2]}x{image.shape[1]} pixels"
+            )
         corners, _ = grid_patches(image.shape[1:], np.empty((0, 2)), self.patch_size)
         patches = cut_patches(image, corners, self.patch_size)
         white = (patches > self.white_level).all(axis=1).mean(axis=(1, 2))
@@ -117,8 +124,8 @@ class UcsbBreast(BagDataModule):
             raise UserError(f"{name}: all patches are white: raise data.white_level or data.white_share")
         return patches[kept], corners[kept]
 
-    def _instance_labels(self, name: str, corners: np.ndarray, label: int) -> np.ndarray:
-        """Labels (n,) int64 of an image's patches, -1 where there are no masks."""
+    def _instance_labels(self, name: str, shape: tuple[int, int], corners: np.ndarray, label: int) -> np.ndarray:
+        """Labels (n,) int64 of the patches of an image of `shape` (H, W), -1 where there are no masks."""
         if self.masks is None:
             return np.full(len(corners), -1, dtype=np.int64)
         if label == 0:
@@ -127,6 +134,10 @@ class UcsbBreast(BagDataModule):
         if path is None:
             raise UserError(f"data.masks={self.masks} holds no mask {name}.*: every malignant image needs one")
         mask = decode_image(str(path), str(path)).max(axis=0)[None]
+        if mask.shape[1:] != shape:
+            raise UserError(
+                f"{path}: a mask of {mask.shape[2]}x{mask.shape[1]} pixels for an image of {shape[1]}x{shape[0]}"
+            )
         return (cut_patches(mask, corners, self.patch_size).max(axis=(1, 2, 3)) > 0).astype(np.int64)
 
 

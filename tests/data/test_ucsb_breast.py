@@ -65,6 +65,9 @@ def test_masks_label_the_patches_they_touch(images, tmp_path):
     bags = load(images, patch_size=5, masks=str(masks)).bags
     assert bags.batch(torch.tensor([0])).instance_labels.sum() == 0
     assert bags.batch(torch.tensor([1])).instance_labels.nonzero().flatten().tolist() == [12]
+    Image.fromarray(mask[:10]).save(masks / "ytma3_010203_malignant1_ccd.png")
+    with pytest.raises(UserError, match="a mask of 30x10 pixels for an image of 30x20"):
+        load(images, patch_size=5, masks=str(masks))
     (masks / "ytma3_010203_malignant1_ccd.png").unlink()
     with pytest.raises(UserError, match=r"no mask ytma3_010203_malignant1_ccd"):
         load(images, patch_size=5, masks=str(masks))
@@ -73,6 +76,10 @@ def test_masks_label_the_patches_they_touch(images, tmp_path):
 def test_mistakes_are_named(images, tmp_path):
     with pytest.raises(UserError, match=r"data.group_by='patient': must be array or image"):
         UcsbBreast(None, "", Loading(), group_by="patient")
+    with pytest.raises(UserError, match=r"data.patch_size=0: must be at least 1"):
+        UcsbBreast(None, "", Loading(), patch_size=0)
+    with pytest.raises(UserError, match=r"data.patch_size=21 exceeds ytma0_010203_benign1_ccd of 30x20 pixels"):
+        load(images, patch_size=21)
     with pytest.raises(UserError, match="fold=9"):
         load(images, patch_size=5, fold=9)
     with pytest.raises(UserError, match="9 folds of 8 groups"):
