@@ -126,7 +126,7 @@ def cheapest_within(points: list[Point], percent: float) -> Point | None:
     if not teachers:
         return None
     enough = max(point.score for point in teachers) * (1 - percent / 100)
-    good = [point for point in points if point.kind != "teacher" and point.score >= enough]
+    good = [point for point in points if point.kind not in ("teacher", "baseline") and point.score >= enough]
     return min(good, key=lambda point: (point.cost, -point.score), default=None)
 
 

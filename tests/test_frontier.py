@@ -59,6 +59,10 @@ def test_the_cheapest_student_that_is_good_enough(percent, expected):
     assert (found and (found.kind, found.downsample)) == expected
 
 
+def test_a_baseline_is_no_student():
+    assert cheapest_within(collect(REPORTS[:3], "accuracy", "gmac", "plain"), 50) is None
+
+
 def test_without_a_teacher_there_is_no_answer():
     assert cheapest_within(collect(REPORTS[2:3], "accuracy", "gmac", "plain"), 50) is None
 
