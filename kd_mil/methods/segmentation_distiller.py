@@ -8,6 +8,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from kd_mil.data.image_batch import MaskedBatch
+from kd_mil.data.segmentation_data import SegmentationData
 from kd_mil.distributed import sync_batchnorm_statistics
 from kd_mil.errors import UserError
 from kd_mil.evaluation.hausdorff import hausdorff_distances
@@ -65,6 +66,10 @@ class SegmentationDistiller(Distiller):
         """
         raise NotImplementedError
 
+    def predict_images(self, images: Tensor, maps: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Probability (B,) that each image is positive, by role: the generalised mean of its map."""
+        return {role: image_probs(own) for role, own in maps.items()}
+
     def trained_parts(self) -> list[nn.Module]:
         """The networks that train at present."""
         return self.parts()
@@ -92,8 +97,17 @@ class SegmentationDistiller(Distiller):
             rank_zero_only(print)(f"monitor={monitor}: masks of validation images select the checkpoint")
 
     def setup(self, stage: str) -> None:
-        if stage == "fit" and self.preprocess.standardise:
-            splits = self.trainer.datamodule.splits  # type: ignore[attr-defined]
+        if stage != "fit":
+            return
+        data: SegmentationData = self.trainer.datamodule  # type: ignore[attr-defined]
+        by_masks = self.selected_by == "validation masks" or self.reading.tuned_by == "masks"
+        if by_masks and not (data.masks("val") == 1).any():
+            raise UserError(
+                "no validation image has a mask with a positive pixel: select by labels, with monitor=null and "
+                "reading.tuned_by=labels"
+            )
+        if self.preprocess.standardise:
+            splits = data.splits
             order = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(0))
             sample = splits.train[order[:STATISTICS_SAMPLE]].sort().values
             self.preprocess.fit(splits.bags.instance_batch(sample).instances)
@@ -111,8 +125,9 @@ class SegmentationDistiller(Distiller):
     def _collect(self, batch: MaskedBatch, with_distances: bool) -> None:
         columns = {"index": batch.indices, "label": batch.labels}
         maps = self.predict_maps(batch.images)
+        probs = self.predict_images(batch.images, maps)
         for role, own in maps.items():
-            columns[f"{role}/prob"] = image_probs(own)
+            columns[f"{role}/prob"] = probs[role]
             columns |= {f"{role}/{name}": one for name, one in count_pixels(own, batch.masks, self.reading).items()}
             if with_distances:
                 columns[f"{role}/distances"] = self._distances(own, batch)
