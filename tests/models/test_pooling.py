@@ -1,5 +1,9 @@
+import math
+
+import pytest
 import torch
 
+from kd_mil.methods.bag_distiller import aggregator_loss
 from kd_mil.models.aggregators.pooling import Max, Mean, positive_margin
 
 
@@ -28,7 +32,7 @@ def test_max_takes_the_instance_with_the_largest_margin():
     assert output.attention_logits.tolist() == [1, 2, 0, -4]
     assert output.attention.tolist() == [0, 1, 0, 1]
     assert output.embedding.tolist() == [[0, 2], [7, 3]]
-    assert output.instance_logits.tolist() == features.tolist()
+    assert output.instance_logits is None
 
 
 def test_margin_of_several_classes_is_that_of_the_strongest_positive_one():
@@ -43,3 +47,12 @@ def test_max_trains_on_the_critical_instance_alone():
     output = model(features, torch.tensor([4]))
     output.bag_logits.sum().backward()
     assert ((features.grad != 0).any(1) == (output.attention == 1)).all()
+
+
+def test_the_loss_of_max_is_that_of_the_critical_instance():
+    """The first instance has the larger positive logit, the second the larger margin: cross-entropy of (0, 2)."""
+    features, sizes = torch.tensor([[4.0, 5], [0, 2]], requires_grad=True), torch.tensor([2])
+    loss = aggregator_loss(max_with_identity_classifier(2)(features, sizes), torch.tensor([1]), sizes, 0.5)
+    assert loss.item() == pytest.approx(math.log1p(math.exp(-2)))
+    loss.backward()
+    assert features.grad[0].tolist() == [0, 0]

@@ -30,7 +30,8 @@ class Mean(nn.Module):
 class Max(nn.Module):
     """Linear instance classifier; a bag takes the logits of its most positive instance.
 
-    Most positive is the instance with the largest margin (its attention logit); attention is 1 there, 0 elsewhere.
+    Most positive is the instance with the largest margin (its attention logit); attention is 1 there, 0 elsewhere. No
+    instance stream leaves it: its loss would be that of another instance, the one of the largest positive logit.
 
     Args:
         in_features: D, width of the instance features.
@@ -43,19 +44,15 @@ class Max(nn.Module):
 
     def forward(self, features: Tensor, sizes: Tensor) -> MILOutput:
         """Pool features (N, D) of bags with sizes (B,)."""
-        instance_logits = self.instance_logits(features)
+        instance_logits = self.classifier(features)
         margin = positive_margin(instance_logits)
         critical = segment_argmax(margin, sizes)
         attention = torch.zeros_like(margin).index_fill(0, critical, 1.0)
-        return MILOutput(instance_logits[critical], margin, attention, features[critical], instance_logits)
-
-    def instance_logits(self, features: Tensor) -> Tensor:
-        """Class logits (N, C) of any instances, in or out of bags."""
-        return self.classifier(features)
+        return MILOutput(instance_logits[critical], margin, attention, features[critical])
 
     def attention_logits(self, features: Tensor) -> Tensor:
         """Margin (N,) of any instances, in or out of bags."""
-        return positive_margin(self.instance_logits(features))
+        return positive_margin(self.classifier(features))
 
 
 def positive_margin(logits: Tensor) -> Tensor:
