@@ -25,6 +25,8 @@ ROWS = {
 """Row of the ablation: distillation, shared encoder, HPM, and the role whose numbers the paper reports."""
 CURVES = {"teacher": "teacher alone", "shared_encoder": "WENO without HPM", "hpm": "WENO"}
 LEVELS = {"instance_auroc": "instances", "bag_auroc": "bags"}
+LOSS = "loss/teacher"
+"""What every row of the ablation logs at the end of an epoch."""
 
 
 def read(directories: list[Path]) -> dict[str, list[dict[str, Any]]]:
@@ -71,11 +73,17 @@ def cell(entry: dict[str, Any]) -> str:
 
 
 def curve(directory: Path, tag: str) -> np.ndarray:
-    """A validation score by epoch, from the run's TensorBoard files; resumed epochs count once."""
+    """A validation score by epoch, from the run's TensorBoard files; resumed epochs count once.
+
+    The last score there is of no epoch: it is that of the selected checkpoint. Epochs have a training loss as well.
+    """
     events = EventAccumulator(str(directory / "tensorboard"), size_guidance={"scalars": 0})
     events.Reload()
-    by_step = {event.step: event.value for event in events.Scalars(tag)} if tag in events.Tags()["scalars"] else {}
-    return np.array([by_step[step] for step in sorted(by_step)])
+    scores, losses = (
+        {event.step: event.value for event in events.Scalars(name)} if name in events.Tags()["scalars"] else {}
+        for name in (tag, LOSS)
+    )
+    return np.array([scores[step] for step in sorted(scores.keys() & losses.keys())])
 
 
 def curves_figure(runs: dict[str, list[dict[str, Any]]]) -> Figure:

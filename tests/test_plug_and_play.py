@@ -1,5 +1,6 @@
 """A bag classifier of one's own teaches WENO without a line in this package; sweeps end in their table and figure."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -71,7 +72,7 @@ def test_one_command_sweeps_every_aggregator_of_the_framework(experiment, withou
 
 
 @pytest.mark.slow
-def test_the_ablation_sweep_ends_in_table_and_curves(tmp_path):
+def test_the_ablation_sweep_ends_in_table_and_curves(tmp_path, monkeypatch):
     """Two of its rows; the sweep's other rows are in its configuration."""
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         config = compose("run", overrides=["experiment=weno_ablation"], return_hydra_config=True)
@@ -90,6 +91,10 @@ def test_the_ablation_sweep_ends_in_table_and_curves(tmp_path):
     assert table[2].startswith("|  |  |  | ")
     assert table[3].startswith("| yes | yes | yes | ")
     assert (tmp_path / "out" / "curves.png").stat().st_size > 5000
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    curve = importlib.import_module("ablation").curve
+    [run] = [path for path in runs if "ablation=hpm" in path.name]
+    assert len(curve(run, "val/student/bag_auroc")) == 1, "one epoch; the selected checkpoint's score is none"
 
 
 def write_run(folder, experiment, aggregator, seed, scores):
