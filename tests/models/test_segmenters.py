@@ -79,6 +79,15 @@ def test_swin_stages_have_strides_4_8_16():
     assert backbone.feature_info.reduction() == [4, 8, 16]
 
 
+def test_swin_maps_of_a_height_that_equals_a_stages_width_are_not_turned():
+    """Images of 384 pixels have a first stage of 96 rows and 96 channels."""
+    network, seen = built("swin_mil", (3, 384, 32)), []
+    network.side_heads.register_forward_hook(lambda _, inputs, output: seen.extend(one.shape for one in inputs[0]))
+    with torch.no_grad():
+        network(torch.rand(1, 3, 384, 32))
+    assert seen == [(1, 96, 96, 8), (1, 192, 48, 4), (1, 384, 24, 2)]
+
+
 def test_logits_are_enlarged_before_they_are_squashed():
     heads = SideHeads([2], [1.0])
     features = torch.randn(1, 2, 3, 3) * 5

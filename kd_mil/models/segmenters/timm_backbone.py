@@ -39,16 +39,15 @@ class TimmSegmenter(nn.Module):
         require_side(instance_shape, name, multiple=32, smallest=32)
         size = tuple(instance_shape[1:]) if fixed_size else None
         self.backbone = feature_backbone(name, stages, instance_shape[0], pretrained, size)
-        self.channels: list[int] = self.backbone.feature_info.channels()  # type: ignore[union-attr,operator]
-        self.side_heads = SideHeads(self.channels, fusion_weights)
+        self.channels_last = self.backbone.output_fmt == "NHWC"  # transformers
+        channels: list[int] = self.backbone.feature_info.channels()  # type: ignore[union-attr,operator]
+        self.side_heads = SideHeads(channels, fusion_weights)
 
     def forward(self, images: Tensor) -> SegmentationOutput:
         """Map (B, C, H, W) float to probability maps of the same size."""
-        features = [
-            # transformers give (B, h, w, C)
-            stage if stage.shape[1] == width else stage.permute(0, 3, 1, 2)
-            for stage, width in zip(self.backbone(images), self.channels, strict=True)
-        ]
+        features = self.backbone(images)
+        if self.channels_last:
+            features = [stage.permute(0, 3, 1, 2) for stage in features]
         return self.side_heads(features, (images.shape[-2], images.shape[-1]))
 
 
