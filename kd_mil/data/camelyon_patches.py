@@ -172,7 +172,7 @@ def find_slides(root: Path) -> list[CamelyonSlide]:
     """Slides of both parts with their outlines, sorted.
 
     Raises:
-        UserError: a part without slides, or a tumour slide without outlines.
+        UserError: a part without slides or without outlines, or a tumour slide without its own.
     """
     slides = []
     for part in ("training", "testing"):
@@ -181,6 +181,8 @@ def find_slides(root: Path) -> list[CamelyonSlide]:
         outlines = {path.stem: path for path in (root / part).rglob("*.xml")}
         if not files:
             raise UserError(f"no slides below {root / part}: data.root must hold {SOURCE}")
+        if not outlines:
+            raise UserError(f"no outlines (.xml) below {root / part}: every slide there would count as normal")
         for path in files:
             if path.stem.startswith("tumor") and path.stem not in outlines:
                 raise UserError(f"{path} has no outlines {path.stem}.xml below {root / part}")

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from kd_mil.checkpoints import AtomicCheckpointIO
 from kd_mil.data.image_batch import ImageBatch
 from kd_mil.errors import UserError
+from kd_mil.models.map_reading import MapReading
 from tests.tiny import fit
 from tests.tiny_images import SHAPE, image_parts, tiny_glands, tiny_ifkd
 
@@ -256,6 +257,18 @@ def test_masks_may_judge_on_request_and_the_record_says_so(capsys):
     assert "masks of validation images select" in capsys.readouterr().out
     fit(method, tiny_glands(), epochs=3)
     assert method.best.score == method.scores["val"]["student"]["pixel_f1"], "higher is better"
+
+
+@pytest.mark.parametrize("wish", ["monitor", "tuned_by"])
+def test_masks_cannot_judge_where_no_tumour_is_outlined(monkeypatch, wish):
+    """Negative images have masks without a file: alone they would select the emptiest maps."""
+    data = tiny_glands()
+    data.setup()
+    monkeypatch.setitem(data._masks, "val", torch.zeros_like(data.masks("val")))
+    method = tiny_ifkd(reading=MapReading(tuned_by="masks" if wish == "tuned_by" else "labels"))
+    method.check_monitor("val/student/pixel_f1" if wish == "monitor" else method.default_monitor)
+    with pytest.raises(UserError, match="no validation image has a mask"):
+        fit(method, data, epochs=3)
 
 
 @pytest.mark.parametrize(

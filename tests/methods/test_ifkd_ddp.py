@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
+from tests.methods.test_ifkd import checkpointing
 from tests.test_ddp import free_port
 from tests.tiny import fit
 from tests.tiny_images import tiny_glands, tiny_ifkd
@@ -18,15 +19,21 @@ def train_rank(rank, port, folder):
     os.environ |= addresses | {"LOCAL_RANK": str(rank)}
     from lightning.pytorch.strategies import DDPStrategy
 
-    method = tiny_ifkd(switch={"rule": "periodic", "student_reinit": "fresh"})
-    strategy = DDPStrategy(find_unused_parameters=True, process_group_backend="gloo")
-    trainer = fit(method, tiny_glands(), epochs=6, devices=2, strategy=strategy)
-    scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
-    torch.save({"state": method.state_dict(), "scores": scores}, Path(folder) / f"rank{rank}.pt")
+    def train(start=None, **settings):
+        method = tiny_ifkd(switch={"rule": "periodic", "student_reinit": "fresh"})
+        strategy = DDPStrategy(find_unused_parameters=True, process_group_backend="gloo")
+        trainer = fit(method, tiny_glands(), epochs=6, start=start, devices=2, strategy=strategy, **settings)
+        scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        return {"state": method.state_dict(), "scores": scores}
+
+    whole = train(**checkpointing(Path(folder)))
+    resumed = train(start=Path(folder) / "epoch3.ckpt")
+    torch.save({"whole": whole, "resumed": resumed}, Path(folder) / f"rank{rank}.pt")
 
 
 @pytest.mark.slow
-def test_two_ranks_share_roles_weights_and_scores(tmp_path):
+def test_two_ranks_share_roles_weights_and_scores_and_resume_at_a_switch(tmp_path):
+    """The switch comes before epoch 4: a run that goes on from the end of epoch 3 makes it anew."""
     context, port = mp.get_context("spawn"), free_port()
     workers = [context.Process(target=train_rank, args=(rank, port, str(tmp_path))) for rank in range(2)]
     for worker in workers:
@@ -35,7 +42,8 @@ def test_two_ranks_share_roles_weights_and_scores(tmp_path):
         worker.join(timeout=240)
         assert worker.exitcode == 0
     first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
-    assert first["state"]["switches"] == 1
-    for name, value in first["state"].items():
-        assert torch.equal(value, second["state"][name]) or value.isnan().all(), name
-    assert first["scores"] == pytest.approx(second["scores"], nan_ok=True, abs=0)
+    assert first["whole"]["state"]["switches"] == 1
+    for other in (second["whole"], first["resumed"], second["resumed"]):
+        for name, value in first["whole"]["state"].items():
+            assert torch.equal(value, other["state"][name]) or value.isnan().all(), name
+        assert first["whole"]["scores"] == pytest.approx(other["scores"], nan_ok=True, abs=0)
