@@ -21,11 +21,13 @@ from kd_mil.checkpoints import read_checkpoint
 from kd_mil.cli import command
 from kd_mil.data.image_files import decode_image
 from kd_mil.data.patch_masks import image_paths
+from kd_mil.data.tile_cache import identity
 from kd_mil.errors import UserError
 from kd_mil.evaluation.segmentation import gaussian_blur, image_probs
 from kd_mil.methods.segmentation_distiller import SegmentationDistiller
 from kd_mil.predict import checkpoint_path, usable_device
-from kd_mil.prediction.card import refuse_foreign_targets, without_downloads
+from kd_mil.prediction.card import file_digest, refuse_foreign_targets, without_downloads
+from kd_mil.prediction.ledger import Ledger
 from kd_mil.prediction.windows import Canvas, grouped, image_map
 from kd_mil.slides.atomic import atomic_path
 from kd_mil.slides.geojson import outline_annotations, write_geojson
@@ -34,6 +36,9 @@ from kd_mil.slides.reader import open_slide
 from kd_mil.slides.slide_list import SlideEntry, list_slides
 from kd_mil.slides.tiling import TilingSettings, tile_grid
 from kd_mil.slides.tissue import TissueSettings, find_tissue
+
+NOT_OF_OUTPUTS = ("ckpt", "images", "slides", "out", "overwrite", "batch_size", "device", "max_gib", "trust")
+"""Settings that change nothing in what is written."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +78,20 @@ def main(config: DictConfig) -> None:
     check(plain)
     network = load_network(plain)
     out, rows = Path(plain["out"]), []
-    names = list_slides(plain["slides"]) if plain["images"] is None else list_images(Path(plain["images"]))
-    for entry in tqdm(names, desc="segment", disable=None):
-        name = entry.slide_id if isinstance(entry, SlideEntry) else entry.stem
-        row = out / "rows" / f"{name}.csv"
-        if plain["overwrite"] or not row.exists():
-            one = slide_map(network, entry, plain) if isinstance(entry, SlideEntry) else file_map(network, entry, plain)
-            with atomic_path(row) as path:
-                pd.DataFrame([write_outputs(one, network, out, plain)]).to_csv(path, index=False)
-        rows.append(pd.read_csv(row))
+    settings = {key: value for key, value in plain.items() if key not in NOT_OF_OUTPUTS}
+    ledger = Ledger(out / ".finished", [file_digest(checkpoint_path(plain["ckpt"])), settings], plain["overwrite"])
+    entries = list_slides(plain["slides"]) if plain["images"] is None else list_images(Path(plain["images"]))
+    for entry in tqdm(entries, desc="segment", disable=None):
+        slide = isinstance(entry, SlideEntry)
+        name, facts = (entry.slide_id, [*identity(entry.path), entry.mpp]) if slide else (entry.stem, identity(entry))
+        row = ledger.finished(name, facts)
+        if row is None:
+            one = slide_map(network, entry, plain) if slide else file_map(network, entry, plain)
+            row, files = write_outputs(one, network, out, plain)
+            ledger.record(name, facts, row, files)
+        rows.append(row)
     with atomic_path(out / "segments.csv") as path:
-        pd.concat(rows).to_csv(path, index=False)
+        pd.DataFrame(rows).to_csv(path, index=False)
     Console().print(f"{len(rows)} masks and outlines in {out}", soft_wrap=True, highlight=False)
 
 
@@ -215,12 +223,13 @@ def slide_map(network: Network, entry: SlideEntry, plain: dict[str, Any]) -> Map
     return MapOf(entry.slide_id, probs, pixel, (x0, y0), canvas.weight > 0)
 
 
-def write_outputs(one: MapOf, network: Network, out: Path, plain: dict[str, Any]) -> dict[str, Any]:
-    """Write mask, map and outlines; the row of `segments.csv`."""
+def write_outputs(one: MapOf, network: Network, out: Path, plain: dict[str, Any]) -> tuple[dict[str, Any], list[Path]]:
+    """Write mask, map and outlines; the row of `segments.csv`, and the files."""
+    files = [out / "masks" / f"{one.name}.png", out / "maps" / f"{one.name}.png"]
     seen = np.ones(one.probs.shape, dtype=bool) if one.seen is None else one.seen
     mask = (one.probs >= network.threshold) & seen
-    for folder, pixels in (("masks", mask * 255), ("maps", np.rint(one.probs * 255))):
-        with atomic_path(out / folder / f"{one.name}.png") as path:
+    for file, pixels in zip(files, (mask * 255, np.rint(one.probs * 255)), strict=True):
+        with atomic_path(file) as path:
             Image.fromarray(pixels.astype(np.uint8)).save(path, format="PNG")
     polygons = [
         shapely.transform(polygon, lambda points: points * one.pixel + one.origin)
@@ -229,9 +238,10 @@ def write_outputs(one: MapOf, network: Network, out: Path, plain: dict[str, Any]
     metadata = {"threshold": network.threshold, "run": network.run}
     areas: Iterator[dict[str, float]] = ({"area px^2": polygon.area} for polygon in polygons)
     features = outline_annotations(one.name, network.run, polygons, areas, metadata=metadata)
-    write_geojson(out / "geojson" / f"{one.name}.geojson", features)
+    files.append(out / "geojson" / f"{one.name}.geojson")
+    write_geojson(files[-1], features)
     values = torch.from_numpy(one.probs[seen])[None, None]
-    return {
+    row = {
         "name": one.name,
         "prob": float(image_probs(values)) if values.numel() else None,
         "positive_share": float(mask[seen].mean()) if seen.any() else None,
@@ -239,6 +249,7 @@ def write_outputs(one: MapOf, network: Network, out: Path, plain: dict[str, Any]
         "pixel": one.pixel,
         "threshold": network.threshold,
     }
+    return row, files
 
 
 if __name__ == "__main__":

@@ -88,6 +88,18 @@ def test_images_become_masks_and_outlines_that_agree(run, images, tmp_path, scal
         assert ((probs > 0.455) <= (pixels > 0)).all()
 
 
+def test_other_settings_are_not_answered_from_an_earlier_call(run, images, tmp_path):
+    out, _ = run
+    masks = []
+    for threshold in ("0.01", "0.99"):
+        settings = [f"threshold={threshold}", "device=cpu"]
+        kd_mil("segment", f"ckpt={out}", f"images={images}", f"out={tmp_path}", *settings, cwd=tmp_path)
+        assert pd.read_csv(tmp_path / "segments.csv").threshold.tolist() == [float(threshold)] * 2
+        with Image.open(tmp_path / "masks" / "case0.png") as image:
+            masks.append(np.asarray(image) > 0)
+    assert masks[0].sum() > masks[1].sum()
+
+
 def test_slides_become_masks_and_outlines_in_level0_pixels(run, tmp_path):
     out, _ = run
     pixels, _ = draw_tissue(300, True, 3, 1)
