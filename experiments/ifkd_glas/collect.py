@@ -12,11 +12,12 @@ from typing import Any
 import torch
 
 LINES = (
-    ("teacher, stage one", "{select}/no_switch", "teacher"),
-    ("student, no switch", "{select}/no_switch", "student"),
-    ("student, with switches", "{select}/switch", "student"),
+    ("class activation map", "cam", "model"),
+    ("teacher, stage one", "no_switch", "teacher"),
+    ("student, no switch", "no_switch", "student"),
+    ("student, with switches", "switch", "student"),
+    ("U-Net on masks", "unet", "model"),
 )
-REFERENCES = (("class activation map", "cam", "model"), ("U-Net on masks", "unet", "model"))
 METRICS = ("pixel_f1", "pixel_f1_pos", "pixel_f1_neg", "pixel_iou", "pixel_iou_pos", "pixel_dice", "image_auroc")
 
 
@@ -49,12 +50,8 @@ def line(name: str, folder: Path, role: str) -> dict[str, Any] | None:
 
 def main(out: Path) -> None:
     """Write results.json and print the table."""
-    wanted = [(name, out / place, role) for name, place, role in REFERENCES]
-    for select in ("labels", "masks"):
-        wanted += [
-            (f"{name}; selected by {select}", out / place.format(select=select), role) for name, place, role in LINES
-        ]
-    results = [one for one in (line(*each) for each in wanted) if one is not None]
+    found = [line(name, out / place, role) for name, place, role in LINES]
+    results = [one for one in found if one is not None]
     Path(__file__).with_name("results.json").write_text(json.dumps(results, indent=1) + "\n")
     print("| line | seeds | " + " | ".join(METRICS) + " |")
     print("|---|---|" + "---|" * len(METRICS))

@@ -8,7 +8,6 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from kd_mil.data.image_batch import MaskedBatch
-from kd_mil.data.segmentation_data import SegmentationData
 from kd_mil.distributed import sync_batchnorm_statistics
 from kd_mil.errors import UserError
 from kd_mil.evaluation.hausdorff import hausdorff_distances
@@ -99,7 +98,7 @@ class SegmentationDistiller(Distiller):
     def setup(self, stage: str) -> None:
         if stage != "fit":
             return
-        data: SegmentationData = self.trainer.datamodule  # type: ignore[attr-defined]
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         by_masks = self.selected_by == "validation masks" or self.reading.tuned_by == "masks"
         if by_masks and not (data.masks("val") == 1).any():
             raise UserError(
