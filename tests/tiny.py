@@ -1,6 +1,7 @@
 """A feature data set and networks small enough to train in milliseconds, shared by the tests of methods."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -86,8 +87,10 @@ def no_mining() -> HardPositiveMining:
     return HardPositiveMining(mode="off")
 
 
-def fit(method: L.LightningModule, data: BagDataModule, epochs: int = 1, **trainer: Any) -> L.Trainer:
-    """Train quietly on the CPU."""
+def fit(
+    method: L.LightningModule, data: BagDataModule, epochs: int = 1, start: Path | None = None, **trainer: Any
+) -> L.Trainer:
+    """Train quietly on the CPU, from a checkpoint on if one is given."""
     settings: dict[str, Any] = {
         "max_epochs": epochs,
         "accelerator": "cpu",
@@ -100,5 +103,5 @@ def fit(method: L.LightningModule, data: BagDataModule, epochs: int = 1, **train
         "use_distributed_sampler": False,
     }
     runner = L.Trainer(**settings | trainer)
-    runner.fit(method, datamodule=data)
+    runner.fit(method, datamodule=data, ckpt_path=start)
     return runner

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from kd_mil.callbacks.figures import tensorboard
+from kd_mil.errors import UserError
 from kd_mil.evaluation.bootstrap import RESAMPLES, bootstrap
 from kd_mil.evaluation.classification import confusion_matrix
 from kd_mil.evaluation.cost import inference_cost
@@ -26,9 +27,16 @@ class ImageReport(Callback):
         resamples: of the bootstrap.
         latency_repeats: timed forward passes of an image of median size; 0 leaves the latency out.
         pairs: test images shown at every resolution.
+
+    Raises:
+        UserError: a number out of range.
     """
 
     def __init__(self, directory: str, resamples: int = RESAMPLES, latency_repeats: int = 0, pairs: int = 8) -> None:
+        for name, value in (("resamples", resamples), ("latency_repeats", latency_repeats), ("pairs", pairs)):
+            least = 0 if name == "latency_repeats" else 1
+            if value < least:
+                raise UserError(f"callbacks.images.{name}={value}: must be at least {least}")
         self.directory, self.resamples = Path(directory), resamples
         self.latency_repeats, self.pairs = latency_repeats, pairs
 

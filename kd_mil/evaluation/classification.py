@@ -9,6 +9,8 @@ from kd_mil.distributed import gather_rows
 from kd_mil.evaluation.metrics import Scores, binary_scores
 
 Columns = dict[str, Tensor]
+IMAGE_METRICS = ("loss", "auroc", "ap", "accuracy", "accuracy_ovr", "f1", "precision", "recall")
+"""What `image_scores` gives."""
 
 
 class ImageRows:

@@ -83,6 +83,16 @@ class Distiller(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["model_card"] = self.model_card
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Count the epoch that the checkpoint ends as completed.
+
+        Lightning does so after it has written the checkpoint, and when it resumes, after it has asked a loader without
+        a length for its first batch: that epoch would show the batches, and the phase, of the one before.
+        """
+        if "loops" in checkpoint:
+            progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+            progress["completed"] = progress["processed"]
+
 
 def check_share(name: str, value: float) -> None:
     """Refuse a share outside [0, 1].

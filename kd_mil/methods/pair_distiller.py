@@ -11,7 +11,7 @@ from torch import Tensor
 from kd_mil.checkpoints import read_checkpoint
 from kd_mil.data.image_pairs import PairBatch, same_size_groups
 from kd_mil.errors import UserError
-from kd_mil.evaluation.classification import Columns, ImageRows, image_scores
+from kd_mil.evaluation.classification import IMAGE_METRICS, Columns, ImageRows, image_scores
 from kd_mil.evaluation.metrics import Scores
 from kd_mil.methods.base import Distiller
 from kd_mil.models.image_classifier import ImageClassifier
@@ -79,6 +79,9 @@ class PairDistiller(Distiller):
                 f"monitor={monitor}: selection reads validation images only, "
                 f"as val/ROLE/image_METRIC with ROLE one of {', '.join(self.roles)}"
             )
+        known = (*IMAGE_METRICS, "agreement") if role == "student" else IMAGE_METRICS
+        if metric.removeprefix("image_") not in known:
+            raise UserError(f"monitor={monitor}: there is no {metric}, choose image_{', image_'.join(known)}")
 
     def training_step(self, images: PairBatch, batch_idx: int) -> None:
         """One update: gradients of images of equal size together, summed over the sizes (Sec. 3.5)."""

@@ -1,6 +1,7 @@
 """Resolution-based distillation (DiPalma et al. 2021): a network at low magnification learns from one at high."""
 
 import copy
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,8 +52,11 @@ class PairLoss:
     """Of the pixel loss within an image."""
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
+        if not 0 < self.temperature < math.inf:
             raise UserError(f"method.loss.temperature={self.temperature}: must be positive")
+        for name in ("w_soft", "w_pixel"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"method.loss.{name}={getattr(self, name)}: must be 0 or more")
         _check_choice("loss.reduction", self.reduction, ("mean", "sum"))
         for one in self.resize:
             _check_choice("loss.resize", one, ("maxpool", "bicubic"))
@@ -247,9 +251,11 @@ class Resolution(PairDistiller):
 
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()
-        role = "teacher" if self.phase == "teacher" else self.roles[-1]
+        trainer, role = self.trainer, "teacher" if self.phase == "teacher" else self.roles[-1]
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or len(self.phases) == 1:
+            return
         loss = self.scores["val"][role]["image_loss"]
-        if self.trainer.state.fn == TrainerFn.FITTING and len(self.phases) > 1 and loss < self.best_loss:
+        if loss < self.best_loss:
             self.best_loss.fill_(loss)
             self.best.load_state_dict(self.classifiers()[role][0].state_dict())
 

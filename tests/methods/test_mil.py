@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from kd_mil.callbacks.selection import BestCheckpoint
 from kd_mil.checkpoints import AtomicCheckpointIO, read_checkpoint
@@ -81,6 +82,19 @@ def test_instance_probabilities_are_attention_scaled_by_its_training_range():
     torch.testing.assert_close(prediction.instance_probs, expected)
     assert low < high
     torch.testing.assert_close(prediction.bag_probs.sum(1), torch.ones(len(bags.sizes), dtype=torch.float64))
+
+
+def test_a_run_with_a_token_budget_goes_on_with_its_next_epoch(tmp_path):
+    """Its epochs have no length, so Lightning asks for a batch before the first resumed epoch has begun."""
+    first, second, straight = (make_mil() for _ in range(3))
+    budget = {"bags_per_step": 4, "max_instances_per_step": 12}
+    last = ModelCheckpoint(dirpath=tmp_path, filename="last", save_on_train_epoch_end=True)
+    safe = {"plugins": [AtomicCheckpointIO()]}
+    fit(straight, TinyData(tiny_splits(), **budget), epochs=4)
+    fit(first, TinyData(tiny_splits(), **budget), epochs=2, enable_checkpointing=True, callbacks=[last])
+    fit(second, TinyData(tiny_splits(), **budget), epochs=4, start=tmp_path / "last.ckpt", **safe)
+    state = second.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in straight.state_dict().items())
 
 
 def test_three_classes():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
+from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 
 from kd_mil.checkpoints import AtomicCheckpointIO
@@ -208,11 +209,14 @@ def test_no_label_reaches_the_student_in_distillation(tmp_path):
 
 @pytest.mark.parametrize("stop", range(1, 6))
 def test_resume_is_exact_in_every_phase(stop, tmp_path):
-    """Two epochs a phase, stopped after each of the five inner epoch ends."""
+    """Two epochs a phase, stopped at each of the five inner epoch ends, from a checkpoint written as runs write it."""
     straight_data, half_data, rest_data = (TinyPairs(**AUXILIARY) for _ in range(3))
     straight, half, rest = make(straight_data), make(half_data), make(rest_data, weights=7)
     train(straight, straight_data)
-    train(half, half_data, epochs=stop).save_checkpoint(tmp_path / "half.ckpt")
+    last = ModelCheckpoint(
+        dirpath=tmp_path, filename="half", save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    train(half, half_data, epochs=stop, enable_checkpointing=True, callbacks=[last])
     train(rest, rest_data, ckpt_path=tmp_path / "half.ckpt")
     assert same(state(straight), state(rest))
     for role, scores in straight.scores["val"].items():
@@ -237,6 +241,22 @@ def test_teacher_that_distils_is_the_best_one_on_validation():
 
     train(method, data, callbacks=[Spoil()])
     assert same(state(method.teacher), kept)
+
+
+def test_a_check_of_the_validation_loop_keeps_no_network():
+    """Lightning's sanity check scores the untrained teacher on a few images; it may never be the best one."""
+    data = TinyPairs()
+    method = make(data)
+    seen = []
+
+    class Note(L.Callback):
+        def on_sanity_check_end(self, trainer, module):
+            seen.append((module.scores["val"]["teacher"]["image_loss"], float(module.best_loss)))
+
+    train(method, data, epochs=1, num_sanity_val_steps=1, callbacks=[Note()])
+    [(scored, kept)] = seen
+    assert math.isfinite(scored)
+    assert kept == math.inf
 
 
 def test_a_student_that_has_not_learned_scores_nothing():
@@ -315,11 +335,21 @@ def test_only_validation_images_may_select(monitor):
     with pytest.raises(UserError, match="validation images only"):
         make(TinyPairs()).check_monitor(monitor)
     make(TinyPairs()).check_monitor("val/teacher/image_f1")
+    make(TinyPairs()).check_monitor("val/student/image_agreement")
+    for misspelt in ("val/student/image_auc", "val/teacher/image_agreement"):
+        with pytest.raises(UserError, match=r"there is no image_.*choose image_loss, image_auroc"):
+            make(TinyPairs()).check_monitor(misspelt)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"resize": ["nearest"]}, "nearest"), ({"temperature": 0}, "temperature=0"), ({"reduction": "max"}, "max")],
+    [
+        ({"resize": ["nearest"]}, "nearest"),
+        ({"temperature": 0}, "temperature=0"),
+        ({"temperature": math.nan}, "temperature=nan"),
+        ({"reduction": "max"}, "max"),
+        ({"w_pixel": -1.0}, "method.loss.w_pixel=-1.0: must be 0 or more"),
+    ],
 )
 def test_mistakes_in_the_loss(settings, message):
     with pytest.raises(UserError, match=message):
