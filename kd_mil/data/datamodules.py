@@ -42,7 +42,7 @@ class Loading:
     limit_batches: int | None = None
     """Training batches of each view in one epoch, to try things out; None for all."""
     limit_bags: int | None = None
-    """Training bags, classes in turn, to see whether a method can fit a few; None for all."""
+    """Training bags or images, classes in turn, to see whether a method can fit a few; None for all."""
     balance_ranks: bool = False
     """Several processes: batches of about equal size for all ranks in each step, so that none waits for a large bag."""
 
@@ -116,7 +116,8 @@ class BagDataModule(DistillationData):
             if self.check:
                 check_splits(splits)
             if self.loading.limit_bags is not None:
-                splits = splits._replace(train=classes_in_turn(splits, self.loading.limit_bags))
+                labels = splits.bags.labels[splits.train]
+                splits = splits._replace(train=splits.train[classes_in_turn(labels, self.loading.limit_bags)])
             self.splits = splits
         if self.trainer is not None and self.bags.nbytes <= self.loading.resident_gib * GIBIBYTE:
             self.splits = self.splits._replace(bags=self.bags.to(self.trainer.strategy.root_device))
@@ -210,12 +211,11 @@ class BagDataModule(DistillationData):
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
 
-def classes_in_turn(splits: BagSplits, count: int) -> Tensor:
-    """The first `count` training bags, one of each class after the other for as long as there are any."""
-    labels = splits.bags.labels[splits.train]
+def classes_in_turn(labels: Tensor, count: int) -> Tensor:
+    """Positions of the first `count` of labels (M,), one of each class after the other for as long as there are any."""
     turn = torch.zeros_like(labels)
     for label in labels.unique():
         of_class = labels == label
         turn[of_class] = torch.arange(int(of_class.sum()))
     order = torch.argsort(turn * (int(labels.max()) + 1) + labels)
-    return splits.train[order[:count]].sort().values
+    return order[:count].sort().values

@@ -33,7 +33,14 @@ class Division:
 
 
 def divide(source: ImageSource, how: Division) -> list[str]:
-    """Part of each image: from the split file, else from the source, else drawn by case, stratified by class."""
+    """Part of each image: from the split file, else from the source, else drawn by case, stratified by class.
+
+    Raises:
+        UserError: fewer than two classes, or no images to divide.
+    """
+    if len(source.class_names) < 2:
+        found = f"one class, {source.class_names[0]}" if source.class_names else "no labels"
+        raise UserError(f"the data set has {found}: telling apart takes two classes")
     if how.split_file is not None:
         return read_split_file(how.split_file, source.ids)
     parts = list(source.parts or [""] * len(source.ids))
@@ -59,6 +66,8 @@ def draw_parts(source: ImageSource, free: Tensor, how: Division) -> dict[str, Te
 
 def move_cases(source: ImageSource, parts: list[str], part: str, fraction: float, seed: int) -> None:
     """Give a share of the training cases to another part."""
+    if "train" not in parts:
+        raise UserError("the train part has no images: train, val and test each need some")
     assign(parts, {part: hold_out(source.labels, source.cases, members(parts, "train"), fraction, seed)[1]})
 
 
@@ -100,11 +109,9 @@ def check_parts(source: ImageSource, parts: list[str], distil_on: Unlabelled) ->
     """Refuse a split that would train or report on something else than it says.
 
     Raises:
-        UserError: one class only, an empty part, a case in two parts, an image without a label that needs one, a class
+        UserError: an empty part, a case in two parts, an image without a label that needs one, a class
             without a training image, or no auxiliary images where the student is to learn from them.
     """
-    if len(source.class_names) < 2:
-        raise UserError(f"the data set has one class, {', '.join(source.class_names)}: telling apart takes two")
     for part in PARTS:
         if part not in parts:
             raise UserError(f"the {part} part has no images: train, val and test each need some")

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from kd_mil.data.datamodules import GIBIBYTE, DistillationData
+from kd_mil.data.datamodules import GIBIBYTE, DistillationData, classes_in_turn
 from kd_mil.data.image_pairs import ImageSource, ImageStack, PairBatch, channel_statistics
 from kd_mil.data.image_parts import AUXILIARY, Division, Unlabelled, check_parts, divide, members
 from kd_mil.data.loaders import EpochSampler, IndexedView
@@ -38,6 +39,8 @@ class PairedImages(DistillationData):
         drop_last: leave out the incomplete last step of an epoch, as the authors' code.
         resident_gib: memory for decoded images, student's first; the others are decoded whenever they are needed.
         num_workers: processes that decode those.
+        limit_batches: steps of one epoch, to try things out; None for all.
+        limit_images: training images, classes in turn, and as many auxiliary ones; None for all.
         seed: of the split, not of the run.
 
     Raises:
@@ -59,6 +62,8 @@ class PairedImages(DistillationData):
         drop_last: bool = False,
         resident_gib: float = 8.0,
         num_workers: int = 0,
+        limit_batches: int | None = None,
+        limit_images: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -67,11 +72,15 @@ class PairedImages(DistillationData):
                 raise UserError(f"data.{name}={value}: images are made from the original, it must be at least 1")
         if images_per_step < 1:
             raise UserError(f"data.images_per_step={images_per_step}: must be at least 1")
+        for name, limit in (("limit_batches", limit_batches), ("limit_images", limit_images)):
+            if limit is not None and limit < 1:
+                raise UserError(f"data.{name}={limit}: must be at least 1")
         if distil_on not in ("train", "auxiliary", "both"):
             raise UserError(f"data.distil_on={distil_on!r}: choose train, auxiliary or both")
         self.downsamples = {"teacher": float(teacher_downsample), "student": float(student_downsample)}
         self.images_per_step, self.distil_on, self.drop_last = images_per_step, distil_on, drop_last
         self.resident_gib, self.num_workers = resident_gib, num_workers
+        self.limit_batches, self.limit_images = limit_batches, limit_images
         self.division = Division(auxiliary_fraction, fold, num_folds, test_fraction, val_fraction, split_file, seed)
 
     def read(self) -> ImageSource:
@@ -86,6 +95,10 @@ class PairedImages(DistillationData):
         check_parts(source, parts, self.distil_on)
         self.source = source
         self.positions = {part: members(parts, part) for part in (*PARTS, AUXILIARY)}
+        if self.limit_images is not None:
+            train = self.positions["train"]
+            self.positions["train"] = train[classes_in_turn(source.labels[train], self.limit_images)]
+            self.positions[AUXILIARY] = self.positions[AUXILIARY][: self.limit_images]
         self.images = self._make_images(source)
         self._statistics: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -181,7 +194,7 @@ class PairedImages(DistillationData):
         }
         trainer = self.trainer
         assert trainer is not None
-        return PhaseLoader(loaders, lambda: method.train_view, lambda: trainer.current_epoch)
+        return PhaseLoader(loaders, lambda: method.train_view, lambda: trainer.current_epoch, self.limit_batches)
 
     def val_dataloader(self) -> DataLoader:
         return self._eval_loader("val")
@@ -260,11 +273,17 @@ class ImageSampler(EpochSampler):
 class PhaseLoader:
     """The loader of the present phase, asked for when an epoch starts; its length may change, so it has none."""
 
-    def __init__(self, loaders: dict[str, DataLoader], view: Callable[[], str], epoch: Callable[[], int]) -> None:
-        self.loaders, self.view, self.epoch = loaders, view, epoch
+    def __init__(
+        self,
+        loaders: dict[str, DataLoader],
+        view: Callable[[], str],
+        epoch: Callable[[], int],
+        limit: int | None = None,
+    ) -> None:
+        self.loaders, self.view, self.epoch, self.limit = loaders, view, epoch, limit
 
     def __iter__(self) -> Iterator[PairBatch]:
         loader = self.loaders[self.view()]
         assert isinstance(loader.sampler, EpochSampler)
         loader.sampler.set_epoch(self.epoch())
-        yield from loader
+        yield from islice(loader, self.limit)

@@ -132,7 +132,10 @@ class Cifar10Paired(PairedImages):
 
     def read(self) -> ImageSource:
         root = find_root(self.root, self.data_dir, Cifar10MIL.folders, Cifar10MIL.source)
-        chosen = {part: first_of_each(self._read_part(root, part), limit) for part, limit in self.limits.items()}
+        chosen = {
+            part: first_of_each(self._read_part(root, part), limit, f"data.max_{part}_images")
+            for part, limit in self.limits.items()
+        }
         images = torch.cat([one.instances for one in chosen.values()])  # type: ignore[misc]
         return ImageSource(
             ids=[f"{part}{at}" for part, one in chosen.items() for at in range(len(one.labels))],
@@ -155,16 +158,17 @@ class Cifar10Paired(PairedImages):
         return LabelledInstances(found.instances.read(), found.labels, found.class_names)
 
 
-def first_of_each(images: LabelledInstances, limit: int | None) -> LabelledInstances:
+def first_of_each(images: LabelledInstances, limit: int | None, setting: str) -> LabelledInstances:
     """The first images of each class, `limit` in all.
 
     Raises:
-        UserError: a limit that the classes do not divide, or too few images.
+        UserError: a limit that the classes do not divide, or too few images; names the `setting`.
     """
     if limit is None:
         return images
     each, rest = divmod(limit, len(images.class_names))
     positions = [(images.labels == label).nonzero().flatten()[:each] for label in range(len(images.class_names))]
     if rest or each < 1 or min(len(one) for one in positions) < each:
-        raise UserError(f"a limit of {limit} images must be the same number, at hand, for {len(positions)} classes")
+        most = len(positions) * int(images.labels.bincount(minlength=len(positions)).min())
+        raise UserError(f"{setting}={limit}: must be a multiple of the {len(positions)} classes, at most {most}")
     return images.select(torch.cat(positions))

@@ -71,6 +71,11 @@ class PairedSlides(PairedImages):
                 pieces.append((entry, number, box))
                 scales.append(self.mpp / slide.mpp)
             slide.close()
+        if not pieces:
+            raise UserError(
+                f"{self.slides}: no piece of tissue has sides of {self.min_side_um:g} um: lower data.min_side_um, or "
+                "look for tissue otherwise (tissue=)"
+            )
         return ImageSource(
             ids=[f"{entry.slide_id}-{number}" for entry, number, _ in pieces],
             labels=torch.tensor([_label(entry, names) for entry, *_ in pieces]),

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kd_mil.data.bag import Bags, BagSplits
-from kd_mil.data.datamodules import GIBIBYTE, DistillationData, Loading
+from kd_mil.data.datamodules import GIBIBYTE, DistillationData, Loading, classes_in_turn
 from kd_mil.data.image_batch import UNKNOWN, ImageBatch, MaskedBatch
 from kd_mil.data.loaders import BagSampler, EpochSampler, IndexedView, InstanceSampler, InTurn
 from kd_mil.data.splits import apply_split_file, bags_fingerprint, check_splits, split_table
@@ -58,6 +58,9 @@ class SegmentationData(DistillationData):
                 splits = apply_split_file(splits, self.split_file)
             check_splits(splits)
             self._check_images(splits.bags)
+            if self.loading.limit_bags is not None:
+                labels = splits.bags.labels[splits.train]
+                splits = splits._replace(train=splits.train[classes_in_turn(labels, self.loading.limit_bags)])
             self.splits = splits
             for part in ("val", "test"):
                 self.masks(part)

@@ -199,6 +199,8 @@ def test_groups_hold_equal_sizes_within_the_budget():
     ("given", "settings", "message"),
     [
         (source(classes=1), {}, "one class"),
+        (source(labels=torch.full((48,), -1), class_names=()), {}, "no labels: telling apart takes two classes"),
+        (source(parts=["test"] * 48), {}, "the train part has no images"),
         (source(class_names=("class0", "class1", "class2")), {}, "no training image has class 'class2'"),
         (source(), {"distil_on": "auxiliary"}, "no auxiliary images"),
         (source(labels=torch.full((48,), -1), parts=["train", "val", "test"] * 16, cases=None), {}, "has no label"),
@@ -215,3 +217,14 @@ def test_groups_hold_equal_sizes_within_the_budget():
 def test_mistakes(given, settings, message):
     with pytest.raises(UserError, match=message):
         ready(given, **settings)
+
+
+def test_a_few_images_and_steps_to_try_things_out():
+    few = attached(ready(limit_images=5, limit_batches=2, images_per_step=2, auxiliary_fraction=0.4, distil_on="both"))
+    whole = ready(auxiliary_fraction=0.4)
+    assert few.source.labels[few.positions["train"]].bincount().tolist() == [3, 2]
+    assert len(few.positions["auxiliary"]) == 5
+    assert few.held_out() == whole.held_out()
+    assert [len(batch.indices) for batch in few.train_dataloader()] == [2, 2]
+    with pytest.raises(UserError, match="limit_batches=0: must be at least 1"):
+        ready(limit_batches=0)

@@ -150,8 +150,9 @@ def test_cifar10_pairs(tmp_path):
     assert data.images["teacher"][0].shape == (3, 32, 32)
     assert data.images["student"][0].shape == (3, 8, 8)
     assert set(data.input_sizes("student")) == {(8, 8)}
-    with pytest.raises(UserError, match="a limit of 31"):
-        Cifar10Paired(None, str(tmp_path), str(tmp_path), max_train_images=31).setup()
+    for limit in (31, 39):
+        with pytest.raises(UserError, match=rf"data.max_train_images={limit}: must be a multiple of the 3.*at most 36"):
+            Cifar10Paired(None, str(tmp_path), str(tmp_path), max_train_images=limit).setup()
 
 
 def slide_table(root, count=8, mpp=(1.0, 0.5)):
@@ -197,3 +198,5 @@ def test_slides_too_coarse_or_pieces_too_large_are_refused(tmp_path):
         PairedSlides(str(path), TissueSettings(mpp=4.0), mpp=0.25).setup()
     with pytest.raises(UserError, match="max_megapixels"):
         PairedSlides(str(path), TissueSettings(mpp=4.0), min_side_um=100, max_megapixels=0.01).setup()
+    with pytest.raises(UserError, match=r"no piece of tissue has sides of 9000 um: lower data.min_side_um"):
+        PairedSlides(str(path), TissueSettings(mpp=4.0), min_side_um=9000).setup()

@@ -11,7 +11,7 @@ from kd_mil.data.image_batch import UNKNOWN, ImageBatch, MaskedBatch
 from kd_mil.data.patch_masks import PatchMasks, read_mask
 from kd_mil.data.segmentation_data import CropSampler
 from kd_mil.data.segmentation_sets import DigestPath2019, Glas
-from kd_mil.data.synthetic_glands import draw_tissue
+from kd_mil.data.synthetic_glands import SyntheticGlands, draw_tissue
 from kd_mil.errors import UserError
 from kd_mil.slides.annotations import MaskAnnotation, PolygonAnnotation
 from tests.tiny_images import tiny_glands
@@ -329,7 +329,18 @@ def test_camelyon_names_what_is_missing(tmp_path):
     with pytest.raises(UserError, match="Camelyon16"):
         Camelyon16Patches(SMALL, None, str(tmp_path), str(tmp_path)).setup()
     paint(tmp_path / "training" / "tumor" / "tumor_001.tif", 10)
+    with pytest.raises(UserError, match="every slide there would count as normal"):
+        find_slides(tmp_path)
+    (tmp_path / "training" / "tumor_002.xml").touch()
     with pytest.raises(UserError, match=r"no outlines tumor_001\.xml"):
         find_slides(tmp_path)
     with pytest.raises(UserError, match="min_tumour=0"):
         Camelyon16Patches(SMALL, str(tmp_path), "", str(tmp_path), min_tumour=0)
+
+
+def test_a_few_training_images_are_of_both_classes():
+    data = SyntheticGlands(Loading(limit_bags=3), image_size=32, train_images=8, val_images=4, test_images=4)
+    data.setup()
+    assert data.bags.labels[data.splits.train].tolist() == [0, 1, 0]
+    assert len(data.masks("train")) == 3
+    assert data.counts() == {"train": 3, "val": 4, "test": 4}

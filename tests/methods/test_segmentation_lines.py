@@ -36,6 +36,17 @@ def test_cam_trains_without_masks():
     assert method.default_monitor == "val/model/image_loss"
 
 
+def test_cam_is_judged_as_the_classifier_it_is():
+    """By its own cross-entropy: the mean of a sharp map says nothing about how sure the classifier is."""
+    method, data = cam(), tiny_glands()
+    trainer = fit(method, data, epochs=1)
+    images, labels = data.bags.instances[data.splits.val], data.bags.labels[data.splits.val]
+    with torch.no_grad():
+        logits = method.eval().classifier(method.preprocess(images)).logits
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels.float())
+    assert trainer.callback_metrics["val/model/image_loss"].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
 @pytest.mark.parametrize("inverted", [False, True])
 def test_unet_learns_what_the_masks_say(inverted):
     """Taught that tumour is background, it says so."""
