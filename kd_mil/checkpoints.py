@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +9,17 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from kd_mil.errors import UserError
+from kd_mil.slides.atomic import atomic_path
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's checkpoint files, written beside their destination and renamed: a killed run leaves no torn file."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with atomic_path(Path(path)) as temporary, temporary.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
 
     def load_checkpoint(
         self, path: str | os.PathLike, map_location: Any = None, weights_only: bool | None = None
@@ -51,7 +43,7 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[
         raise UserError(
             f"checkpoint {path} holds more than tensors and plain data, it is refused: {_first_line(error)}"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # whatever the parser of pickles stumbles over
         raise UserError(f"checkpoint {path} is damaged or no checkpoint at all: {_first_line(error)}") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "model_card" not in checkpoint:
         raise UserError(f"checkpoint {path} was not written by kd_mil: it has no model card")

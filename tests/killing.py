@@ -43,15 +43,15 @@ def kill(process):
     process.wait()
 
 
-def run_and_kill(*overrides, cwd, kills, seed=0):
+def run_and_kill(*overrides, cwd, kills, moments=(0, 1, 1, 2), seed=0):
     """Start the same command until it ends by itself, after `kills` violent deaths; how often it went on from a file.
 
-    A life ends a moment after the end of a random epoch, or in the first seconds, before there is any.
+    A life ends a moment after so many epochs, drawn from `moments`; 0: in the first seconds, before there is any.
     """
     rng, continued = random.Random(seed), 0
     for _ in range(kills):
         process = start(*overrides, cwd=cwd)
-        epochs = rng.choice((0, 1, 1, 2))
+        epochs = rng.choice(moments)
         if epochs == 0:
             timer = threading.Timer(rng.uniform(2, 7), os.killpg, [process.pid, signal.SIGKILL])
             timer.start()

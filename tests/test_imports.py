@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "diagnosis": {"diagnosis", "data", "errors"},
     "distributed": set(),
     "errors": set(),
-    "checkpoints": {"errors"},
+    "checkpoints": {"slides.atomic", "errors"},
 }
 CONFIGURATION = {"hydra", "omegaconf"}
 LIGHTNING_FREE = {"losses", "models", "slides", "evaluation", "distributed"}

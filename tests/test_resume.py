@@ -7,15 +7,18 @@ import signal
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from kd_mil.callbacks.stop_on_signal import STOPPED
-from kd_mil.checkpoints import read_checkpoint
+from kd_mil.checkpoints import AtomicCheckpointIO, read_checkpoint
+from kd_mil.data.class_folders import write_arrays
 from kd_mil.errors import UserError
-from kd_mil.records import RunRecord
+from kd_mil.records import RunRecord, write_json
 from tests.killing import kill, run_and_kill, start, wait_for
 from tests.test_commands import kd_mil
+from tests.test_frontier import write_pictures
 
 TINY = [
     "data=digits_mil",
@@ -32,10 +35,40 @@ EXPERIMENTS = {
 """What is killed, one of them with two ranks; a new method adds a line."""
 KILLS = int(os.environ.get("KD_MIL_KILLS", "2"))
 
+LENGTH = int(os.environ.get("KD_MIL_KILLS", "1")) + 1
+"""Epochs of each phase of the methods below."""
+PHASES = {
+    "d2l_mnist": [
+        *("data=digits_mil", "data.max_train_bags=20", "data.max_test_bags=10", "encoder=tiny_cnn"),
+        *(f"method.teacher_epochs={LENGTH}", f"method.student_epochs={LENGTH}", "method.rounds=2"),
+    ],
+    "ifkd_vgg": [
+        *("data.image_size=32", "data.train_images=12", "data.val_images=4", "data.test_images=4"),
+        *("instances_per_step=3", "segmenter.widths=[4,6,8]", f"method.teacher_epochs={LENGTH}"),
+        *("method.switch.rule=periodic", "method.switch.student_reinit=fresh", f"method.switch.first={LENGTH}"),
+        *(f"method.switch.period={LENGTH}", f"trainer.max_epochs={3 * LENGTH}"),
+    ],
+    "resolution_kd": [
+        *("data=paired_images", "data.root=../pictures", "data.images_per_step=8", "method.network.stem=small"),
+        *("method.network.width=8", "method.network.groups=4", f"method.teacher_epochs={LENGTH}"),
+        *(f"method.student_epochs={LENGTH}", f"method.finetune_epochs={LENGTH}", "method.finetune=on"),
+    ],
+}
+"""Methods with phases: a teacher and two generations of students; a switch of roles; teacher, student, last layer."""
+PHASED = [("d2l_mnist", "cpu"), ("ifkd_vgg", "ddp_cpu"), ("resolution_kd", "cpu")]
+if "KD_MIL_KILLS" in os.environ:
+    PHASED = [(experiment, trainer) for experiment in PHASES for trainer in ("cpu", "ddp_cpu")]
+
 
 def results(folder):
     """What must not depend on how often the run was killed."""
-    return {name: (folder / "out" / name).read_text() for name in ("metrics.json", "bags.csv", "splits.csv")}
+    files = [folder / "out" / "metrics.json", *sorted((folder / "out").glob("*.csv"))]
+    assert len(files) == 3
+    return {path.name: path.read_text() for path in files}
+
+
+def weights(folder):
+    return read_checkpoint(folder / "out" / "checkpoints" / "last.ckpt")["state_dict"]
 
 
 @pytest.mark.slow
@@ -47,6 +80,23 @@ def test_killed_at_random_moments_it_ends_where_an_undisturbed_run_does(experime
     kd_mil("run", *command, cwd=tmp_path / "undisturbed")
     run_and_kill(*command, cwd=tmp_path / "killed", kills=KILLS, seed=len(experiment))
     assert results(tmp_path / "killed") == results(tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("experiment", "trainer"), PHASED)
+def test_killed_in_any_phase_it_ends_where_an_undisturbed_run_does(experiment, trainer, tmp_path):
+    """Down to the last bit of teacher, student and the best of either, across the ends of the phases."""
+    write_pictures(tmp_path / "pictures")
+    command = [f"experiment={experiment}", f"trainer={trainer}", *PHASES[experiment], "hydra.run.dir=out"]
+    for name in ("undisturbed", "killed"):
+        (tmp_path / name).mkdir()
+    kd_mil("run", *command, cwd=tmp_path / "undisturbed")
+    assert run_and_kill(*command, cwd=tmp_path / "killed", kills=LENGTH - 1, moments=(2, 3, 4), seed=len(experiment))
+    assert results(tmp_path / "killed") == results(tmp_path / "undisturbed")
+    killed, undisturbed = weights(tmp_path / "killed"), weights(tmp_path / "undisturbed")
+    assert list(killed) == list(undisturbed)
+    for name, value in undisturbed.items():
+        assert torch.equal(killed[name], value) or value.isnan().all(), name
 
 
 @pytest.mark.slow
@@ -127,6 +177,26 @@ def test_files_that_are_no_checkpoints_are_refused_and_run_nothing(tmp_path, mon
             read_checkpoint(f"{name}.ckpt")
         assert "\n" not in str(refused.value)
     assert not Path("harm").exists()
+
+
+def test_who_may_read_a_checkpoint_is_for_the_umask_to_say(tmp_path):
+    before = os.umask(0o027)
+    try:
+        AtomicCheckpointIO().save_checkpoint({"state_dict": {}}, tmp_path / "last.ckpt")
+        write_json(tmp_path / "run.json", {})
+        write_arrays(tmp_path / "tiles.npz", {"images": np.zeros(3)})
+    finally:
+        os.umask(before)
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(("last.ckpt", "run.json", "tiles.npz"), "0o640")
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path):
+    AtomicCheckpointIO().save_checkpoint({"epoch": 1}, tmp_path / "last.ckpt")
+    with pytest.raises((AttributeError, TypeError, pickle.PicklingError)):
+        AtomicCheckpointIO().save_checkpoint({"epoch": lambda: 2}, tmp_path / "last.ckpt")
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True) == {"epoch": 1}
 
 
 def config(**settings):

@@ -1,6 +1,5 @@
 """The checkpoint that validation selected, wherever the run goes on."""
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from kd_mil.errors import UserError
+from kd_mil.slides.atomic import atomic_path
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -25,10 +25,8 @@ class BestCheckpoint(ModelCheckpoint):
         if state_dict["dirpath"] != self.dirpath and state_dict["best_model_path"]:
             if not earlier.is_file():
                 raise UserError(f"the run to continue selected {earlier}, which is gone: put it back, or start anew")
-            own.parent.mkdir(parents=True, exist_ok=True)
-            partial = own.with_name(f".{own.name}.{os.getpid()}")
-            shutil.copyfile(earlier, partial)
-            os.replace(partial, own)
+            with atomic_path(own) as partial:
+                shutil.copyfile(earlier, partial)
             score = state_dict["best_model_score"]
             places = {"best_model_path": str(own), "kth_best_model_path": str(own), "best_k_models": {str(own): score}}
             state_dict = state_dict | places | {"dirpath": self.dirpath}

@@ -2,9 +2,7 @@
 
 import hashlib
 import lzma
-import os
 import tarfile
-import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -17,6 +15,7 @@ from kd_mil.data.built_bags import LabelledInstances
 from kd_mil.data.datamodules import GIBIBYTE
 from kd_mil.data.image_files import IMAGE_SUFFIXES, ImageFiles, decode_image, require_size
 from kd_mil.errors import UserError
+from kd_mil.slides.atomic import atomic_path
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.xz", ".tar.gz", ".tgz")
 
@@ -79,14 +78,8 @@ def read_archive(path: Path, image_size: int | None, cache_dir: Path, max_bytes:
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write an `.npz` that is either whole or not there, also when several processes write it at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-        try:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    os.replace(file.name, path)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def _decode_archive(path: Path, image_size: int | None, max_bytes: int) -> dict[str, np.ndarray]:

@@ -7,6 +7,8 @@ from glob import escape
 from pathlib import Path
 from uuid import uuid4
 
+from kd_mil.errors import UserError
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -50,3 +52,15 @@ def remove_unfinished(path: Path) -> None:
     """Remove what killed writers of `path` left; only where nobody else may be writing it now."""
     for part in path.parent.glob(f".{escape(path.name)}.*.part"):
         part.unlink(missing_ok=True)
+
+
+def require_writable(folder: Path) -> None:
+    """Find out, without making it, that a folder for results cannot be made or written to.
+
+    Raises:
+        UserError: it cannot.
+    """
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        why = "may not be written" if nearest.is_dir() else "is no folder"
+        raise UserError(f"out={folder}: {str(nearest)!r} {why}; choose another folder")
