@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+from torch import Tensor
 
 
 class Progress(TQDMProgressBar):
@@ -19,6 +20,7 @@ class Progress(TQDMProgressBar):
     def __init__(self, refresh_rate: int = 5) -> None:
         super().__init__(refresh_rate=refresh_rate)
         self._started = 0.0
+        self._earlier: dict[str, Tensor] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -31,6 +33,7 @@ class Progress(TQDMProgressBar):
     def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
         super().on_train_epoch_start(trainer, *args)
         self._started = time.monotonic()
+        self._earlier = dict(trainer.callback_metrics)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
@@ -38,10 +41,13 @@ class Progress(TQDMProgressBar):
             of = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
             Tqdm.write(f"epoch {trainer.current_epoch + 1}{of}  {self._results(trainer)}  {seconds:.1f} s")
 
-    @staticmethod
-    def _results(trainer: Trainer) -> str:
-        """Losses, then bag and instance AUROC on validation, roles side by side."""
-        metrics = trainer.callback_metrics
+    def _results(self, trainer: Trainer) -> str:
+        """Losses, then bag and instance AUROC on validation, roles side by side.
+
+        Lightning keeps the last value of a loss that is computed no more: those of a phase that is over are left out.
+        """
+        every, earlier = trainer.callback_metrics, self._earlier
+        metrics = {key: value for key, value in every.items() if value is not earlier.get(key)}
         parts = [f"{key} {float(value):.4f}" for key, value in metrics.items() if key.startswith("loss/")]
         for level in ("bag", "instance", "image"):
             areas = [

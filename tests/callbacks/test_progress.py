@@ -2,6 +2,8 @@ import torch
 
 from kd_mil.callbacks.progress import Progress
 from tests.callbacks.stand_ins import Method, trainer_of
+from tests.tiny import fit
+from tests.tiny_images import tiny_glands, tiny_ifkd
 
 
 def test_an_epoch_is_one_line(capsys):
@@ -23,3 +25,12 @@ def test_an_epoch_is_one_line(capsys):
 def test_other_ranks_are_silent(capsys):
     Progress().on_train_epoch_end(trainer_of(None, rank=1), Method())
     assert not capsys.readouterr().out
+
+
+def test_losses_of_a_phase_that_is_over_are_not_repeated(capsys):
+    """IFKD: two epochs of the teacher, then the student."""
+    fit(tiny_ifkd(), tiny_glands(), epochs=4, enable_progress_bar=True, callbacks=[Progress()])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
+    assert ["loss/teacher" in line for line in lines] == [True, True, False, False]
+    assert ["loss/student" in line for line in lines] == [False, False, True, True]
+    assert all("image AUROC teacher" in line for line in lines)
