@@ -96,7 +96,9 @@ def test_a_failed_command_leaves_the_environment_as_it_was(monkeypatch, capsys):
     assert "Did you mean threshold" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("path", ["runs/a/seed=0", "../hpm.threshold=0.7,seed=1/checkpoints/best.ckpt", "/x (1)/seed=2"])
+@pytest.mark.parametrize(
+    "path", ["runs/a/seed=0", "../hpm.threshold=0.7,seed=1/checkpoints/best.ckpt", "/x (1)/seed=2"]
+)
 def test_a_path_that_hydra_takes_apart_is_answered_with_what_it_takes(path):
     parser = OverridesParser.create()
     with pytest.raises(OverrideParseException) as caught:
