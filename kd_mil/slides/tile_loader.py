@@ -14,7 +14,6 @@ from kd_mil.errors import UserError
 from kd_mil.slides.planning import PlannedSlide, ReadingSettings
 from kd_mil.slides.reader import Slide, open_slide
 
-
 PREFETCHED = 2
 BUFFERS = PREFETCHED + 2
 """Batches of a worker: requested ahead, in use, and one to spare."""
