@@ -37,6 +37,7 @@ def line(name: str, folder: Path, role: str) -> dict[str, Any] | None:
         "selected_by": sorted({record["selected_by"] for _, record, _ in found}),
         "switches": [int(state["switches"]) if "switches" in state else None for state in states],
         "overrides": [[text for text in record["overrides"] if "hydra." not in text] for _, record, _ in found],
+        "git_commits": sorted({record["git_commit"] for _, record, _ in found}),
         "data_fingerprints": sorted({record["data_fingerprint"] for _, record, _ in found}),
         "data_counts": found[0][1]["data_counts"],
         "versions": found[0][1]["versions"],
