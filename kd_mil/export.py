@@ -9,6 +9,7 @@ from kd_mil.cli import command
 from kd_mil.data.feature_exports import class_index, export_clam, export_torchmil
 from kd_mil.data.feature_sets import feature_table
 from kd_mil.errors import UserError
+from kd_mil.slides.atomic import require_writable
 
 FORMATS = ("clam", "torchmil")
 
@@ -28,6 +29,7 @@ def main(config: DictConfig) -> None:
     out = Path(plain["out"]).absolute()
     if out == folder.absolute():
         raise UserError(f"out={plain['out']} is where the features are: choose another folder")
+    require_writable(out)
     if plain["format"] == "clam":
         export_clam(table, folder, out)
     else:

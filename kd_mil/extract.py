@@ -75,7 +75,10 @@ def build_encoder(config: DictConfig, tile_size: int) -> TileEncoder | None:
         device = torch.device(config.device)
     except RuntimeError as error:
         raise UserError(f"device={config.device!r} is no device: cpu, cuda or cuda:1") from error
-    return TileEncoder(factory, plain, tile_size, device, config.precision, config.seed)
+    encoder = TileEncoder(factory, plain, tile_size, device, config.precision, config.seed)
+    if plain.get("pretrained") is False:
+        warnings.warn(f"{encoder.identity['name']} has random weights: give encoder.pretrained=true", stacklevel=2)
+    return encoder
 
 
 @contextmanager
@@ -154,6 +157,10 @@ def show(outcomes: list[Outcome], manifest: Path, coordinates_only: bool) -> Non
     console.print(table)
     if empty:
         console.print(f"without tiles, left out of the manifest: {', '.join(empty)}", soft_wrap=True, highlight=False)
+    others = set(outcomes[0].path.parent.glob("*.h5")) - {one.path for one in outcomes}
+    if others:
+        text = f"{len(others)} files of slides not asked for this time lie there too, and are in no table"
+        console.print(text, soft_wrap=True, highlight=False)
     failed = [one for one in outcomes if one.status == "failed"]
     if failed:
         failures = Table("failed", "why", show_lines=True)

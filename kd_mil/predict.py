@@ -26,12 +26,16 @@ from kd_mil.prediction.inputs import FeatureInput, PredictionInput, SlideInput, 
 from kd_mil.prediction.ledger import Ledger
 from kd_mil.prediction.outputs import Model, OutputSettings
 from kd_mil.prediction.pipeline import Predictor
+from kd_mil.slides.atomic import require_writable
+from kd_mil.slides.reader import BACKENDS
 from kd_mil.slides.slide_list import list_slides
 from kd_mil.slides.tiling import TilingSettings
 from kd_mil.slides.tissue import TissueSettings
 
 Config = Mapping[str, Any]
 PATHS = ("ckpt", "slides", "features", "out")
+LEAST = {"picture_side": 1, "instances_per_step": 1, "num_workers": 0, "tile_size_level0": 1}
+"""Smallest values of whole numbers."""
 SHOWN = 40
 """Slides in the table at the end."""
 
@@ -47,6 +51,7 @@ def main(config: DictConfig) -> None:
 def predict(config: DictConfig) -> None:
     """The work of `main`."""
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    check(plain)
     settings = OutputSettings(**{field.name: plain[field.name] for field in fields(OutputSettings)})
     method, card = load_method(checkpoint_path(plain["ckpt"]), plain["trust"])
     inputs = feature_inputs(plain, card) if plain["features"] is not None else slide_inputs(plain, card)
@@ -60,6 +65,20 @@ def predict(config: DictConfig) -> None:
     if all(row["tiles"] is None for row in rows):
         more = f" ({len(rows) - 1} more slides failed, too)" if len(rows) > 1 else ""
         raise UserError(f"no slide could be read: {rows[0]['note']}{more}")
+
+
+def check(plain: Config) -> None:
+    """Refuse settings that could only fail later.
+
+    Raises:
+        UserError: a number out of range, an unknown backend, or a folder that cannot be written.
+    """
+    for name, least in LEAST.items():
+        if plain[name] is not None and not (isinstance(plain[name], int) and plain[name] >= least):
+            raise UserError(f"{name}={plain[name]}: must be a whole number, at least {least}")
+    if plain["backend"] not in (None, *BACKENDS):
+        raise UserError(f"backend={plain['backend']!r}: choose {' or '.join(BACKENDS)}")
+    require_writable(Path(plain["out"]))
 
 
 def say(message: Warning | str, *_: Any) -> None:

@@ -54,9 +54,10 @@ def slides(tmp_path_factory):
     return build_synthetic_slides(tmp_path_factory.mktemp("slides"), settings, seed=0)
 
 
-def test_features_and_tables_are_there_and_ready_to_train_on(command, slides, tmp_path):
+def test_features_and_tables_are_there_and_ready_to_train_on(command, slides, tmp_path, recwarn):
     code, printed, errors = command(f"slides={slides}", "out=out", *SMALL)
     assert code == 0, errors
+    assert any("resnet10t has random weights" in str(warning.message) for warning in recwarn)
     assert "written" in printed
     out = tmp_path / "out"
     summary = pd.read_csv(out / "summary.csv")
@@ -118,6 +119,14 @@ def test_a_rerun_keeps_everything_and_other_settings_are_named(command, slides, 
     assert errors.count("\n") == 1
     assert "tissue.mpp was 8.0 and is 4.0" in errors
     assert "encoder.weights was" in errors
+
+
+def test_files_that_the_tables_leave_out_are_mentioned(command, slides, tmp_path):
+    first, second = sorted((slides.parent / "slides").glob("*.tif"))[:2]
+    assert "in no table" not in command(f"slides={first}", "mpp=1.0", "out=out", *TILES)[1]
+    printed = command(f"slides={second}", "mpp=1.0", "out=out", *TILES)[1]
+    assert "1 files of slides not asked for this time lie there too, and are in no table" in printed
+    assert pd.read_csv(tmp_path / "out" / "manifest.csv").slide_id.tolist() == [second.stem]
 
 
 def test_labels_come_from_a_table_and_unlabelled_slides_stay_out_of_the_manifest(command, slides, tmp_path):

@@ -246,10 +246,12 @@ def test_each_mistake_is_one_line(command: Callable, on_features: Path, on_tiles
     features, tiles, files = f"ckpt={on_features}/run", f"ckpt={on_tiles}/run", f"features={on_features}/manifest.csv"
     (tmp_path / "empty").mkdir()
     (tmp_path / "list.csv").write_text("slide_id,feature_path\na,b.h5")
+    (tmp_path / "text.ckpt").write_text("hi\n")
     (tmp_path / "s1.csv").write_text("slide_id,feature_path\n../s1,list.csv")
     for ask, message in (
         ((files,), "ckpt is not set"),
         (("ckpt=none.ckpt", files), "none.ckpt does not exist"),
+        (("ckpt=text.ckpt", files), "text.ckpt is damaged or no checkpoint at all"),
         ((features,), "give slides=FOLDER"),
         ((features, "slides=empty"), "was trained on features (encoder resnet18"),
         ((tiles, files), "was trained on tiles"),
@@ -258,12 +260,17 @@ def test_each_mistake_is_one_line(command: Callable, on_features: Path, on_tiles
         ((features, "features=list.csv"), "list.csv, line 2: there is no feature file b.h5"),
         ((features, "features=s1.csv"), "'../s1' cannot name a file"),
         ((features, files, "table=xlsx"), "table='xlsx'"),
+        ((features, files, "picture_side=0"), "picture_side=0: must be a whole number, at least 1"),
+        ((features, files, "instances_per_step=0.5"), "instances_per_step=0.5"),
+        ((features, files, "num_workers=-1"), "num_workers=-1"),
+        ((features, files, "backend=vips"), "backend='vips'"),
         ((features, files, "device=gpu"), "device='gpu'"),
         ((features, files, "on_error=go"), "on_error='go'"),
         ((features, files, "thresold=1"), "thresold"),
     ):
         assert message in refusal(command(*ask, "out=out"))
         assert not (tmp_path / "out").exists()
+    assert "list.csv' is no folder" in refusal(command(features, files, "out=list.csv/out"))
 
 
 def test_a_checkpoint_from_elsewhere_runs_nothing_of_its_own(

@@ -42,6 +42,7 @@ def readable(path: Path) -> Iterator[None]:
         OSError,
         ValueError,
         TypeError,
+        KeyError,
         RuntimeError,
         EOFError,
         pickle.UnpicklingError,

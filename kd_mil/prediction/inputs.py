@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kd_mil.data.feature_files import SUFFIXES, EmptyBagError, FeatureFile
+from kd_mil.data.feature_sets import FOLDERS
 from kd_mil.data.feature_source import differences, read_source, unknown_facts
 from kd_mil.data.loaders import IndexedView
 from kd_mil.data.tables import read_csv
@@ -111,7 +112,7 @@ class FeatureInput:
     instances_per_step: int | None = None
 
     def facts(self) -> list[Any]:
-        slide = [] if self.slide is None else identity(self.slide.path)
+        slide = [] if self.slide is None else [*identity(self.slide.path), self.slide.mpp or self.mpp, self.backend]
         return [*identity(self.path), self.tile_size_level0, *slide]
 
     def open(self) -> SlideInstances:
@@ -156,7 +157,8 @@ class FeatureEntry(NamedTuple):
 
 
 def list_features(source: str | Path) -> list[FeatureEntry]:
-    """Feature files of a folder (sorted), of a CSV, or one file; of a folder that `kd_mil.extract` wrote, `features/`.
+    """Feature files of a folder (sorted), of a CSV, or one file; of a folder of `kd_mil.extract`, CLAM or torchmil,
+    those in its `features/`, `h5_files/` or `pt_files/`.
 
     The CSV has columns `slide_id` and `feature_path` and, for pictures, may have `slide_path` and `mpp`. Relative paths
     count from its folder. Further columns are ignored.
@@ -168,7 +170,7 @@ def list_features(source: str | Path) -> list[FeatureEntry]:
     if path.suffix.lower() == ".csv":
         entries = _listed_features(path)
     elif path.is_dir():
-        folder = path / "features" if (path / "features").is_dir() else path
+        folder = next((path / name for name in FOLDERS if (path / name).is_dir()), path)
         files = (file for file in sorted(folder.iterdir()) if file.suffix in SUFFIXES and file.name[0] != ".")
         entries = [FeatureEntry(file.stem, file) for file in files]
     else:

@@ -1,5 +1,6 @@
 """What a prediction leaves for a slide: a row, a table of its instances, heat maps, an overlay for QuPath."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -171,6 +172,10 @@ def write_overlay(
     """
     if settings.in_bounds and place.bounds_offset is None:
         raise UserError(f"in_bounds=true needs the slide of {slide_id!r}: give slides=FOLDER beside features")
+    if not settings.in_bounds and place.bounds_offset not in (None, (0, 0)):
+        warnings.warn(
+            f"slide {slide_id!r}: QuPath shows its scanned area alone, in_bounds=true counts from there", stacklevel=2
+        )
     measurements = {}
     for role, prediction in predictions.items():
         measurements[f"{role}_prob"] = prediction.instance_probs.numpy()

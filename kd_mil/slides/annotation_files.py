@@ -17,6 +17,10 @@ from kd_mil.errors import UserError
 
 NOT_OUTLINES = ("detection", "cell", "tile", "tmaCore")
 """QuPath objects that are measured or predicted, not drawn."""
+NOT_AREAS = ("Dot", "PointSet", "Measurement")
+"""Types of ASAP annotations that enclose nothing."""
+MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, shapely.errors.ShapelyError)
+"""What a feature raises that is none."""
 
 
 class ClassifiedPolygons(NamedTuple):
@@ -36,15 +40,15 @@ class ClassifiedPolygons(NamedTuple):
 def read_asap_xml(path: Path) -> ClassifiedPolygons:
     """Read the outlines of an ASAP file, the format of Camelyon16/17; the class is `PartOfGroup`.
 
-    Source: `Annotations/Annotation[@PartOfGroup]/Coordinates/Coordinate[@X, @Y]`, level-0 pixels. Annotations of fewer
-    than three points (dots, slips) have no area and are left out.
+    Source: `Annotations/Annotation[@PartOfGroup]/Coordinates/Coordinate[@X, @Y]`, level-0 pixels. Dots, point sets,
+    measurements and outlines of fewer than three points have no area and are left out.
 
     Raises:
         UserError: no XML, XML with entities, or no ASAP file.
     """
     try:
         root = parse(path).getroot()
-    except (ParseError, DefusedXmlException, UnicodeDecodeError) as error:
+    except (ParseError, ValueError, LookupError) as error:  # of entities, of encodings it cannot read
         reason = "defines entities" if isinstance(error, DefusedXmlException) else str(error)
         raise UserError(f"annotation {str(path)!r} is not safe, well-formed XML ({reason}): export it again") from error
     if root.find("Annotations") is None:
@@ -52,7 +56,7 @@ def read_asap_xml(path: Path) -> ClassifiedPolygons:
     rings, names = [], []
     for annotation in root.iterfind("Annotations/Annotation"):
         ring = asap_ring(annotation, path)
-        if len(ring) >= 3:
+        if len(ring) >= 3 and annotation.get("Type") not in NOT_AREAS:
             rings.append(shapely.Polygon(ring))
             names.append(annotation.get("PartOfGroup", "None"))
     return ClassifiedPolygons(repaired(rings, path), names)
@@ -91,7 +95,7 @@ def read_qupath_geojson(path: Path, origin: tuple[int, int] = (0, 0)) -> Classif
     for number, feature in enumerate(features_of(content, path)):
         try:
             geometry, name = outline_of(feature)
-        except (KeyError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError) as error:
+        except MALFORMED as error:
             raise UserError(f"annotation {str(path)!r}: feature {number} is no GeoJSON feature ({error!r})") from error
         if geometry is None:
             skipped += 1

@@ -21,7 +21,11 @@ MAX_HALVINGS = 24
 
 @dataclass(frozen=True)
 class AnnotationSettings:
-    """What counts as tumour. Names are compared without regard to case."""
+    """What counts as tumour. Names are compared without regard to case.
+
+    Raises:
+        UserError: a mask resolution that is not positive.
+    """
 
     positive_groups: Sequence[str] = ("_0", "_1", "Tumor", "metastases")
     """ASAP groups that outline tumour."""
@@ -35,6 +39,10 @@ class AnnotationSettings:
     """um per pixel of label masks; null = the mask spans the whole slide, and its size tells."""
     mask_values: Sequence[int] = ()
     """Values that mark tumour in a label mask; empty = every value above 0."""
+
+    def __post_init__(self) -> None:
+        if self.mask_mpp is not None and self.mask_mpp <= 0:
+            raise UserError(f"annotations.mask_mpp={self.mask_mpp} must be positive (um per pixel of the mask)")
 
 
 @dataclass(frozen=True)

@@ -62,5 +62,5 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
             yield image
     except Image.DecompressionBombError as error:
         raise UserError(f"image {str(path)!r} is too large for a plain image: make it a pyramidal TIFF") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError) as error:
         raise UserError(f"image {str(path)!r} cannot be read ({error}): damaged, or not an image") from error

@@ -56,6 +56,8 @@ def list_slides(source: str | Path, recursive: bool = False) -> list[SlideEntry]
         return read_slide_list(path)
     if path.is_dir():
         found = [file for file in (path.rglob("*") if recursive else path.iterdir()) if is_slide_file(file)]
+    elif path.is_file():  # its name may hold brackets
+        found = [path]
     else:
         found = [Path(name) for name in glob.glob(str(source), recursive=True) if Path(name).is_file()]
     if not found:

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,23 +114,21 @@ def read_slide(path: str | Path, with_features: bool = True) -> StoredSlide:
         raise UserError(
             f"{path} was not written by `kd_mil.extract`: it does not say at which resolution its tiles are"
         )
-    try:
-        with h5py.File(path, "r") as file:
-            arrays = {name: file[name][()] for name in file if name != "features" or with_features}
-            geometry = dict(file["coords"].attrs)
-    except (OSError, KeyError) as error:
-        raise UserError(f"{path} is damaged ({error}): remove it and extract the slide again") from error
-    tiles = Tiles(
-        coords=arrays["coords"],
-        tissue=arrays["tissue_fraction"],
-        tile_size=int(geometry["patch_size"]),
-        tile_size_level0=int(geometry["patch_size_level0"]),
-        mpp=attributes["mpp"],
-        overlap=int(geometry["overlap"]),
-        slide_name=str(geometry["name"]),
-        slide_dimensions=(int(geometry["level0_width"]), int(geometry["level0_height"])),
-        slide_mpp=attributes["slide_mpp"],
-    )
+    with readable(path), h5py.File(path, "r") as file:
+        arrays = {name: file[name][()] for name in file if name != "features" or with_features}
+        geometry = dict(file["coords"].attrs)
+        tiles = Tiles(
+            coords=arrays["coords"],
+            tissue=arrays["tissue_fraction"],
+            tile_size=int(geometry["patch_size"]),
+            tile_size_level0=int(geometry["patch_size_level0"]),
+            mpp=attributes["mpp"],
+            overlap=int(geometry["overlap"]),
+            slide_name=str(geometry["name"]),
+            slide_dimensions=(int(geometry["level0_width"]), int(geometry["level0_height"])),
+            slide_mpp=attributes["slide_mpp"],
+            magnification=(attributes.get("tiling") or {}).get("magnification"),
+        )
     return StoredSlide(path, tiles, arrays.get("features"), arrays.get("tumour_fraction"), attributes)
 
 
@@ -150,19 +149,23 @@ def read_attributes(path: str | Path) -> dict[str, Any]:
     """
     if not Path(path).is_file():
         raise UserError(f"{path} does not exist: give a file that `kd_mil.extract` wrote")
-    try:
-        with h5py.File(path, "r") as file:
-            return {
-                key[len(PREFIX) :]: json.loads(value) for key, value in file.attrs.items() if key.startswith(PREFIX)
-            }
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is no readable HDF5 file ({error}): remove it and extract the slide again") from error
+    with readable(Path(path)), h5py.File(path, "r") as file:
+        return {key[len(PREFIX) :]: json.loads(value) for key, value in file.attrs.items() if key.startswith(PREFIX)}
 
 
 def num_tiles(path: Path) -> int:
-    """N of a file that `write_slide` wrote."""
-    with h5py.File(path, "r") as file:
+    """N of a file that `write_slide` wrote; UserError where it is damaged."""
+    with readable(path), h5py.File(path, "r") as file:
         return len(file["coords"])
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what HDF5 raises on a damaged or foreign file into one line."""
+    try:
+        yield
+    except (OSError, RuntimeError, LookupError, ValueError) as error:
+        raise UserError(f"{path} is no readable HDF5 file ({error}): remove it and extract the slide again") from error
 
 
 def is_complete(path: Path, attributes: Mapping[str, Any]) -> bool:
@@ -174,7 +177,7 @@ def is_complete(path: Path, attributes: Mapping[str, Any]) -> bool:
     if not path.is_file():
         return False
     try:
-        stored = read_attributes(path)
+        stored, _ = read_attributes(path), num_tiles(path)
     except UserError:
         return False
     wanted = {name: attributes[name] for name in SETTINGS if name in attributes}

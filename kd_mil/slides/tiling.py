@@ -46,6 +46,9 @@ class TilingSettings:
             raise UserError(
                 f"tiling.mpp={self.mpp} and tiling.magnification={self.magnification}: give one of them, the other null"
             )
+        for name in ("tile_size", "overlap"):
+            if not isinstance(getattr(self, name), int):
+                raise UserError(f"tiling.{name}={getattr(self, name)} must be a whole number of pixels")
         for name, value in (("mpp", self.mpp), ("magnification", self.magnification), ("tile_size", self.tile_size)):
             if value is not None and value <= 0:
                 raise UserError(f"tiling.{name}={value} must be positive")
@@ -75,6 +78,8 @@ class Tiles:
     slide_dimensions: tuple[int, int]
     """(width, height) of level 0."""
     slide_mpp: float
+    magnification: float | None = None
+    """Nominal magnification asked for; None where a resolution was."""
 
     @property
     def level0_magnification(self) -> float:
@@ -83,7 +88,9 @@ class Tiles:
 
     @property
     def target_magnification(self) -> float:
-        """Nominal magnification of the tiles."""
+        """Nominal magnification of the tiles: the one asked for, whether a level is 4 or 4.0003 times coarser."""
+        if self.magnification is not None:
+            return tidy(self.magnification)
         return tidy(self.level0_magnification * self.slide_mpp / self.mpp)
 
     def attributes(self, saved_to: str) -> dict[str, str | int | float]:
@@ -110,8 +117,8 @@ def nominal_magnification(mpp: float) -> float:
 
 
 def tidy(number: float) -> float:
-    """An int where the number is one but for rounding, else the number itself."""
-    return round(number) if abs(number - round(number)) < 1e-6 else number
+    """An int where the number is one but for the rounding of a resolution, else the number itself."""
+    return round(number) if abs(number - round(number)) < 1e-5 * number else number
 
 
 def tile_grid(slide: Slide, tissue: TissueMask, settings: TilingSettings) -> Tiles:
@@ -143,6 +150,7 @@ def tile_grid(slide: Slide, tissue: TissueMask, settings: TilingSettings) -> Til
         slide_name=slide.name,
         slide_dimensions=slide.dimensions,
         slide_mpp=slide.mpp,
+        magnification=settings.magnification,
     )
 
 

@@ -24,7 +24,7 @@ class TissueSettings:
     """How tissue is told from glass; lengths and areas in um, so that they mean the same on every slide.
 
     Raises:
-        UserError: a resolution that is not positive, or saturation bounds out of order.
+        UserError: a resolution that is not positive, a negative length or area, or saturation bounds out of order.
     """
 
     mpp: float = 8.0
@@ -47,6 +47,9 @@ class TissueSettings:
     def __post_init__(self) -> None:
         if self.mpp <= 0:
             raise UserError(f"tissue.mpp={self.mpp} must be positive (um per pixel of the mask)")
+        for name in ("closing_um", "max_hole_um2", "min_area_um2"):
+            if getattr(self, name) < 0:
+                raise UserError(f"tissue.{name}={getattr(self, name)} must not be negative")
         if not 0 <= self.min_saturation <= self.max_saturation <= 1:
             raise UserError(
                 f"tissue.min_saturation={self.min_saturation} and tissue.max_saturation={self.max_saturation} "

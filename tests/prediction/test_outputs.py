@@ -121,6 +121,17 @@ def test_overlay_settings(tmp_path: Path) -> None:
         write_overlay(tmp_path, "s", PREDICTIONS, PLACE, MODEL, settings)
 
 
+def test_positions_on_a_cropped_slide_are_worth_a_word(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """QuPath shows the scanned area alone: positions that count from the slide's own corner are shifted there."""
+    bounded = PLACE._replace(bounds_offset=(100, 50))
+    write_overlay(tmp_path, "s", PREDICTIONS, bounded, MODEL, OutputSettings(in_bounds=True))
+    write_overlay(tmp_path, "s", PREDICTIONS, PLACE._replace(bounds_offset=(0, 0)), MODEL, OutputSettings())
+    assert not recwarn
+    path = write_overlay(tmp_path, "s", PREDICTIONS, bounded, MODEL, OutputSettings())
+    assert "in_bounds=true" in str(recwarn.pop().message)
+    assert json.loads(path.read_text())["features"][1]["geometry"]["coordinates"][0][0] == [0, 0]
+
+
 def test_qupath_knows_tumours_by_its_own_name() -> None:
     assert path_class(["normal", "tumour"], None).name == path_class(["normal", "Tumor"], None).name == "Tumor"
     assert path_class(["benign", "malignant"], None).name == "malignant"

@@ -100,6 +100,28 @@ def test_dots_and_empty_files_hold_no_tumour(tmp_path, slide):
     assert tumour_fraction(annotation, np.empty((0, 2), np.int64), 100).shape == (0,)
 
 
+def test_point_sets_enclose_nothing(tmp_path, slide):
+    path = asap(tmp_path / "a.xml", ("_0", SQUARE), ("_0", HOLE))
+    path.write_text(path.read_text().replace('Name="a0" Type="Polygon"', 'Name="a0" Type="PointSet"'))
+    assert area(read_annotation(path, slide)) == 10_000
+
+
+SPIKE = [(0, 0), (100, 0), (100, 100), (50, 100), (50, 200), (50, 100), (0, 100)]
+LINE = [(10, 10), (300, 10), (20, 10)]
+
+
+def test_spikes_and_slips_of_the_hand(tmp_path, slide):
+    """Outlines that enclose a line as well, or nothing but one, beside others, cut out and cut from."""
+    groups = [("_0", SPIKE), ("_0", LINE), ("_0", SQUARE), ("_2", SPIKE), ("_2", LINE), ("_2", HOLE)]
+    with pytest.warns(UserWarning, match="4 outlines cross themselves"):
+        annotation = read_annotation(asap(tmp_path / "a.xml", *groups), slide)
+    assert area(annotation) == 30_000
+    assert tumour_fraction(annotation, np.array([[0, 0], [200, 200]]), 100).tolist() == [0, 0.75]
+    content = [feature(SPIKE), feature(LINE), feature(SQUARE)]
+    with pytest.warns(UserWarning, match="2 outlines cross themselves"):
+        assert area(read_annotation(geojson(tmp_path / "a.geojson", content), slide)) == 50_000
+
+
 def test_forms_of_geojson(tmp_path, slide):
     one = feature(SQUARE)
     for content in (one, [one], {"type": "FeatureCollection", "features": [one]}, feature(SQUARE, kind="MultiPolygon")):
@@ -193,6 +215,8 @@ def test_label_mask_with_its_own_resolution(tmp_path, slide):
 
 
 def test_label_mask_of_another_shape(tmp_path, slide):
+    with pytest.raises(UserError, match="mask_mpp=-1 must be positive"):
+        AnnotationSettings(mask_mpp=-1)
     with pytest.raises(UserError, match=r"mask\.png' \(100 x 90\) has not the shape of slide 'slide' \(400 x 400\)"):
         read_annotation(write_mask(tmp_path / "mask.png", 100, 90), slide)
 
@@ -208,6 +232,8 @@ NO_NUMBER = '<ASAP_Annotations><Annotations><Annotation Name="x" PartOfGroup="_0
         ("bomb.xml", BOMB, "defines entities"),
         ("cut.xml", "<ASAP_Annotations><Annotations>", "not safe, well-formed XML"),
         ("empty.xml", "", "not safe, well-formed XML"),
+        ("letters.xml", '<?xml version="1.0" encoding="gb2312"?><ASAP_Annotations/>', "not safe, well-formed XML"),
+        ("made_up.xml", '<?xml version="1.0" encoding="klingon"?><ASAP_Annotations/>', "not safe, well-formed XML"),
         ("aperio.xml", "<Annotations><Annotation><Regions/></Annotation></Annotations>", "not ASAP's"),
         ("word.xml", NO_NUMBER.format("left"), "'x' has a point without a finite X and Y"),
         ("nan.xml", NO_NUMBER.format("nan"), "'x' has a point without a finite X and Y"),
@@ -220,6 +246,8 @@ NO_NUMBER = '<ASAP_Annotations><Annotations><Annotation Name="x" PartOfGroup="_0
         ("bare.json", '[{"type": "Feature"}]', "feature 0 is no GeoJSON feature"),
         ("null.json", '[{"type": "Feature", "geometry": null}]', "feature 0 is no GeoJSON feature"),
         ("short.json", json.dumps([feature(SQUARE[:1])]), "feature 0 is no GeoJSON feature"),
+        ("word.json", json.dumps([{"geometry": {"type": "Polygon", "coordinates": ""}}]), "feature 0 is no GeoJSON"),
+        ("huge.json", json.dumps([feature([(0, 0), (1, 10**400), (1, 1)])]), "feature 0 is no GeoJSON feature"),
         ("nan.json", json.dumps([feature([(0, 0), (1, float("nan")), (1, 1)])]), "feature 0 is no GeoJSON feature"),
         ("text.png", "hello", "not an image"),
         ("outline.txt", "hello", "neither .xml"),

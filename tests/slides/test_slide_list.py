@@ -32,6 +32,8 @@ def test_folder_pattern_and_single_slide(folder):
     assert ids(list_slides(folder, recursive=True)) == ["a", "b", "c"]
     assert ids(list_slides(f"{folder}/**/*.svs")) == ["b", "c"]
     assert list_slides(folder / "b.svs") == [SlideEntry("b", folder / "b.svs", case_id="b")]
+    (folder / "c[1].svs").touch()
+    assert ids(list_slides(folder / "c[1].svs")) == ["c[1]"]
 
 
 def test_csv_with_every_column(folder):

@@ -72,6 +72,14 @@ def test_the_layout_is_tridents(tmp_path):
         assert json.loads(file.attrs["kd_mil_tiling"]) == SETTINGS["tiling"]
 
 
+def test_the_magnification_asked_for_reads_back(tmp_path):
+    tiles = replace(tiles_of(3), mpp=0.9998, magnification=10)
+    write_slide(tmp_path / "s1.h5", tiles, attributes={"tiling": {"magnification": 10}})
+    assert read_slide(tmp_path / "s1.h5").tiles.target_magnification == 10
+    with h5py.File(tmp_path / "s1.h5") as file:
+        assert file["coords"].attrs["target_magnification"] == 10
+
+
 def test_coordinates_alone_have_the_same_layout(tmp_path):
     path = slide_file(tmp_path, "s1", with_features=False)
     write_slide(path, tiles_of(3), attributes={"encoder": None})
@@ -114,6 +122,12 @@ def test_a_damaged_file_does_not_count(tmp_path):
     assert not is_complete(path, SETTINGS)
     with pytest.raises(UserError, match="no readable HDF5"):
         read_attributes(path)
+    write_slide(path, tiles_of(200), np.ones((200, 50)), attributes=SETTINGS)
+    with h5py.File(path, "a") as file:
+        del file["coords"]
+    assert not is_complete(path, SETTINGS), "attributes alone are not a slide"
+    with pytest.raises(UserError, match="no readable HDF5"):
+        read_slide(path)
 
 
 def test_foreign_files_have_no_attributes_and_are_not_read_as_ours(tmp_path):

@@ -95,6 +95,17 @@ def test_mpp_measures_length(tmp_path):
     )
 
 
+def test_the_magnification_of_the_tiles_is_the_one_asked_for(tmp_path):
+    """Aperio's levels are 4.0003 times coarser, Hamamatsu's pixels measure 0.22737451 um: 10x all the same."""
+    slide = blank_slide(tmp_path, 4000, 3000, mpp=0.22737451)
+    slide.level_downsamples = (1.0, 4.0003)
+    for asked, size in ((10, 1024), (20, 512), (15, 683), (12.5, 819)):
+        tiles = tile_grid(slide, everywhere(slide), TilingSettings(tile_size=256, magnification=asked))
+        assert (tiles.target_magnification, tiles.tile_size_level0) == (asked, size)
+    slide = blank_slide(tmp_path, 400, 300, mpp=0.49895731)
+    assert tile_grid(slide, everywhere(slide), TilingSettings(64, mpp=0.5)).target_magnification == 20
+
+
 def test_target_within_one_percent_of_a_level_takes_the_level(tmp_path):
     slide = blank_slide(tmp_path, 1000, 800, mpp=0.499)
     tiles = tile_grid(slide, everywhere(slide), TilingSettings(tile_size=256, mpp=0.5))
@@ -169,6 +180,8 @@ def test_contradicting_objective_is_a_warning(tmp_path):
         ({"mpp": 0.5, "magnification": 20}, "give one of them"),
         ({"mpp": -1}, "tiling.mpp=-1 must be positive"),
         ({"mpp": 0.5, "tile_size": 0}, "tile_size=0 must be positive"),
+        ({"mpp": 0.5, "tile_size": 25.5}, "tile_size=25.5 must be a whole number"),
+        ({"mpp": 0.5, "overlap": 0.5}, "overlap=0.5 must be a whole number"),
         ({"mpp": 0.5, "overlap": 256}, "below tile_size=256"),
         ({"mpp": 0.5, "min_tissue": 25}, "within 0 to 1"),
     ],

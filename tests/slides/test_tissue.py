@@ -182,7 +182,12 @@ def test_real_slide(shared_data):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"mpp": 0}, "tissue.mpp"), ({"min_saturation": 0.3}, "in order"), ({"max_saturation": 1.5}, "within 0 to 1")],
+    [
+        ({"mpp": 0}, "tissue.mpp"),
+        ({"closing_um": -1}, "tissue.closing_um=-1 must not be negative"),
+        ({"min_saturation": 0.3}, "in order"),
+        ({"max_saturation": 1.5}, "within 0 to 1"),
+    ],
 )
 def test_settings_out_of_range(settings, message):
     with pytest.raises(UserError, match=message):

@@ -1,0 +1,35 @@
+"""Which feature files there are, and what makes an input another one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kd_mil.prediction.inputs import FeatureInput, list_features
+from kd_mil.slides.slide_list import SlideEntry
+
+
+@pytest.mark.parametrize("inside", ["", "features", "h5_files"])
+def test_features_lie_in_the_folder_or_where_extract_and_clam_put_them(tmp_path: Path, inside: str) -> None:
+    folder = tmp_path / inside
+    folder.mkdir(exist_ok=True)
+    for name in ("b.npy", "a.npy"):
+        np.save(folder / name, np.zeros((2, 3)))
+    (folder / ".a.npy.part").touch()
+    entries = list_features(tmp_path)
+    assert [(entry.slide_id, entry.path) for entry in entries] == [("a", folder / "a.npy"), ("b", folder / "b.npy")]
+
+
+def test_what_the_pictures_show_belongs_to_the_input(tmp_path: Path) -> None:
+    for name in ("a.npy", "a.png", "b.png"):
+        (tmp_path / name).touch()
+    ways = [("a", None), ("a", 1.0), ("b", None)]
+    slides = [None, *(SlideEntry("a", tmp_path / f"{name}.png", "a", mpp=mpp) for name, mpp in ways)]
+    inputs = [
+        FeatureInput("a", tmp_path / "a.npy", torch.float16, 64, slide, mpp) for slide in slides for mpp in (0.25, 0.5)
+    ]
+    facts = [one.facts() for one in inputs]
+    assert facts[0] == facts[1], "without a slide nothing is drawn to scale"
+    assert facts[4] == facts[5], "a slide's own resolution in the list wins"
+    assert len({str(one) for one in facts}) == 6
