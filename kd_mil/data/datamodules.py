@@ -1,4 +1,4 @@
-"""The data module shared by every set of bags; a data set subclasses it and says how to load."""
+"""The data modules shared by sets of bags and of images; a data set subclasses one and says how to load."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -86,8 +86,8 @@ class DistillationData(L.LightningDataModule):
         raise NotImplementedError
 
 
-class BagDataModule(DistillationData):
-    """Bags split into train, val and test; loads once, serves packed batches.
+class SplitDataModule(DistillationData):
+    """Instances in bags, or images as bags of one, split into train, val and test; loads once.
 
     Args:
         loading: batch sizes, token budgets, residency, workers.
@@ -104,8 +104,8 @@ class BagDataModule(DistillationData):
         self.loading, self.split_file, self.seed = loading, split_file, seed
 
     def load(self) -> BagSplits:
-        """Read the data set. The one method a data set must write."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how to load its bags")
+        """Read the data set. The one method a set of bags must write."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how to load its data")
 
     def setup(self, stage: str | None = None) -> None:
         """Load, check and place the bags; safe to call again."""
@@ -144,6 +144,21 @@ class BagDataModule(DistillationData):
         """Write `bag_id, case_id, label, split`: the split as used, fit to be read back as `split_file`."""
         pd.DataFrame(split_table(self.splits)).to_csv(path, index=False)
 
+    def _shard(self) -> tuple[int, int]:
+        """(rank, number of ranks) of this process."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _share(self, members: Tensor, kind: str) -> tuple[int, int]:
+        """The same, once it is sure that every rank has something to evaluate."""
+        rank, world_size = self._shard()
+        if len(members) < world_size:
+            raise UserError(f"{len(members)} {kind} to evaluate on {world_size} processes: use fewer devices")
+        return rank, world_size
+
+
+class BagDataModule(SplitDataModule):
+    """Serves packed batches of bags."""
+
     def train_dataloader(self) -> InTurn:
         """The views of the training bags that the method asks for, one after the other in each epoch."""
         trainer = self.trainer
@@ -181,9 +196,7 @@ class BagDataModule(DistillationData):
         return self._eval_loader(self.splits.test)
 
     def _eval_loader(self, bag_indices: Tensor) -> DataLoader:
-        rank, world_size = self._shard()
-        if len(bag_indices) < world_size:
-            raise UserError(f"{len(bag_indices)} bags to evaluate on {world_size} processes: use fewer devices")
+        rank, world_size = self._share(bag_indices, "bags")
         own = bag_indices[equal_shares(self.bags.sizes[bag_indices], world_size)[rank]]
         budget = self.loading.eval_instances_per_step
         sampler = BagSampler(self.bags.sizes, own, len(own), budget, shuffle=False)
@@ -205,10 +218,6 @@ class BagDataModule(DistillationData):
     def _order_seed(self) -> int:
         """Seed of the order of bags and instances: the run's, so that seeds differ in it; the data's without a run."""
         return self.seed if self.trainer is None else getattr(self.trainer.lightning_module, "seed", self.seed)
-
-    def _shard(self) -> tuple[int, int]:
-        """(rank, number of ranks) of this process."""
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
 
 def classes_in_turn(labels: Tensor, count: int) -> Tensor:

@@ -1,26 +1,22 @@
 """The data module shared by every set of labelled images with pixel masks."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kd_mil.data.bag import Bags, BagSplits
-from kd_mil.data.datamodules import GIBIBYTE, DistillationData, Loading, classes_in_turn
+from kd_mil.data.bag import Bags
+from kd_mil.data.datamodules import Loading, SplitDataModule
 from kd_mil.data.image_batch import UNKNOWN, ImageBatch, MaskedBatch
 from kd_mil.data.loaders import BagSampler, EpochSampler, IndexedView, InstanceSampler, InTurn
-from kd_mil.data.splits import apply_split_file, bags_fingerprint, check_splits, split_table
 from kd_mil.errors import UserError
 
 ImageSize = int | Sequence[int]
 
 
-class SegmentationData(DistillationData):
-    """Images with labels in memory; masks come apart from them, and only where somebody may see them.
+class SegmentationData(SplitDataModule):
+    """Images with labels in memory, uint8 (3, H, W); masks come apart, and only where somebody may see them.
 
     Splits and tables are those of bags: an image is a bag of one instance. A training batch holds no masks, and masks
     of training images are not even read, unless the method says that it trains on them (`train_views`).
@@ -32,40 +28,23 @@ class SegmentationData(DistillationData):
         seed: of what the data set draws.
     """
 
-    splits: BagSplits
-
     def __init__(
         self, loading: Loading, crop: ImageSize | None = None, split_file: str | None = None, seed: int = 0
     ) -> None:
-        super().__init__()
-        self.loading, self.split_file, self.seed = loading, split_file, seed
+        super().__init__(loading, split_file, seed)
         self.crop = None if crop is None else image_size_of("data.crop", crop)
         self._masks: dict[str, Tensor] = {}
-
-    def load(self) -> BagSplits:
-        """Read images and labels: bags of one uint8 image (3, H, W) each."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how to load its images")
 
     def read_masks(self, positions: Tensor) -> Tensor:
         """Masks (M, H, W) uint8 of the images at `positions` (M,): 0, 1 or `UNKNOWN`."""
         raise NotImplementedError(f"{type(self).__name__} does not say how to read its masks")
 
     def setup(self, stage: str | None = None) -> None:
-        """Load and check images and labels; safe to call again."""
-        if not hasattr(self, "splits"):
-            splits = self.load()
-            if self.split_file is not None:
-                splits = apply_split_file(splits, self.split_file)
-            check_splits(splits)
-            self._check_images(splits.bags)
-            if self.loading.limit_bags is not None:
-                labels = splits.bags.labels[splits.train]
-                splits = splits._replace(train=splits.train[classes_in_turn(labels, self.loading.limit_bags)])
-            self.splits = splits
-            for part in ("val", "test"):
-                self.masks(part)
-        if self.trainer is not None and self.bags.nbytes <= self.loading.resident_gib * GIBIBYTE:
-            self.splits = self.splits._replace(bags=self.bags.to(self.trainer.strategy.root_device))
+        """Load and check images, labels and the masks to evaluate with; safe to call again."""
+        super().setup(stage)
+        self._check_images(self.bags)
+        for part in ("val", "test"):
+            self.masks(part)
 
     def _check_images(self, images: Bags) -> None:
         if images.class_names.__len__() != 2:
@@ -79,29 +58,6 @@ class SegmentationData(DistillationData):
         if part not in self._masks:
             self._masks[part] = self.read_masks(getattr(self.splits, part))
         return self._masks[part]
-
-    @property
-    def bags(self) -> Bags:
-        """The images as bags of one."""
-        return self.splits.bags
-
-    @property
-    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
-        return self.bags.class_names
-
-    @property
-    def model_inputs(self) -> dict[str, Any]:
-        return {"instance_shape": list(self.bags.instance_shape), "num_classes": len(self.class_names)}
-
-    def fingerprint(self) -> str:
-        return bags_fingerprint(self.splits)
-
-    def counts(self) -> dict[str, int]:
-        return {name: len(part) for name, part in zip(("train", "val", "test"), self.splits[1:], strict=True)}
-
-    def write_split_file(self, path: Path) -> None:
-        """Write `bag_id, case_id, label, split`: the split as used, fit to be read back as `split_file`."""
-        pd.DataFrame(split_table(self.splits)).to_csv(path, index=False)
 
     def train_dataloader(self) -> InTurn:
         """The training images, with masks if the method's view is `masked_images`."""
@@ -153,9 +109,7 @@ class SegmentationData(DistillationData):
 
     def _eval_loader(self, part: str) -> DataLoader:
         members, masks = getattr(self.splits, part), self.masks(part)
-        rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        if len(members) < world_size:
-            raise UserError(f"{len(members)} images to evaluate on {world_size} processes: use fewer devices")
+        rank, world_size = self._share(members, "images")
 
         def fetch(rows: Tensor) -> MaskedBatch:
             batch = self.bags.instance_batch(members[rows])

@@ -12,10 +12,13 @@ from kd_mil.data.datamodules import DistillationData
 FILES = sorted((Path(__file__).parents[2] / "conf" / "data").glob("*.yaml"))
 SURROUNDINGS = {
     "paths": {"data_dir": "data", "cache_dir": "cache"},
-    "loading": {"_target_": "kd_mil.data.datamodules.Loading"},
+    "loading": {"_target_": "kd_mil.data.datamodules.Loading", "limit_batches": None, "limit_bags": None},
     "tiling": {"_target_": "kd_mil.slides.tiling.TilingSettings", "magnification": 20},
     "tissue": {"_target_": "kd_mil.slides.tissue.TissueSettings"},
 }
+
+SHARED = {"loading", "data_dir", "cache_dir", "annotations", "limit_batches", "limit_images"}
+"""Arguments that take their values from elsewhere in the configuration."""
 
 
 def read(path: Path) -> DictConfig:
@@ -35,7 +38,7 @@ def test_config_builds_a_data_module(path):
 def test_defaults_of_config_and_class_agree(path):
     config = read(path)
     parameters = inspect.signature(get_class(config["_target_"])).parameters
-    for name in parameters.keys() & config.keys() - {"loading", "data_dir", "cache_dir", "annotations"}:
+    for name in parameters.keys() & config.keys() - SHARED:
         default, value = parameters[name].default, OmegaConf.to_container(config)[name]
         if default is not inspect.Parameter.empty:
             assert value == (list(default) if isinstance(default, tuple) else default), name
