@@ -55,6 +55,7 @@ def make_run(root, experiment, overrides, seed, quality, val=0.5, status="finish
         "wall_seconds": 60.0,
         "git_commit": "abc",
         "device": "cpu",
+        "instance_source": {"kind": "tiles", "tumour_threshold": 0.25},
     }
     (directory / "run.json").write_text(json.dumps(record))
     return directory
@@ -186,6 +187,7 @@ def test_the_command_writes_a_page_that_needs_nothing_beside_it(runs):
     result = kd_mil("report", str(runs), "baseline=mil", "resamples=50", cwd=runs)
     out = runs / "report"
     page = (out / "report.html").read_text()
+    assert "from</td><td><code>25 % tumour area" in page
     assert "Not finished: 1" in page
     assert not re.search(r"(src|href)=['\"](https?:)?//", page)
     links = re.findall(r"href='([^']*)'", page)

@@ -163,6 +163,9 @@ def facts(content: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {value}" for name, value in content["versions"].items())
     rows = {"common settings": common or MISSING, "commits": ", ".join(content["git_commits"]), "versions": versions,
             "devices": ", ".join(content["devices"])}  # fmt: skip
+    if content["positive_tiles_from"]:
+        areas = ", ".join(f"{100 * area:g} %" for area in content["positive_tiles_from"])
+        rows["a tile is positive from"] = f"{areas} tumour area"
     lines = "".join(f"<tr><td>{name}</td><td><code>{html.escape(text)}</code></td></tr>" for name, text in rows.items())
     return f"<h2>How they ran</h2><table><tbody>{lines}</tbody></table>"
 

@@ -33,6 +33,12 @@ def long_table(entries: Sequence[Entry]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def tumour_thresholds(runs: Sequence[Run]) -> list[float]:
+    """Least tumour area fractions from which tiles counted as positive; empty for runs that are not on slides."""
+    sources = [run.record.get("instance_source") or {} for run in runs]
+    return sorted({source["tumour_threshold"] for source in sources if "tumour_threshold" in source})
+
+
 def document(
     points: Sequence[Point],
     runs: Sequence[Run],
@@ -62,6 +68,7 @@ def document(
             for point in points
         ],
         "not_finished": [str(run.directory) for run in runs if not run.finished],
+        "positive_tiles_from": tumour_thresholds(finished),
         "git_commits": sorted({str(run.record.get("git_commit")) for run in finished}),
         "versions": finished[0].record.get("versions", {}) if finished else {},
         "devices": sorted({str(run.record.get("device")) for run in finished}),
