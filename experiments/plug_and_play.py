@@ -19,7 +19,7 @@ NOT_OF_A_PAIR = ("experiment=", "seed=", "hpm", "hydra.")
 
 def pairs(directories: list[Path]) -> dict[str, Any]:
     """Values of every aggregator and setting, by seed; only seeds for which both runs are finished count."""
-    found: dict[tuple[str, str], dict[str, dict[int, dict[str, float]]]] = defaultdict(lambda: defaultdict(dict))
+    found: dict[tuple[str, str], dict[str, dict[int, dict[str, float | None]]]] = defaultdict(lambda: defaultdict(dict))
     commits, overrides = set(), {}
     for directory in sorted(directories):
         if not (directory / "metrics.json").exists():
@@ -38,21 +38,23 @@ def pairs(directories: list[Path]) -> dict[str, Any]:
     return {"git_commits": sorted(commits), "hpm": overrides, "rows": [row for row in rows if row["seeds"]]}
 
 
-def summarise(setting: str, aggregator: str, runs: dict[str, dict[int, dict[str, float]]]) -> dict[str, Any]:
-    """One aggregator on one data set."""
-    seeds = sorted(set(runs.get("mil_any", {})) & set(runs.get("weno_any", {})))
+def summarise(setting: str, aggregator: str, runs: dict[str, dict[int, dict[str, float | None]]]) -> dict[str, Any]:
+    """One aggregator on one data set; one that cannot teach (`mean` has no attention) stands alone."""
+    alone, taught = runs.get("mil_any", {}), runs.get("weno_any", {})
+    seeds = sorted(set(alone) & set(taught)) if taught else sorted(alone)
     row: dict[str, Any] = {"setting": setting, "aggregator": aggregator, "seeds": seeds}
     for level in LEVELS:
         values = {
-            f"{experiment}/{role}": [runs[experiment][seed][f"test/{role}/{level}"] for seed in seeds]
+            f"{experiment}/{role}": [runs[experiment][seed].get(f"test/{role}/{level}") for seed in seeds]
             for experiment, roles in ROLES.items()
             for role in roles
-            if seeds
+            if experiment in runs and seeds
         }
-        row[level] = {name: spread(list(series)) for name, series in values.items()}
-        if seeds:
-            alone, student = values["mil_any/model"], values["weno_any/student"]
-            row[level]["difference"] = spread([after - before for before, after in zip(alone, student, strict=True)])
+        row[level] = {name: spread(series) for name, series in values.items()}
+        pairs = zip(values.get("mil_any/model", []), values.get("weno_any/student", []), strict=False)
+        changes = [after - before for before, after in pairs if before is not None and after is not None]
+        if changes:
+            row[level]["difference"] = spread(list(changes))
     return row
 
 
@@ -63,10 +65,11 @@ def markdown(results: dict[str, Any]) -> str:
     for row in results["rows"]:
         cells = [row["setting"], row["aggregator"], str(len(row["seeds"]))]
         for level in LEVELS:
-            entry = row[level]
-            change = entry["difference"]
-            cells += [f"{entry[name]['mean']:.3f}" for name in ("mil_any/model", "weno_any/student")]
-            cells.append(f"{change['mean']:+.3f} ({min(change['values']):+.3f} to {max(change['values']):+.3f})")
+            means = [row[level].get(name, {}).get("mean") for name in ("mil_any/model", "weno_any/student")]
+            cells += ["-" if mean is None else f"{mean:.3f}" for mean in means]
+            change = row[level].get("difference")
+            span = "" if change is None else f"({min(change['values']):+.3f} to {max(change['values']):+.3f})"
+            cells.append("-" if change is None else f"{change['mean']:+.3f} {span}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
