@@ -1,4 +1,4 @@
-"""How certain and complete the student of `run.sh` is: `python experiments/d2l_colon/certainty.py ROOT`, a line a fold."""
+"""How certain and complete the student of `run.sh` is: `python experiments/d2l_colon/certainty.py ROOT`."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Pixel F1 of positive test images if every pixel is marked: `python experiments/ifkd_glas/marking_everything.py DATA`."""
+"""F1 of positive images if every pixel is marked: `python experiments/ifkd_glas/marking_everything.py DATA`."""
 
 import sys
 
