@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_mil.errors import UserError
+from kd_mil.models.stain_jitter import jitter_stain
 
 
 class Preprocess(nn.Module):
@@ -15,6 +16,11 @@ class Preprocess(nn.Module):
         mean, std: per channel, on pixels scaled to [0, 1] or on raw features; None leaves them as they are.
         standardise: take mean and std from the training instances before the first epoch (`fit`).
         augment: while training, apply one of the 8 flips and quarter turns to each instance (square pixels only).
+        stain_jitter: while training, change the staining of each instance by up to this much (`jitter_stain`); 0 leaves
+            it. For 8-bit RGB images of haematoxylin and eosin.
+
+    Raises:
+        UserError: a stain jitter outside [0, 1).
     """
 
     mean: Tensor
@@ -26,9 +32,12 @@ class Preprocess(nn.Module):
         std: Sequence[float] | None = None,
         standardise: bool = False,
         augment: bool = False,
+        stain_jitter: float = 0.0,
     ) -> None:
         super().__init__()
-        self.standardise, self.augment = standardise, augment
+        if not 0 <= stain_jitter < 1:
+            raise UserError(f"preprocess.stain_jitter={stain_jitter}: must lie in [0, 1)")
+        self.standardise, self.augment, self.stain_jitter = standardise, augment, stain_jitter
         self.normalises = standardise or mean is not None or std is not None
         self.register_buffer("mean", torch.tensor(0.0 if mean is None else mean))
         self.register_buffer("std", torch.tensor(1.0 if std is None else std))
@@ -41,6 +50,11 @@ class Preprocess(nn.Module):
         values = instances.to(torch.get_default_dtype())
         if instances.dtype == torch.uint8:
             values = values.div_(255)
+        if self.stain_jitter and self.training:
+            if instances.dtype != torch.uint8 or instances.shape[1] != 3:
+                kind = f"{str(instances.dtype).removeprefix('torch.')} {tuple(instances.shape[1:])}"
+                raise UserError(f"preprocess.stain_jitter is for 8-bit RGB images, but instances are {kind}")
+            values = jitter_stain(values, self.stain_jitter)
         if self.normalises:
             shape = (-1, *[1] * (values.dim() - 2))
             values = (values - self.mean.view(shape)) / self.std.view(shape)

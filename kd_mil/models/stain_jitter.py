@@ -1,0 +1,32 @@
+"""Random changes of the staining of haematoxylin and eosin images."""
+
+import math
+
+import torch
+from skimage.color import hed_from_rgb, rgb_from_hed
+from torch import Tensor
+
+DARKEST = 1 / 255
+"""Darker values count as this one: black has no finite density."""
+
+
+def jitter_stain(images: Tensor, strength: float) -> Tensor:
+    """Each image with its own random strength of the dyes (Tellez et al. 2018, "HED" augmentation).
+
+    Optical densities are split into haematoxylin, eosin and a rest (Ruifrok & Johnston 2001), and each of the three is
+    multiplied by a factor in 1 +- strength and moved by a density in +- strength.
+
+    Args:
+        images: (N, 3, H, W) RGB in [0, 1].
+        strength: half width of both ranges; Tellez et al. 2019 call .05 light and .2 strong.
+
+    Returns:
+        (N, 3, H, W) in [0, 1].
+    """
+    factors, moves = strength * (2 * torch.rand(2, len(images), 3, dtype=images.dtype, device=images.device) - 1)
+    unmix = torch.from_numpy(hed_from_rgb).to(images)
+    mix = torch.from_numpy(rgb_from_hed).to(images)
+    change = (unmix * (1 + factors)[:, None, :]) @ mix  # (N, 3, 3), from densities to changed densities, as rows
+    density = -images.clamp_min(DARKEST).log().flatten(2)
+    changed = torch.baddbmm((moves @ mix)[:, :, None] * math.log(10), change.mT, density)
+    return changed.neg_().exp_().clamp_max_(1).view_as(images)
