@@ -63,14 +63,26 @@ class RunRecord:
         self.started_from = earlier.get("started_from", self.given)
         self.continues = bool(earlier) and same
         self.earlier_seconds = earlier.get("wall_seconds", 0.0)
+        self.earlier_processes = earlier.get("processes")
         self.started, self.git_commit = time.monotonic(), git_commit()
         self._facts: dict[str, Any] = {}
         self._lock: IO[str] | None = None
 
-    def last_checkpoint(self) -> Path | None:
-        """Where an interrupted run of the same configuration can go on."""
+    def last_checkpoint(self, processes: int) -> Path | None:
+        """Where an interrupted run of the same configuration can go on.
+
+        Raises:
+            UserError: it was interrupted with another number of processes, which would visit other bags together.
+        """
         path = self.directory / "checkpoints" / "last.ckpt"
-        return path if self.continues and path.exists() else None
+        if not (self.continues and path.exists()):
+            return None
+        if self.earlier_processes not in (None, processes):
+            raise UserError(
+                f"the interrupted run in {self.directory} had {self.earlier_processes} process(es), now there are "
+                f"{processes}: it would not end as it began; give it as many, or overwrite=true"
+            )
+        return path
 
     def lock(self) -> None:
         """Keep other processes out of the directory for as long as this one lives.

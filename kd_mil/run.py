@@ -60,7 +60,7 @@ def main(config: DictConfig) -> float | None:
     on_the_way = [StopOnSignal(directory / "checkpoints" / "last.ckpt"), KeepTime(record.write)]
     trainer = build_trainer(config, on_the_way)
     method.new_optimizer = scaled(method.new_optimizer, config.scale_lr, trainer.world_size)
-    start = starting_point(config, record)
+    start = starting_point(config, record, trainer.world_size)
     check_before_training(method, start)
     if trainer.is_global_zero:
         record.lock()
@@ -123,9 +123,9 @@ def check_before_training(method: Distiller, start: str | None) -> None:
             raise UserError(f"checkpoint {start} belongs to another configuration: its {key} differs from this run's")
 
 
-def starting_point(config: DictConfig, record: RunRecord) -> str | None:
+def starting_point(config: DictConfig, record: RunRecord, processes: int) -> str | None:
     """Checkpoint to go on from: the last of an interrupted run of the same command here, else the one asked for."""
-    last = None if config.overwrite else record.last_checkpoint()
+    last = None if config.overwrite else record.last_checkpoint(processes)
     if last is not None:
         print(f"continuing the interrupted run in {record.directory}")
         return str(last)

@@ -222,12 +222,21 @@ def test_the_checkpoint_to_start_from_is_part_of_the_command(tmp_path):
     RunRecord(out, given).write("running")
     (out / "checkpoints").mkdir()
     (out / "checkpoints" / "last.ckpt").touch()
-    assert RunRecord(out, given).last_checkpoint() == out / "checkpoints" / "last.ckpt"
+    assert RunRecord(out, given).last_checkpoint(1) == out / "checkpoints" / "last.ckpt"
     RunRecord(out, given).write("finished")
     assert RunRecord(out, given).finished
     for other in (config(ckpt_path=str(tmp_path / "third.ckpt")),):
         with pytest.raises(UserError, match="did not start from"):
             RunRecord(out, other)
+
+
+def test_an_interrupted_run_goes_on_with_as_many_processes(tmp_path):
+    RunRecord(tmp_path, config()).write("running", processes=2)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    assert RunRecord(tmp_path, config()).last_checkpoint(2) is not None
+    with pytest.raises(UserError, match=r"had 2 process.*now there are 1"):
+        RunRecord(tmp_path, config()).last_checkpoint(1)
 
 
 def test_what_is_overwritten_cannot_be_gone_on_from(tmp_path):
