@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from kd_mil.atomic import atomic_path
 from kd_mil.errors import UserError
-from kd_mil.slides.atomic import atomic_path
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

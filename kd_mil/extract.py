@@ -14,10 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from kd_mil.atomic import atomic_path, write_new
 from kd_mil.cli import command
 from kd_mil.errors import UserError
 from kd_mil.models.tile_encoder import TileEncoder
-from kd_mil.slides.atomic import atomic_path, write_new
 from kd_mil.slides.extraction import Extraction, Outcome
 from kd_mil.slides.planning import ReadingSettings
 from kd_mil.slides.slide_list import list_slides, with_labels

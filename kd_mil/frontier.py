@@ -12,10 +12,10 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from kd_mil.atomic import atomic_path
 from kd_mil.cli import command
 from kd_mil.errors import UserError
 from kd_mil.records import write_json
-from kd_mil.slides.atomic import atomic_path
 
 METRICS = ("accuracy", "accuracy_ovr", "f1", "precision", "recall")
 COSTS = {

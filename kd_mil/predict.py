@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from tqdm import tqdm
 
+from kd_mil.atomic import require_writable
 from kd_mil.checkpoints import read_checkpoint
 from kd_mil.cli import command
 from kd_mil.data.feature_bags import feature_dtype
@@ -26,7 +27,6 @@ from kd_mil.prediction.inputs import FeatureInput, PredictionInput, SlideInput, 
 from kd_mil.prediction.ledger import Ledger
 from kd_mil.prediction.outputs import Model, OutputSettings
 from kd_mil.prediction.pipeline import Predictor
-from kd_mil.slides.atomic import require_writable
 from kd_mil.slides.reader import BACKENDS
 from kd_mil.slides.slide_list import list_slides
 from kd_mil.slides.tiling import TilingSettings

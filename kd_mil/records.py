@@ -15,8 +15,8 @@ from typing import IO, Any
 import torch
 
 from kd_mil import __version__
+from kd_mil.atomic import atomic_path
 from kd_mil.errors import UserError
-from kd_mil.slides.atomic import atomic_path
 
 try:
     import fcntl

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
+from kd_mil.atomic import atomic_path
 from kd_mil.cli import CONFIG_DIR, command
 from kd_mil.errors import UserError
 from kd_mil.records import write_json
@@ -18,7 +19,6 @@ from kd_mil.reporting.figures import comparison_figure, sweep_figure, swept_numb
 from kd_mil.reporting.page import page
 from kd_mil.reporting.runs import Point, chosen_points, find_runs, points_of
 from kd_mil.reporting.tables import cell, document, long_table, markdown, rows_of
-from kd_mil.slides.atomic import atomic_path
 
 NAMES = ("baseline", "out", "x")
 

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kd_mil import __version__
+from kd_mil.atomic import remove_unfinished
 from kd_mil.callbacks.keep_time import KeepTime
 from kd_mil.callbacks.stop_on_signal import StopOnSignal
 from kd_mil.checkpoints import read_checkpoint
@@ -29,7 +30,6 @@ from kd_mil.methods.base import Distiller
 from kd_mil.records import RunRecord, device_name, write_json
 from kd_mil.scaling import scaled
 from kd_mil.settings import check_settings
-from kd_mil.slides.atomic import remove_unfinished
 from kd_mil.sweep.points import run_point
 
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from torch import Tensor
 from tqdm import tqdm
 
+from kd_mil.atomic import atomic_path
 from kd_mil.checkpoints import read_checkpoint
 from kd_mil.cli import command
 from kd_mil.data.image_files import decode_image
@@ -29,7 +30,6 @@ from kd_mil.predict import checkpoint_path, usable_device
 from kd_mil.prediction.card import file_digest, refuse_foreign_targets, without_downloads
 from kd_mil.prediction.ledger import Ledger
 from kd_mil.prediction.windows import Canvas, grouped, image_map
-from kd_mil.slides.atomic import atomic_path
 from kd_mil.slides.geojson import outline_annotations, write_geojson
 from kd_mil.slides.mask_polygons import mask_polygons
 from kd_mil.slides.reader import open_slide

@@ -10,8 +10,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "kd_mil"
 MAY_IMPORT = {
     "losses": {"losses"},
     "models": {"models", "errors", "distributed"},
-    "slides": {"slides", "errors"},
-    "data": {"data", "slides", "errors"},
+    "slides": {"slides", "atomic", "errors"},
+    "data": {"data", "slides", "atomic", "errors"},
     "evaluation": {
         "evaluation",
         "data.bag",
@@ -21,7 +21,16 @@ MAY_IMPORT = {
         "distributed",
         "errors",
     },
-    "callbacks": {"callbacks", "data.bag", "data.image_batch", "models.outputs", "evaluation", "slides", "errors"},
+    "callbacks": {
+        "callbacks",
+        "data.bag",
+        "data.image_batch",
+        "models.outputs",
+        "evaluation",
+        "slides",
+        "atomic",
+        "errors",
+    },
     "methods": {
         "methods.base",
         "methods.bag_distiller",
@@ -38,12 +47,22 @@ MAY_IMPORT = {
         "checkpoints",
         "errors",
     },
-    "prediction": {"prediction", "data", "slides", "models.outputs", "methods.bag_distiller", "records", "errors"},
+    "prediction": {
+        "prediction",
+        "data",
+        "slides",
+        "models.outputs",
+        "methods.bag_distiller",
+        "records",
+        "atomic",
+        "errors",
+    },
     "reporting": {"reporting", "evaluation", "records", "errors"},
     "diagnosis": {"diagnosis", "data", "errors"},
     "distributed": set(),
     "errors": set(),
-    "checkpoints": {"slides.atomic", "errors"},
+    "checkpoints": {"atomic", "errors"},
+    "atomic": {"errors"},
 }
 CONFIGURATION = {"hydra", "omegaconf"}
 LIGHTNING_FREE = {"losses", "models", "slides", "evaluation", "distributed"}

@@ -7,9 +7,9 @@ from typing import Any, cast
 import pandas as pd
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from kd_mil.atomic import atomic_path
 from kd_mil.data.bag import Bags
 from kd_mil.evaluation.segmentation import Columns, at_point, image_pixel_scores
-from kd_mil.slides.atomic import atomic_path
 
 
 class WriteImagePredictions(Callback):

@@ -8,10 +8,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from kd_mil.atomic import atomic_path
 from kd_mil.callbacks.figures import tensorboard
 from kd_mil.data.bag import Bags
 from kd_mil.evaluation.tables import PredictionTables
-from kd_mil.slides.atomic import atomic_path
 from kd_mil.slides.heatmap import comparison_figure
 from kd_mil.slides.slide_picture import SlidePicture
 

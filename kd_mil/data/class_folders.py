@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from kd_mil.atomic import atomic_path
 from kd_mil.data.built_bags import LabelledInstances
 from kd_mil.data.datamodules import GIBIBYTE
 from kd_mil.data.image_files import IMAGE_SUFFIXES, ImageFiles, decode_image, require_size
 from kd_mil.errors import UserError
-from kd_mil.slides.atomic import atomic_path
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.xz", ".tar.gz", ".tgz")
 

@@ -10,10 +10,10 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from kd_mil.atomic import atomic_path
 from kd_mil.data.feature_files import FeatureFile
 from kd_mil.data.splits import PARTS
 from kd_mil.errors import UserError
-from kd_mil.slides.atomic import atomic_path
 
 
 def export_clam(table: pd.DataFrame, folder: Path, out: Path) -> None:

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from tqdm import tqdm
 
+from kd_mil.atomic import atomic_path
 from kd_mil.errors import UserError
 from kd_mil.slides.annotations import AnnotationSettings, read_annotation, tumour_fraction
-from kd_mil.slides.atomic import atomic_path
 from kd_mil.slides.reader import Slide, open_slide
 from kd_mil.slides.slide_list import SlideEntry
 from kd_mil.slides.tiling import Tiles, TilingSettings, tile_grid

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from kd_mil.atomic import atomic_path
 from kd_mil.errors import UserError
 from kd_mil.models.outputs import Prediction
 from kd_mil.prediction.place import Place
-from kd_mil.slides.atomic import atomic_path
 from kd_mil.slides.geojson import (
     OTHER,
     TUMOUR,

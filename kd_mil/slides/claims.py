@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from uuid import uuid4
 
-from kd_mil.slides.atomic import write_new
+from kd_mil.atomic import write_new
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 120.0

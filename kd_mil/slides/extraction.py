@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from kd_mil.atomic import remove_unfinished
 from kd_mil.errors import UserError
-from kd_mil.slides.atomic import remove_unfinished
 from kd_mil.slides.claims import Claims
 from kd_mil.slides.planning import PlannedSlide, ReadingSettings, plan_slide, slide_attributes
 from kd_mil.slides.progress import Progress

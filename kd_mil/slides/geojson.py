@@ -18,8 +18,8 @@ from uuid import NAMESPACE_URL, uuid5
 import numpy as np
 import shapely
 
+from kd_mil.atomic import atomic_path
 from kd_mil.errors import UserError
-from kd_mil.slides.atomic import atomic_path
 
 Feature = dict[str, Any]
 

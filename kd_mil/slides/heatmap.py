@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
 
+from kd_mil.atomic import atomic_path
 from kd_mil.errors import UserError
-from kd_mil.slides.atomic import atomic_path
 
 COLORMAP = "viridis"
 """Perceptually uniform, readable without colour vision, and far from the pink of the slide."""

@@ -15,8 +15,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
+from kd_mil.atomic import atomic_path
 from kd_mil.errors import UserError
-from kd_mil.slides.atomic import atomic_path
 
 MAX_BYTES = 2**32 - 1
 SHORT, LONG, RATIONAL = (3, "<u2"), (4, "<u4"), (5, "<u4")

@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 
 from kd_mil import __version__
+from kd_mil.atomic import atomic_path
 from kd_mil.errors import UserError
-from kd_mil.slides.atomic import atomic_path
 from kd_mil.slides.tiling import Tiles
 
 PREFIX = "kd_mil_"

@@ -19,8 +19,8 @@ from PIL import Image
 from skimage.draw import polygon2mask
 from tqdm import tqdm
 
+from kd_mil.atomic import atomic_path
 from kd_mil.errors import UserError
-from kd_mil.slides.atomic import atomic_path
 from kd_mil.slides.coverage import mask_coverage
 from kd_mil.slides.pyramid_tiff import write_pyramid
 from kd_mil.slides.synthetic_layout import Layout, Truth, draw_layout

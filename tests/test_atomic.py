@@ -2,8 +2,8 @@
 
 import pytest
 
+from kd_mil.atomic import require_writable
 from kd_mil.errors import UserError
-from kd_mil.slides.atomic import require_writable
 
 
 def test_a_folder_that_can_be_made_is_not_made(tmp_path):
