@@ -50,6 +50,11 @@ class Distiller(L.LightningModule):
         """The networks that are trained, each with an optimiser of its own."""
         raise NotImplementedError
 
+    @property
+    def phase_progress(self) -> float:
+        """Share of the present phase that is over, in [0, 1); the whole training is one, unless a method has more."""
+        return self.current_epoch / self.trainer.max_epochs  # type: ignore[operator]
+
     def configure_optimizers(self) -> list[Optimizer]:
         return [self.new_optimizer(part.parameters()) for part in self.parts()]
 

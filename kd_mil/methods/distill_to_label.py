@@ -26,8 +26,9 @@ Terms = dict[str, Tensor]
 class DistillToLabel(BagDistiller):
     """A bag classifier trained to withstand disturbed bags teaches an equal one that also reads single instances.
 
-    The teacher trains for `teacher_epochs` (Eq. 3). Its best epoch by validation bag loss is then reloaded and frozen,
-    and the student trains for `student_epochs` (Eq. 5) on the same augmented bags. An instance is a bag of one.
+    The teacher trains for `teacher_epochs` (Eq. 3). Its best epoch by validation bag loss is then reloaded and frozen
+    (`reload`), and the student trains for `student_epochs` (Eq. 5) on the same augmented bags. An instance is a bag
+    of one.
 
     Args:
         instance_shape: (C, H, W) or (D,) of one instance.
@@ -39,6 +40,8 @@ class DistillToLabel(BagDistiller):
         student_epochs: epochs of the student in each round; 0 trains the teacher alone.
         rounds: more than 1: the best student becomes the teacher of a new one (born-again; not in the paper).
         student_init: `random`, or the weights of the `teacher`.
+        reload: the epoch of a network that teaches: its `best` on validation, or its `last`, where too few validation
+            bags would pick one by luck.
         instance_score: the teacher's word on instances: `bag_of_one`, its `attention` scaled to [0, 1] in each bag, or
             `attention_times_prob`, the same times the bag's probability.
         instance_stream_weight: share of the instance stream in cross-entropies of labels, where the aggregator has one.
@@ -64,6 +67,7 @@ class DistillToLabel(BagDistiller):
         student_epochs: int = 100,
         rounds: int = 1,
         student_init: Literal["random", "teacher"] = "random",
+        reload: Literal["best", "last"] = "best",
         instance_score: Literal["bag_of_one", "attention", "attention_times_prob"] = "bag_of_one",
         instance_stream_weight: float = 0.5,
         **training: Any,
@@ -74,6 +78,7 @@ class DistillToLabel(BagDistiller):
         if rounds < 1:
             raise UserError(f"method.rounds={rounds}: at least 1")
         _check_choice("student_init", student_init, "random", "teacher")
+        _check_choice("reload", reload, "best", "last")
         _check_choice("instance_score", instance_score, "bag_of_one", "attention", "attention_times_prob")
         check_share("method.instance_stream_weight", instance_stream_weight)
         self.roles = ("teacher", "student") if student_epochs else ("teacher",)
@@ -86,7 +91,7 @@ class DistillToLabel(BagDistiller):
         self.vat, self.kd = vat, kd
         self.vat.allocate(instance_shape[0])
         self.teacher_epochs, self.student_epochs, self.rounds = teacher_epochs, student_epochs, rounds
-        self.student_init, self.instance_score = student_init, instance_score
+        self.student_init, self.reload, self.instance_score = student_init, reload, instance_score
         self.instance_stream_weight = instance_stream_weight
 
     def _new_network(self) -> BagClassifier:
@@ -109,6 +114,12 @@ class DistillToLabel(BagDistiller):
     @property
     def _student_epoch(self) -> int:
         return self.current_epoch - self.teacher_epochs
+
+    @property
+    def phase_progress(self) -> float:
+        if self.round < 0:
+            return self.current_epoch / self.teacher_epochs
+        return self._student_epoch % self.student_epochs / self.student_epochs
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -241,11 +252,11 @@ class DistillToLabel(BagDistiller):
             self._keep_the_best()
 
     def _keep_the_best(self) -> None:
-        """Snapshot the network in training if no epoch of its phase had a lower validation bag loss."""
+        """Snapshot the network in training if no epoch of its phase had a lower validation bag loss, or any later one."""
         role, network = ("teacher", self.teacher) if self.round < 0 else ("student", self.student)
         bags = self.tables["val"].bags
         loss = negative_log_likelihood(bags[f"{role}/probs"], bags["label"])
-        if loss < self.best_loss:
+        if loss < self.best_loss or self.reload == "last":
             self.best_loss.fill_(loss)
             self.best.load_state_dict(network.state_dict())
 

@@ -156,19 +156,24 @@ class Resolution(PairDistiller):
     @property
     def phase(self) -> str:
         """Name of the phase of the present epoch."""
-        return self._phase_and_start()[0]
+        return self._phase_and_start()[0].name
+
+    @property
+    def phase_progress(self) -> float:
+        phase, start = self._phase_and_start()
+        return (self.current_epoch - start) / phase.epochs
 
     @property
     def train_view(self) -> str:
         return VIEWS[self.phase]
 
-    def _phase_and_start(self) -> tuple[str, int]:
+    def _phase_and_start(self) -> tuple[Phase, int]:
         start = 0
         for phase in self.phases:
             if self.current_epoch < start + phase.epochs:
-                return phase.name, start
+                return phase, start
             start += phase.epochs
-        return self.phases[-1].name, start
+        return self.phases[-1], start
 
     def parts(self) -> list[nn.Module]:
         return list(self._trained().values())
@@ -210,8 +215,8 @@ class Resolution(PairDistiller):
         super().on_train_epoch_start()
         phase, start = self._phase_and_start()
         if self.current_epoch == start > 0:
-            self._enter(phase)
-        if self.mode == "distil" and phase != "teacher":
+            self._enter(phase.name)
+        if self.mode == "distil" and phase.name != "teacher":
             self.teacher.eval()
 
     def _enter(self, phase: str) -> None:
