@@ -11,6 +11,7 @@ import torch
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from kd_mil.callbacks.decay import LearningRateDecay
 from kd_mil.checkpoints import AtomicCheckpointIO
 from kd_mil.errors import UserError
 from kd_mil.methods.distill_to_label import DistillToLabel
@@ -185,7 +186,8 @@ class Diary(DistillToLabel):
         self.__dict__.setdefault("diary", []).append(entry)
 
 
-def test_the_best_teacher_is_reloaded_and_stays_frozen_to_the_last_bit():
+@pytest.mark.parametrize("reload", ["best", "last"])
+def test_the_chosen_teacher_is_reloaded_and_stays_frozen_to_the_last_bit(reload):
     """Weights and BatchNorm buffers; the teacher is in eval mode while the student trains, and the other way round."""
 
     class Spoiled(Diary):
@@ -194,15 +196,16 @@ def test_the_best_teacher_is_reloaded_and_stays_frozen_to_the_last_bit():
             if self.current_epoch == 5:  # so that the last epoch is not the best
                 self.teacher.aggregator.classifier.weight.data.mul_(-5)
 
-    model = make(norm=True, teacher_epochs=6, student_epochs=3)
+    model = make(norm=True, teacher_epochs=6, student_epochs=3, reload=reload)
     model.__class__ = Spoiled
     train(model)
     rounds, losses, teachers, students, modes = zip(*model.diary, strict=True)
     assert rounds == (-1,) * 6 + (0,) * 3
     best = min(range(6), key=lambda epoch: losses[epoch])
     assert best != 5
-    assert all(equal(teachers[epoch], teachers[best]) for epoch in (6, 7, 8))
-    assert losses[6] == losses[best]
+    chosen = {"best": best, "last": 5}[reload]
+    assert all(equal(teachers[epoch], teachers[chosen]) for epoch in (6, 7, 8))
+    assert losses[6] == losses[chosen]
     assert all(equal(students[epoch], students[0]) for epoch in range(6))
     assert not equal(students[6], students[5])
     assert modes == ((True, False),) * 6 + ((False, True),) * 3
@@ -210,13 +213,14 @@ def test_the_best_teacher_is_reloaded_and_stays_frozen_to_the_last_bit():
 
 @pytest.mark.parametrize("rounds", [1, 2])
 def test_a_run_resumed_in_either_phase_equals_an_uninterrupted_one(tmp_path, rounds):
-    """From the checkpoint of any epoch: all weights, snapshots and metrics to the last bit."""
+    """From the checkpoint of any epoch: all weights, snapshots and metrics to the last bit, rates decaying."""
     epochs = 3 + 3 * rounds
 
     def run(ckpt_path=None, **trainer):
         optimizer = partial(torch.optim.Adam, lr=0.01)
         model = make(norm=True, aggregator=tiny_abmil(dropout=0.2), optimizer=optimizer, rounds=rounds)
-        runner = quiet_trainer(max_epochs=epochs, plugins=[AtomicCheckpointIO()], **trainer)
+        callbacks = [LearningRateDecay("cosine"), *trainer.pop("callbacks", [])]
+        runner = quiet_trainer(max_epochs=epochs, plugins=[AtomicCheckpointIO()], callbacks=callbacks, **trainer)
         runner.fit(model, datamodule=TinyData(tiny_splits(), bags_per_step=2), ckpt_path=ckpt_path)
         return model, runner.callback_metrics
 
@@ -379,6 +383,7 @@ def test_weights_of_the_papers_two_data_sets_and_of_the_baseline():
         ({"teacher_epochs": 0}, "method.teacher_epochs=0: at least 1"),
         ({"rounds": 0}, "method.rounds=0"),
         ({"student_init": "zero"}, "method.student_init='zero': choose random or teacher"),
+        ({"reload": "first"}, "method.reload='first': choose best or last"),
         ({"instance_score": "max"}, "method.instance_score='max'"),
         ({"kd": {"temperature": 0.0}}, "method.kd.temperature=0.0: must be above 0"),
         ({"kd": {"reduction": "max"}}, "method.kd.reduction='max': choose sum or mean"),
