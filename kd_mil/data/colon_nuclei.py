@@ -13,6 +13,7 @@ from kd_mil.data.datamodules import BagDataModule, Loading
 from kd_mil.data.image_files import decode_image
 from kd_mil.data.locations import find_root
 from kd_mil.data.splits import stratified_folds
+from kd_mil.data.stain_normalisation import check_kind, normalise_stain
 from kd_mil.errors import UserError
 
 POSITIVE_TYPE = "epithelial"
@@ -43,11 +44,12 @@ class ColonNuclei(BagDataModule):
         patching: `nuclei`, one patch around each classified nucleus, 22,444 in all; or `grid`, patches side by side
             from the top left corner, positive if they hold the centre of an epithelial nucleus. A nucleus in the strip
             that is left over at the right or lower edge is then in no patch, though it counts for the bag.
+        stain_normalisation: `none`, or `reinhard`: every image is brought to the same mean colours and contrasts.
         split_file: CSV `bag_id,split` that replaces the folds.
         seed: of the folds and the visiting order.
 
     Raises:
-        UserError: an unknown `patching`, or a patch size below 1.
+        UserError: an unknown `patching` or normalisation, or a patch size below 1.
     """
 
     image_paths: dict[str, Path]
@@ -63,6 +65,7 @@ class ColonNuclei(BagDataModule):
         val_fraction: float = 0.1,
         patch_size: int = 27,
         patching: str = "nuclei",
+        stain_normalisation: str = "none",
         split_file: str | None = None,
         seed: int = 0,
     ) -> None:
@@ -71,7 +74,8 @@ class ColonNuclei(BagDataModule):
             raise UserError(f"data.patching={patching!r}: must be nuclei or grid")
         if patch_size < 1:
             raise UserError(f"data.patch_size={patch_size}: must be at least 1")
-        self.root, self.data_dir = root, data_dir
+        check_kind(stain_normalisation)
+        self.root, self.data_dir, self.stain_normalisation = root, data_dir, stain_normalisation
         self.fold, self.num_folds, self.val_fraction = fold, num_folds, val_fraction
         self.patch_size, self.patching = patch_size, patching
 
@@ -83,6 +87,7 @@ class ColonNuclei(BagDataModule):
         for path in tqdm(self.image_paths.values(), desc="colon nuclei", unit="image", disable=None, leave=False):
             image, (centres, is_positive) = decode_image(str(path), str(path)), read_nuclei(path)
             own_corners, own_labels = self._places(image.shape[1:], centres, is_positive)
+            image = normalise_stain(image, self.stain_normalisation)
             patches.append(cut_patches(image, own_corners, self.patch_size))
             corners.append(own_corners)
             instance_labels.append(own_labels)

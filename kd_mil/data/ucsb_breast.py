@@ -15,6 +15,7 @@ from kd_mil.data.datamodules import BagDataModule, Loading
 from kd_mil.data.image_files import IMAGE_SUFFIXES, decode_image
 from kd_mil.data.locations import find_root
 from kd_mil.data.splits import stratified_folds
+from kd_mil.data.stain_normalisation import check_kind, normalise_stain
 from kd_mil.errors import UserError
 
 NAME = re.compile(r"(ytma\d+_\d+)_(benign|malignant)\d+_ccd")
@@ -44,13 +45,15 @@ class UcsbBreast(BagDataModule):
         patch_size: edge of a patch in pixels.
         white_level: a pixel is white if all of its channels are above this.
         white_share: patches with this share of white pixels, or more, are dropped.
+        stain_normalisation: `none`, or `reinhard`: every image is brought to the same mean colours and contrasts, once
+            its white patches are known.
         masks: folder of images of the same names (any suffix), not 0 where a malignant nucleus is: a patch of a
             malignant image is positive if it touches one.
         split_file: CSV `bag_id,split` that replaces the folds.
         seed: of the folds.
 
     Raises:
-        UserError: an unknown `group_by`, or a patch size below 1.
+        UserError: an unknown `group_by` or normalisation, or a patch size below 1.
     """
 
     image_paths: dict[str, Path]
@@ -68,6 +71,7 @@ class UcsbBreast(BagDataModule):
         patch_size: int = 32,
         white_level: int = 200,
         white_share: float = 0.75,
+        stain_normalisation: str = "none",
         masks: str | None = None,
         split_file: str | None = None,
         seed: int = 0,
@@ -80,6 +84,8 @@ class UcsbBreast(BagDataModule):
         self.root, self.data_dir, self.masks = root, data_dir, masks
         self.fold, self.num_folds, self.val_fraction, self.group_by = fold, num_folds, val_fraction, group_by
         self.patch_size, self.white_level, self.white_share = patch_size, white_level, white_share
+        check_kind(stain_normalisation)
+        self.stain_normalisation = stain_normalisation
 
     def load(self) -> BagSplits:
         """Read all images, drop white patches, and deal the images to the folds."""
@@ -122,7 +128,8 @@ class UcsbBreast(BagDataModule):
         kept = white < self.white_share
         if not kept.any():
             raise UserError(f"{name}: all patches are white: raise data.white_level or data.white_share")
-        return patches[kept], corners[kept]
+        normalised = normalise_stain(image, self.stain_normalisation)
+        return cut_patches(normalised, corners[kept], self.patch_size), corners[kept]
 
     def _instance_labels(self, name: str, shape: tuple[int, int], corners: np.ndarray, label: int) -> np.ndarray:
         """Labels (n,) int64 of the patches of an image of `shape` (H, W), -1 where there are no masks."""
