@@ -79,7 +79,7 @@ def main(config: DictConfig) -> float | None:
         chosen = {
             "monitor": config.monitor,
             "monitor_mode": config.monitor_mode,
-            "selected_by": method.selected_by,
+            "selected_by": method.selected_by if config.select == "best" else "the number of epochs",
         }
         record.write("finished", best_checkpoint=best_checkpoint(trainer), **chosen)
         print_results(metrics, directory)
@@ -142,9 +142,10 @@ def evaluate(trainer: L.Trainer, method: Distiller, data: DistillationData) -> d
 
 
 def best_checkpoint(trainer: L.Trainer) -> str:
-    """Path of the checkpoint that validation selected."""
+    """Path of the checkpoint that is tested: validation selected it, or it is the last."""
     chosen = cast(ModelCheckpoint, trainer.checkpoint_callback)
-    if not chosen.best_model_path or not math.isfinite(_value(chosen.best_model_score)):
+    scored = chosen.monitor is None or math.isfinite(_value(chosen.best_model_score))
+    if not (chosen.best_model_path and scored):
         raise UserError(
             f"no checkpoint was selected: {chosen.monitor} was never defined in {trainer.current_epoch} epochs; "
             "does validation hold all classes?"

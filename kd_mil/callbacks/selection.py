@@ -1,4 +1,4 @@
-"""The checkpoint that validation selected, wherever the run goes on."""
+"""The checkpoint that is tested, wherever the run goes on."""
 
 import shutil
 from pathlib import Path
@@ -15,9 +15,19 @@ class BestCheckpoint(ModelCheckpoint):
 
     Lightning forgets the best score when the directory changes, so that the first resumed epoch would always win.
 
+    Args:
+        select: the epoch that is kept: the `best` by the monitor, or the `last`, where validation is too small to tell.
+        monitor: validation metric.
+        **settings: as Lightning's.
+
     Raises:
-        UserError: the best checkpoint of the earlier run is no longer where that run left it.
+        UserError: an unknown `select`; or the best checkpoint of the earlier run is no longer where that run left it.
     """
+
+    def __init__(self, select: str = "best", monitor: str | None = None, **settings: Any) -> None:
+        if select not in ("best", "last"):
+            raise UserError(f"select={select}: choose best or last")
+        super().__init__(monitor=monitor if select == "best" else None, **settings)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         earlier = Path(state_dict["best_model_path"])

@@ -1,10 +1,14 @@
-"""The best checkpoint survives a move of the run to another directory."""
+"""Which checkpoint is tested; the best one survives a move of the run to another directory."""
+
+from functools import partial
 
 import pytest
 import torch
 
 from kd_mil.callbacks.selection import BestCheckpoint
 from kd_mil.errors import UserError
+from tests.methods.test_mil import make_mil
+from tests.tiny import TinyData, fit, tiny_splits
 
 
 def state_of(folder, score):
@@ -57,3 +61,19 @@ def _trainer():
 def test_a_lost_best_checkpoint_is_one_clear_line(tmp_path):
     with pytest.raises(UserError, match="which is gone"):
         selection(tmp_path / "new").load_state_dict(state_of(tmp_path / "old", 0.25))
+
+
+@pytest.mark.parametrize("select", ["best", "last"])
+def test_the_epoch_that_is_kept(tmp_path, select):
+    """At a rate of 0 nothing ever improves: the first epoch stays the best one."""
+    model = make_mil(optimizer=partial(torch.optim.SGD, lr=0.0))
+    chosen = BestCheckpoint(select, "val/model/bag_loss", mode="min", dirpath=str(tmp_path), filename="best")
+    fit(model, TinyData(tiny_splits()), epochs=3, enable_checkpointing=True, callbacks=[chosen])
+    assert chosen.best_model_path == str(tmp_path / "best.ckpt")
+    epoch = torch.load(chosen.best_model_path, weights_only=True)["epoch"]
+    assert epoch == {"best": 0, "last": 2}[select]
+
+
+def test_another_choice_is_refused():
+    with pytest.raises(UserError, match="select=first: choose best or last"):
+        BestCheckpoint("first")
