@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from kd_mil.errors import UserError
 from kd_mil.models.encoders import InstanceShape, image_shape, output_width
-from kd_mil.models.heads import Dropout
+from kd_mil.models.heads import Dropout, Initialisation, initialise
 
 
 class ConvStack(nn.Sequential):
@@ -22,9 +22,11 @@ class ConvStack(nn.Sequential):
         convolutions: (channels, kernel size, padding) of each.
         fully_connected: width of each layer after them, at least one.
         dropout: share of the outputs of each fully connected layer set to 0 while training.
+        init: `he`, or PyTorch's `default`, which spends its first epochs finding values that reach the last layer.
 
     Raises:
-        UserError: instances that are no images or too small for the poolings, no layer, or dropout outside [0, 1).
+        UserError: instances that are no images or too small for the poolings, no layer, dropout outside [0, 1), or an
+            unknown init.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class ConvStack(nn.Sequential):
         convolutions: Sequence[Sequence[int]] = ((36, 4, 0), (48, 3, 0)),
         fully_connected: Sequence[int] = (512, 512, 512),
         dropout: float = 0.0,
+        init: Initialisation = "default",
     ) -> None:
         width, *sides = image_shape(instance_shape, "conv_stack")
         if not convolutions or not fully_connected:
@@ -53,6 +56,7 @@ class ConvStack(nn.Sequential):
             self.extend([nn.Linear(width, out), nn.ReLU(inplace=True), *([Dropout(dropout)] if dropout else [])])
             width = out
         self.out_features = width
+        initialise(self, init)
 
     def forward(self, instances: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, out_features)."""

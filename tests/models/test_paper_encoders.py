@@ -37,6 +37,16 @@ def test_the_memory_layout_changes_no_number():
     torch.testing.assert_close(encoder(images), plain)
 
 
+def test_values_keep_their_size_through_he_layers_and_shrink_by_default():
+    torch.manual_seed(0)
+    images, sizes = torch.randn(20, 3, 27, 27), {}
+    for init in ("he", "default"):
+        features = ConvStack((3, 27, 27), fully_connected=[512] * 6, init=init)(images)
+        sizes[init] = features.pow(2).mean().sqrt().item()
+    assert 0.3 < sizes["he"] < 10
+    assert sizes["default"] < 0.1
+
+
 @pytest.mark.parametrize(
     ("shape", "settings", "message"),
     [
@@ -44,6 +54,7 @@ def test_the_memory_layout_changes_no_number():
         ((3, 16, 16), {"convolutions": BREAST}, "images of 16x16 pixels vanish in encoder.convolutions"),
         ((3, 27, 27), {"fully_connected": ()}, "at least one of encoder.convolutions and one"),
         ((3, 27, 27), {"dropout": 1.0}, "encoder.dropout=1.0"),
+        ((3, 27, 27), {"init": "xavier"}, "init='xavier': choose default, normal_0.01 or he"),
     ],
 )
 def test_mistakes_are_named(shape, settings, message):
