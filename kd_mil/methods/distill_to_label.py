@@ -181,7 +181,7 @@ class DistillToLabel(BagDistiller):
         The clean bag, the bag with noise, the perturbed bag and the subsets are packed and go through the network as
         one batch; features of clean instances serve all but the perturbed bag, unless batch statistics mix the views.
         """
-        clean, vat = self.preprocess(bags.instances), self.vat
+        clean, vat = self.preprocess(bags.instances, bags.sizes), self.vat
         pixels, noise_owners, perturbed = [clean], None, "perturbation" in vat.weights
         if "noise" in vat.weights:
             noise, noise_owners = vat.noise(clean, bags.sizes)
@@ -202,7 +202,10 @@ class DistillToLabel(BagDistiller):
 
     def student_terms(self, bags: BagBatch) -> Terms:
         """Terms of Eq. 5 without their weights, each the mean over the bags."""
-        pixels, over_bag = self.preprocess(bags.instances), segment_sum if self.kd.reduction == "sum" else segment_mean
+        pixels, over_bag = (
+            self.preprocess(bags.instances, bags.sizes),
+            segment_sum if self.kd.reduction == "sum" else segment_mean,
+        )
         with torch.no_grad():
             teacher, teacher_instances = self.teacher.read(self.teacher.encoder(pixels), bags.sizes)
         student, instances = self.student.read(self.student.encoder(pixels), bags.sizes)

@@ -92,7 +92,7 @@ class MHIM(BagDistiller):
 
     def student_loss(self, bags: BagBatch) -> Tensor:
         """Loss of the bags as the teacher masks them, Eq. 8-10."""
-        features, sizes = self.encoder(self.preprocess(bags.instances)), bags.sizes
+        features, sizes = self.encoder(self.preprocess(bags.instances, bags.sizes)), bags.sizes
         teacher = self.ask_teacher(bags)
         self.memory.record_range(teacher.attention_logits, bags.bag_indices.repeat_interleave(sizes))
         if self.current_epoch < self.start_epoch:
@@ -107,7 +107,7 @@ class MHIM(BagDistiller):
     def ask_teacher(self, bags: BagBatch) -> MILOutput:
         """The teacher's output on whole bags, in evaluation mode."""
         encoder, aggregator = self.teacher.eval()
-        return aggregator(encoder(self.preprocess(bags.instances)), bags.sizes)
+        return aggregator(encoder(self.preprocess(bags.instances, bags.sizes)), bags.sizes)
 
     @torch.no_grad()
     def follow(self) -> None:

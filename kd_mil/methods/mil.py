@@ -45,7 +45,7 @@ class MIL(BagDistiller):
         return [self.encoder, self.aggregator]
 
     def training_step(self, bags: BagBatch, batch_idx: int) -> None:
-        output: MILOutput = self.aggregator(self.encoder(self.preprocess(bags.instances)), bags.sizes)
+        output: MILOutput = self.aggregator(self.encoder(self.preprocess(bags.instances, bags.sizes)), bags.sizes)
         self.memory.record_range(self.scores(output), bags.bag_indices.repeat_interleave(bags.sizes))
         loss = aggregator_loss(output, bags.labels, bags.sizes, self.instance_stream_weight)
         self.descend(loss, *self.optimizer_list())

@@ -94,7 +94,9 @@ class RNNMIL(BagDistiller):
         _, probs = self._look(bags.instances)
         owner = segment_ids(bags.sizes, len(bags.instances))
         chosen = segment_ranks(1 - probs[:, 0], bags.sizes) < self.top
-        logits = self.tile_classifier(self.encoder(self.preprocess(bags.instances[chosen])))
+        logits = self.tile_classifier(
+            self.encoder(self.preprocess(bags.instances[chosen], bags.sizes.clamp_max(self.top)))
+        )
         losses = F.cross_entropy(logits, bags.labels[owner[chosen]], reduction="none")
         return (losses / bags.sizes.clamp_max(self.top)[owner[chosen]]).sum() / len(bags.sizes)
 

@@ -126,7 +126,7 @@ class WENO(BagDistiller):
 
     def teacher_loss(self, bags: BagBatch) -> Tensor:
         """Eq. 8-12 on the bags as HPM leaves them; notes attention for the student phase."""
-        features = self.encoder(self.preprocess(bags.instances))
+        features = self.encoder(self.preprocess(bags.instances, bags.sizes))
         seen, sizes, keep = features, bags.sizes, None
         if self.hpm.active(self.current_epoch):
             keep = self.hpm.keep(self._student_probs(features, bags), bags.sizes, bags.labels)
@@ -207,7 +207,7 @@ class WENO(BagDistiller):
     def _student_probs(self, features: Tensor, bags: BagBatch) -> Tensor:
         """Student probability (N,) of the instances of training bags: student head without dropout."""
         if self.student_encoder is not None:
-            features = self.student_encoder(self.preprocess(bags.instances))
+            features = self.student_encoder(self.preprocess(bags.instances, bags.sizes))
         self.student_head.eval()
         probs = self.student_head(features).softmax(1)[:, 1]
         self.student_head.train()

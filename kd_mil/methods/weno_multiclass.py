@@ -80,7 +80,7 @@ class MultiClassWENO(WENO):
     def _student_probs(self, features: Tensor, bags: BagBatch) -> Tensor:
         """Student probability (N,) of the class of an instance's bag; of negative bags HPM drops nothing."""
         if self.student_encoder is not None:
-            features = self.student_encoder(self.preprocess(bags.instances))
+            features = self.student_encoder(self.preprocess(bags.instances, bags.sizes))
         self.student_head.eval()
         probs = self.student_head(features).softmax(1)
         self.student_head.train()

@@ -16,8 +16,8 @@ class Preprocess(nn.Module):
         mean, std: per channel, on pixels scaled to [0, 1] or on raw features; None leaves them as they are.
         standardise: take mean and std from the training instances before the first epoch (`fit`).
         augment: while training, apply one of the 8 flips and quarter turns to each instance (square pixels only).
-        stain_jitter: while training, change the staining of each instance by up to this much (`jitter_stain`); 0 leaves
-            it. For 8-bit RGB images of haematoxylin and eosin.
+        stain_jitter: while training, change the staining of each bag by up to this much (`jitter_stain`); 0 leaves it.
+            For 8-bit RGB images of haematoxylin and eosin.
 
     Raises:
         UserError: a stain jitter outside [0, 1).
@@ -42,9 +42,10 @@ class Preprocess(nn.Module):
         self.register_buffer("mean", torch.tensor(0.0 if mean is None else mean))
         self.register_buffer("std", torch.tensor(1.0 if std is None else std))
 
-    def forward(self, instances: Tensor) -> Tensor:
+    def forward(self, instances: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Map (N, C, H, W) uint8 or float, or (N, D) float, to the default float type, same shape.
 
+        Instances of a bag share their staining, where the sizes (B,) of the bags are given; flips are drawn for each.
         Images come in channels-last memory, in which convolutions run faster on a CPU.
         """
         values = instances.to(torch.get_default_dtype())
@@ -54,7 +55,7 @@ class Preprocess(nn.Module):
             if instances.dtype != torch.uint8 or instances.shape[1] != 3:
                 kind = f"{str(instances.dtype).removeprefix('torch.')} {tuple(instances.shape[1:])}"
                 raise UserError(f"preprocess.stain_jitter is for 8-bit RGB images, but instances are {kind}")
-            values = jitter_stain(values, self.stain_jitter)
+            values = jitter_stain(values, self.stain_jitter, sizes)
         if self.normalises:
             shape = (-1, *[1] * (values.dim() - 2))
             values = (values - self.mean.view(shape)) / self.std.view(shape)

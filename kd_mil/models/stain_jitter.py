@@ -10,20 +10,24 @@ DARKEST = 1 / 255
 """Darker values count as this one: black has no finite density."""
 
 
-def jitter_stain(images: Tensor, strength: float) -> Tensor:
-    """Each image with its own random strength of the dyes (Tellez et al. 2018, "HED" augmentation).
+def jitter_stain(images: Tensor, strength: float, sizes: Tensor | None = None) -> Tensor:
+    """Images with random strengths of the dyes (Tellez et al. 2018, "HED" augmentation), one draw for each bag.
 
     Optical densities are split into haematoxylin, eosin and a rest (Ruifrok & Johnston 2001), and each of the three is
-    multiplied by a factor in 1 +- strength and moved by a density in +- strength.
+    multiplied by a factor in 1 +- strength and moved by a density in +- strength. The patches of a slide were stained
+    together: drawn one by one, attention would look for the patch that was changed the most.
 
     Args:
         images: (N, 3, H, W) RGB in [0, 1].
         strength: half width of both ranges; Tellez et al. 2019 call .05 light and .2 strong.
+        sizes: (B,) of the bags, end to end; None: every image by itself.
 
     Returns:
         (N, 3, H, W) in [0, 1].
     """
-    factors, moves = strength * (2 * torch.rand(2, len(images), 3, dtype=images.dtype, device=images.device) - 1)
+    count = len(images) if sizes is None else len(sizes)
+    draws = strength * (2 * torch.rand(2, count, 3, dtype=images.dtype, device=images.device) - 1)
+    factors, moves = draws if sizes is None else draws.repeat_interleave(sizes, 1, output_size=len(images))
     unmix = torch.from_numpy(hed_from_rgb).to(images)
     mix = torch.from_numpy(rgb_from_hed).to(images)
     change = (unmix * (1 + factors)[:, None, :]) @ mix  # (N, 3, 3), from densities to changed densities, as rows

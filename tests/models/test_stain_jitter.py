@@ -46,6 +46,15 @@ def test_images_change_by_themselves_and_stay_in_range():
     assert len(changed[:, :, 0, 0].unique(dim=0)) == 200
 
 
+def test_patches_of_a_bag_change_alike():
+    patches = torch.tensor([0.2, 0.3, 0.6]).view(1, 3, 1, 1).expand(5, 3, 1, 1)
+    changed = jitter_stain(patches, 0.1, sizes=torch.tensor([2, 3])).flatten(1)
+    assert torch.equal(changed[0], changed[1])
+    assert torch.equal(changed[2], changed[3])
+    assert torch.equal(changed[3], changed[4])
+    assert not torch.allclose(changed[1], changed[2])
+
+
 def test_training_alone_jitters():
     torch.manual_seed(0)
     preprocess, pixels = Preprocess(stain_jitter=0.1), torch.randint(1, 255, (4, 3, 5, 5), dtype=torch.uint8)
