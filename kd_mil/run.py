@@ -35,7 +35,7 @@ from kd_mil.sweep.points import run_point
 
 @command("run")
 def main(config: DictConfig) -> float | None:
-    """One run as design and configuration say; returns the validation score it was selected by."""
+    """One run as design and configuration say; returns the validation score of what is tested."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return run_point(config, HydraConfig.get())
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
@@ -79,7 +79,8 @@ def main(config: DictConfig) -> float | None:
         chosen = {
             "monitor": config.monitor,
             "monitor_mode": config.monitor_mode,
-            "selected_by": method.selected_by if config.select == "best" else "the number of epochs",
+            "select": config.select,
+            "selected_by": method.selected_by,
         }
         record.write("finished", best_checkpoint=best_checkpoint(trainer), **chosen)
         print_results(metrics, directory)
@@ -117,8 +118,8 @@ def check_before_training(method: Distiller, start: str | None) -> None:
         raise UserError(f"optimizer: {error}") from error
     if start is None:
         return
-    card = read_checkpoint(start)["model_card"]
-    for key in ("method", "model_inputs", "class_names"):
+    card = {"select": "best"} | read_checkpoint(start)["model_card"]
+    for key in ("select", "method", "model_inputs", "class_names"):
         if card[key] != method.model_card[key]:
             raise UserError(f"checkpoint {start} belongs to another configuration: its {key} differs from this run's")
 
@@ -133,7 +134,7 @@ def starting_point(config: DictConfig, record: RunRecord, processes: int) -> str
 
 
 def evaluate(trainer: L.Trainer, method: Distiller, data: DistillationData) -> dict[str, float]:
-    """Metrics of the selected checkpoint: validation again, then test, once."""
+    """Metrics of the checkpoint to test (`select`): validation again, then test, once."""
     best = best_checkpoint(trainer)
     [val] = trainer.validate(method, datamodule=data, ckpt_path=best, verbose=False)
     [test] = trainer.test(method, datamodule=data, ckpt_path=best, verbose=False)
@@ -166,6 +167,7 @@ def model_card(plain: dict[str, Any], data: DistillationData) -> dict[str, Any]:
         "class_names": list(data.class_names),
         "instance_source": data.instance_source,
         "experiment": plain["experiment_name"],
+        "select": plain["select"],
     }
 
 

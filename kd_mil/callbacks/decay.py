@@ -32,9 +32,7 @@ class LearningRateDecay(Callback):
             raise UserError(f"lr_decay={self.shape} needs trainer.max_epochs")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.shape == "none":
-            return
-        progress = cast(float, pl_module.phase_progress)
+        progress = 0.0 if self.shape == "none" else cast(float, pl_module.phase_progress)
         factor = 0.5 * (1 + math.cos(math.pi * progress))
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:

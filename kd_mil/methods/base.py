@@ -1,7 +1,8 @@
 """What all methods share: manual steps, and epochs that are functions of (seed, epoch)."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from itertools import pairwise
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -51,9 +52,17 @@ class Distiller(L.LightningModule):
         raise NotImplementedError
 
     @property
+    def phase_starts(self) -> list[int]:
+        """Epochs in which a phase of training begins, ascending from 0."""
+        return [0]
+
+    @property
     def phase_progress(self) -> float:
-        """Share of the present phase that is over, in [0, 1); the whole training is one, unless a method has more."""
-        return self.current_epoch / self.trainer.max_epochs  # type: ignore[operator]
+        """Share of the present phase that is over, in [0, 1)."""
+        total = cast(int, self.trainer.max_epochs)
+        bounds = [start for start in self.phase_starts if start < total] + [total]
+        begin, end = next(pair for pair in pairwise(bounds) if self.current_epoch < pair[1])
+        return (self.current_epoch - begin) / (end - begin)
 
     def configure_optimizers(self) -> list[Optimizer]:
         return [self.new_optimizer(part.parameters()) for part in self.parts()]

@@ -40,8 +40,8 @@ class DistillToLabel(BagDistiller):
         student_epochs: epochs of the student in each round; 0 trains the teacher alone.
         rounds: more than 1: the best student becomes the teacher of a new one (born-again; not in the paper).
         student_init: `random`, or the weights of the `teacher`.
-        reload: the epoch of a network that teaches: its `best` on validation, or its `last`, where too few validation
-            bags would pick one by luck.
+        reload: the epoch of a network that teaches: its `best` on validation, or its `last` validated one, where too
+            few validation bags would pick one by luck.
         instance_score: the teacher's word on instances: `bag_of_one`, its `attention` scaled to [0, 1] in each bag, or
             `attention_times_prob`, the same times the bag's probability.
         instance_stream_weight: share of the instance stream in cross-entropies of labels, where the aggregator has one.
@@ -116,10 +116,9 @@ class DistillToLabel(BagDistiller):
         return self.current_epoch - self.teacher_epochs
 
     @property
-    def phase_progress(self) -> float:
-        if self.round < 0:
-            return self.current_epoch / self.teacher_epochs
-        return self._student_epoch % self.student_epochs / self.student_epochs
+    def phase_starts(self) -> list[int]:
+        rounds = range(self.rounds if self.student_epochs else 0)
+        return [0, *(self.teacher_epochs + number * self.student_epochs for number in rounds)]
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -181,7 +180,7 @@ class DistillToLabel(BagDistiller):
         The clean bag, the bag with noise, the perturbed bag and the subsets are packed and go through the network as
         one batch; features of clean instances serve all but the perturbed bag, unless batch statistics mix the views.
         """
-        clean, vat = self.preprocess(bags.instances, bags.sizes), self.vat
+        vat, clean = self.vat, self.preprocess(bags.instances, bags.sizes)
         pixels, noise_owners, perturbed = [clean], None, "perturbation" in vat.weights
         if "noise" in vat.weights:
             noise, noise_owners = vat.noise(clean, bags.sizes)
@@ -202,10 +201,8 @@ class DistillToLabel(BagDistiller):
 
     def student_terms(self, bags: BagBatch) -> Terms:
         """Terms of Eq. 5 without their weights, each the mean over the bags."""
-        pixels, over_bag = (
-            self.preprocess(bags.instances, bags.sizes),
-            segment_sum if self.kd.reduction == "sum" else segment_mean,
-        )
+        pixels = self.preprocess(bags.instances, bags.sizes)
+        over_bag = segment_sum if self.kd.reduction == "sum" else segment_mean
         with torch.no_grad():
             teacher, teacher_instances = self.teacher.read(self.teacher.encoder(pixels), bags.sizes)
         student, instances = self.student.read(self.student.encoder(pixels), bags.sizes)

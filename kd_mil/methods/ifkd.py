@@ -197,6 +197,10 @@ class IFKD(SegmentationDistiller):
         self.log_loss("wce", pixels, batch_size=len(labels))
         return loss + self.wce.weight * pixels
 
+    @property
+    def phase_starts(self) -> list[int]:
+        return [0, self.teacher_epochs]
+
     def setup(self, stage: str) -> None:
         super().setup(stage)
         epochs = self.trainer.max_epochs

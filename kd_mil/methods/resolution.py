@@ -3,8 +3,10 @@
 import copy
 import math
 import warnings
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -156,24 +158,16 @@ class Resolution(PairDistiller):
     @property
     def phase(self) -> str:
         """Name of the phase of the present epoch."""
-        return self._phase_and_start()[0].name
+        return self.phases[bisect_right(self.phase_starts, self.current_epoch) - 1].name
 
     @property
-    def phase_progress(self) -> float:
-        phase, start = self._phase_and_start()
-        return (self.current_epoch - start) / phase.epochs
+    def phase_starts(self) -> list[int]:
+        ends = accumulate(phase.epochs for phase in self.phases)
+        return [0, *ends][:-1]
 
     @property
     def train_view(self) -> str:
         return VIEWS[self.phase]
-
-    def _phase_and_start(self) -> tuple[Phase, int]:
-        start = 0
-        for phase in self.phases:
-            if self.current_epoch < start + phase.epochs:
-                return phase, start
-            start += phase.epochs
-        return self.phases[-1], start
 
     def parts(self) -> list[nn.Module]:
         return list(self._trained().values())
@@ -213,10 +207,9 @@ class Resolution(PairDistiller):
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
-        phase, start = self._phase_and_start()
-        if self.current_epoch == start > 0:
-            self._enter(phase.name)
-        if self.mode == "distil" and phase.name != "teacher":
+        if self.current_epoch in self.phase_starts[1:]:
+            self._enter(self.phase)
+        if self.mode == "distil" and self.phase != "teacher":
             self.teacher.eval()
 
     def _enter(self, phase: str) -> None:

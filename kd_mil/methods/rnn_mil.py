@@ -66,6 +66,10 @@ class RNNMIL(BagDistiller):
     def default_monitor(self) -> str:
         return "val/rnn/bag_loss"
 
+    @property
+    def phase_starts(self) -> list[int]:
+        return [0, self.rnn_start_epoch]
+
     def parts(self) -> list[nn.Module]:
         return [self.encoder, self.tile_classifier, self.rnn]
 
@@ -94,9 +98,8 @@ class RNNMIL(BagDistiller):
         _, probs = self._look(bags.instances)
         owner = segment_ids(bags.sizes, len(bags.instances))
         chosen = segment_ranks(1 - probs[:, 0], bags.sizes) < self.top
-        logits = self.tile_classifier(
-            self.encoder(self.preprocess(bags.instances[chosen], bags.sizes.clamp_max(self.top)))
-        )
+        pixels = self.preprocess(bags.instances[chosen], bags.sizes.clamp_max(self.top))
+        logits = self.tile_classifier(self.encoder(pixels))
         losses = F.cross_entropy(logits, bags.labels[owner[chosen]], reduction="none")
         return (losses / bags.sizes.clamp_max(self.top)[owner[chosen]]).sum() / len(bags.sizes)
 

@@ -1,7 +1,7 @@
 """Multi-layer perceptrons on instance features: the student of WENO, and the layers other heads are made of."""
 
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from kd_mil.errors import UserError
 from kd_mil.models.segments import at_least_float32
 
-Initialisation = Literal["default", "normal_0.01", "he"]
+Initialisation = Literal["default", "normal_0.01"]
 
 
 class InstanceHead(nn.Sequential):
@@ -77,20 +77,14 @@ def hidden_layers(in_features: int, hidden: Sequence[int], dropout: float = 0.0)
 
 
 def initialise(module: nn.Module, init: Initialisation) -> None:
-    """Set the layers in `module`, or leave PyTorch's `default`.
-
-    `normal_0.01`: linear layers as in WENO's code. `he`: linear layers and convolutions, so that values keep their
-    size through ReLUs (He et al. 2015); the default shrinks them by 2.4 a layer.
+    """Set all linear layers in `module` as WENO's code does (`normal_0.01`), or leave PyTorch's `default`.
 
     Raises:
         UserError: unknown init.
     """
-    if init not in ("default", "normal_0.01", "he"):
-        raise UserError(f"init={init!r}: choose default, normal_0.01 or he")
+    if init not in ("default", "normal_0.01"):
+        raise UserError(f"init={init!r}: choose default or normal_0.01")
     for layer in module.modules():
         if init == "normal_0.01" and isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
-        elif init == "he" and isinstance(layer, nn.Linear | nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(cast(Tensor, layer.bias))

@@ -17,7 +17,8 @@ class Preprocess(nn.Module):
         standardise: take mean and std from the training instances before the first epoch (`fit`).
         augment: while training, apply one of the 8 flips and quarter turns to each instance (square pixels only).
         stain_jitter: while training, change the staining of each bag by up to this much (`jitter_stain`); 0 leaves it.
-            For 8-bit RGB images of haematoxylin and eosin.
+            For 8-bit RGB images of haematoxylin and eosin. Instances that come without their bags are changed one by
+            one. Resolution distillation has changes of its own (`method.augment`).
 
     Raises:
         UserError: a stain jitter outside [0, 1).

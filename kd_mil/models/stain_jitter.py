@@ -19,18 +19,20 @@ def jitter_stain(images: Tensor, strength: float, sizes: Tensor | None = None) -
 
     Args:
         images: (N, 3, H, W) RGB in [0, 1].
-        strength: half width of both ranges; Tellez et al. 2019 call .05 light and .2 strong.
+        strength: half width of both ranges; .05 is light, .2 strong. Not that of implementations which take logarithms
+            of 1 or 2 more than the pixels: there a factor changes white, and a move is no density.
         sizes: (B,) of the bags, end to end; None: every image by itself.
 
     Returns:
         (N, 3, H, W) in [0, 1].
     """
-    count = len(images) if sizes is None else len(sizes)
-    draws = strength * (2 * torch.rand(2, count, 3, dtype=images.dtype, device=images.device) - 1)
-    factors, moves = draws if sizes is None else draws.repeat_interleave(sizes, 1, output_size=len(images))
-    unmix = torch.from_numpy(hed_from_rgb).to(images)
-    mix = torch.from_numpy(rgb_from_hed).to(images)
-    change = (unmix * (1 + factors)[:, None, :]) @ mix  # (N, 3, 3), from densities to changed densities, as rows
-    density = -images.clamp_min(DARKEST).log().flatten(2)
-    changed = torch.baddbmm((moves @ mix)[:, :, None] * math.log(10), change.mT, density)
-    return changed.neg_().exp_().clamp_max_(1).view_as(images)
+    with torch.autocast(images.device.type, enabled=False):  # 8 bits of mantissa would show
+        count = len(images) if sizes is None else len(sizes)
+        draws = strength * (2 * torch.rand(2, count, 3, dtype=images.dtype, device=images.device) - 1)
+        factors, moves = draws if sizes is None else draws.repeat_interleave(sizes, 1, output_size=len(images))
+        unmix = torch.from_numpy(hed_from_rgb).to(images)
+        mix = torch.from_numpy(rgb_from_hed).to(images)
+        change = (unmix * (1 + factors)[:, None, :]) @ mix  # (N, 3, 3), from densities to changed densities, as rows
+        density = -images.clamp_min(DARKEST).log().flatten(2)
+        changed = torch.baddbmm((moves @ mix)[:, :, None] * math.log(10), change.mT, density)
+        return changed.neg_().exp_().clamp_max_(1).view_as(images)

@@ -131,7 +131,7 @@ def runs_table(points: Sequence[Point], out: Path) -> str:
 
 
 def run_row(point: Point, run: Run, out: Path) -> str:
-    """One run: name, seed, the score that selected its checkpoint, time, links."""
+    """One run: name, seed, validation score of its checkpoint, time, links."""
     monitor = str(run.record.get("monitor"))
     score = run.metrics.get(monitor)
     shown = MISSING if score is None else f"{score:.4f}"

@@ -8,6 +8,8 @@ from PIL import Image
 from kd_mil.data import colon_nuclei
 from kd_mil.data.colon_nuclei import ColonNuclei, cut_patches, grid_patches, nucleus_corners, read_centres, read_nuclei
 from kd_mil.data.datamodules import Loading
+from kd_mil.data.image_files import decode_image
+from kd_mil.data.stain_normalisation import normalise_stain
 from kd_mil.errors import UserError
 
 
@@ -83,6 +85,15 @@ def test_patches_equal_plain_slices():
     corners = np.stack([generator.integers(0, 44, 20), generator.integers(0, 34, 20)], axis=1)
     oracle = np.stack([image[:, y : y + 7, x : x + 7] for x, y in corners])
     assert np.array_equal(cut_patches(image, corners, 7), oracle)
+
+
+def test_whole_images_are_normalised_before_they_are_cut(images):
+    plain, normalised = (load(images, patch_size=5, stain_normalisation=one).bags for one in ("none", "reinhard"))
+    assert torch.equal(plain.coords, normalised.coords)
+    image = normalise_stain(decode_image(str(images / "img1" / "img1.png"), "img1"), "reinhard")
+    x, y = normalised.coords[0].tolist()
+    assert torch.equal(normalised.batch(torch.tensor([0])).instances[0], torch.tensor(image[:, y : y + 5, x : x + 5]))
+    assert not torch.equal(plain.batch(torch.tensor([0])).instances, normalised.batch(torch.tensor([0])).instances)
 
 
 def test_image_files_are_known_by_bag(images):

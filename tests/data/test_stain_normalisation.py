@@ -38,9 +38,18 @@ def test_normalised_twice_is_normalised_once():
     assert difference(normalise_stain(once, "reinhard"), once) < 3
 
 
-def test_one_colour_becomes_the_references_mean():
-    image = normalise_stain(np.full((3, 5, 5), 200, dtype=np.uint8), "reinhard")
+@pytest.mark.parametrize("size", [5, 100, 500])
+@pytest.mark.parametrize("level", [30, 200, 201])
+def test_one_colour_becomes_the_references_mean(size, level):
+    image = normalise_stain(np.full((3, size, size), level, dtype=np.uint8), "reinhard")
     assert np.abs(image - 255 * lab2rgb(REFERENCE[0][:, None, None], channel_axis=0)).max() <= 1
+
+
+def test_grey_images_get_no_colour_noise():
+    grey = np.random.default_rng(0).integers(60, 220, (1, 40, 40), dtype=np.uint8).repeat(3, axis=0)
+    lab = rgb2lab(normalise_stain(grey, "reinhard"), channel_axis=0)
+    inside = (lab[0] > 65) & (lab[0] < 85)  # what fits into RGB
+    assert lab[1:, inside].std(axis=1).max() < 1
 
 
 def test_none_leaves_the_image():

@@ -73,6 +73,12 @@ def test_masks_label_the_patches_they_touch(images, tmp_path):
         load(images, patch_size=5, masks=str(masks))
 
 
+def test_normalised_images_keep_the_patches_that_were_not_white(images):
+    plain, normalised = (load(images, patch_size=5, stain_normalisation=one).bags for one in ("none", "reinhard"))
+    assert torch.equal(plain.coords, normalised.coords)
+    assert not torch.equal(plain.batch(torch.tensor([0])).instances, normalised.batch(torch.tensor([0])).instances)
+
+
 def test_mistakes_are_named(images, tmp_path):
     with pytest.raises(UserError, match=r"data.group_by='patient': must be array or image"):
         UcsbBreast(None, "", Loading(), group_by="patient")

@@ -1,8 +1,15 @@
 """What the methods on bags share."""
 
+import pytest
+
 from kd_mil.methods import bag_distiller
 from kd_mil.methods.weno import WENO
 from kd_mil.models.preprocess import Preprocess
+from tests.methods.test_distill_to_label import make as make_distill_to_label
+from tests.methods.test_mhim import make_mhim
+from tests.methods.test_mil import make_mil
+from tests.methods.test_rnn_mil import make_rnn_mil
+from tests.methods.test_weno import make_weno
 from tests.tiny import WIDTH, TinyData, fit, no_mining, tiny_abmil, tiny_head, tiny_parts, tiny_splits
 
 
@@ -16,3 +23,22 @@ def test_few_large_instances_are_enough_for_pixel_statistics(monkeypatch):
         method = WENO(**parts, aggregator=tiny_abmil(), student_head=tiny_head(), hpm=no_mining())
         fit(method, TinyData(tiny_splits()))
         assert seen.pop() == (expected, WIDTH)
+
+
+class Witness(Preprocess):
+    """Notes for how many instances it was told the bags they are of."""
+
+    def forward(self, instances, sizes=None):
+        if self.training:
+            self.__dict__.setdefault("seen", []).append((len(instances), None if sizes is None else int(sizes.sum())))
+        return super().forward(instances, sizes)
+
+
+@pytest.mark.parametrize("make", [make_distill_to_label, make_mhim, make_mil, make_rnn_mil, make_weno])
+def test_preprocessing_knows_the_bags_of_what_it_changes(make):
+    """What changes a whole bag, such as its staining, needs them; WENO's instance phase has none."""
+    witness = Witness()
+    fit(make(preprocess=witness), TinyData(tiny_splits()), epochs=6)
+    told = [(count, of_bags) for count, of_bags in witness.seen if make is not make_weno or of_bags is not None]
+    assert told
+    assert all(count == of_bags for count, of_bags in told)

@@ -252,6 +252,7 @@ def test_the_checkpoint_is_selected_in_the_student_phase(tmp_path):
 
 def quiet_trainer(**settings):
     quiet = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet["enable_checkpointing"] = False
     return L.Trainer(num_sanity_val_steps=0, use_distributed_sampler=False, **quiet | settings)
 
 
@@ -403,12 +404,20 @@ def test_epochs_that_end_before_the_student_are_refused():
 @pytest.mark.slow
 def test_the_command_writes_both_roles_and_is_selected_in_the_student_phase(tmp_path):
     small = ["data=digits_mil", "encoder=small_cnn", "method.teacher_epochs=2", "method.student_epochs=2"]
+    small += ["lr_decay=cosine"]
     kd_mil("run", "experiment=d2l_mnist", *small, "trainer=cpu", "hydra.run.dir=out", cwd=tmp_path)
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     for role in ("teacher", "student"):
         for name in ("bag_auroc", "instance_auroc", "instance_accuracy", "instance_f1"):
             assert 0 <= metrics[f"test/{role}/{name}"] <= 1
     assert torch.load(tmp_path / "out" / "checkpoints" / "best.ckpt", weights_only=True)["epoch"] in (2, 3)
+    again = ["experiment=d2l_mnist", *small, "trainer=cpu", "select=last"]
+    kd_mil("run", *again, "hydra.run.dir=last", cwd=tmp_path)
+    assert torch.load(tmp_path / "last" / "checkpoints" / "best.ckpt", weights_only=True)["epoch"] == 3
+    assert json.loads((tmp_path / "last" / "run.json").read_text())["select"] == "last"
+    result = kd_mil("run", *again, "ckpt_path=out/checkpoints/last.ckpt", "hydra.run.dir=c", cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    assert "belongs to another configuration: its select differs" in result.stderr
     result = kd_mil("run", "experiment=d2l_mnist", *small, "trainer.max_epochs=3", cwd=tmp_path, check=False)
     assert result.returncode == 2
     assert result.stderr.strip().splitlines()[-1].startswith("error: trainer.max_epochs=3, but the phases take 4")

@@ -37,14 +37,21 @@ def test_the_memory_layout_changes_no_number():
     torch.testing.assert_close(encoder(images), plain)
 
 
-def test_values_keep_their_size_through_he_layers_and_shrink_by_default():
+def test_weights_of_he_have_the_variance_of_two_over_what_comes_in():
     torch.manual_seed(0)
-    images, sizes = torch.randn(20, 3, 27, 27), {}
+    for layer in ConvStack((3, 27, 27), init="he"):
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+            assert layer.weight.var().item() == pytest.approx(2 / layer.weight[0].numel(), rel=0.1)
+            assert not layer.bias.any()
+
+
+def test_images_are_told_apart_from_the_start_with_he_alone():
+    torch.manual_seed(0)
+    images, spread = torch.randn(20, 3, 32, 32), {}
     for init in ("he", "default"):
-        features = ConvStack((3, 27, 27), fully_connected=[512] * 6, init=init)(images)
-        sizes[init] = features.pow(2).mean().sqrt().item()
-    assert 0.3 < sizes["he"] < 10
-    assert sizes["default"] < 0.1
+        spread[init] = ConvStack((3, 32, 32), BREAST, init=init)(images).std(0).mean().item()
+    assert spread["he"] > 0.05
+    assert spread["default"] < 0.005
 
 
 @pytest.mark.parametrize(
@@ -54,7 +61,7 @@ def test_values_keep_their_size_through_he_layers_and_shrink_by_default():
         ((3, 16, 16), {"convolutions": BREAST}, "images of 16x16 pixels vanish in encoder.convolutions"),
         ((3, 27, 27), {"fully_connected": ()}, "at least one of encoder.convolutions and one"),
         ((3, 27, 27), {"dropout": 1.0}, "encoder.dropout=1.0"),
-        ((3, 27, 27), {"init": "xavier"}, "init='xavier': choose default, normal_0.01 or he"),
+        ((3, 27, 27), {"init": "xavier"}, "encoder.init='xavier': choose default or he"),
     ],
 )
 def test_mistakes_are_named(shape, settings, message):

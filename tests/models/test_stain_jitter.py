@@ -37,6 +37,12 @@ def test_white_stays_white_without_moves(monkeypatch):
     torch.testing.assert_close(jitter_stain(torch.ones(1, 3, 2, 2), 0.2), torch.ones(1, 3, 2, 2))
 
 
+def test_half_precision_around_it_changes_nothing():
+    images = torch.rand(5, 3, 4, 6) * 0.99 + 0.01
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(jitter_stain(images, 0.0), images)
+
+
 def test_images_change_by_themselves_and_stay_in_range():
     images = torch.tensor([0.0, 0.3, 1.0]).view(1, 3, 1, 1).expand(200, 3, 2, 2)
     changed = jitter_stain(images, 0.3)
