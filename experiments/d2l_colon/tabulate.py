@@ -1,6 +1,7 @@
-"""Table I of Distill-to-Label from finished runs: `python experiments/d2l_colon/tabulate.py ROOT OUT_FOLDER`.
+"""Table I of Distill-to-Label from finished runs: `python experiments/d2l_colon/tabulate.py ROOT OUT.json`.
 
-ROOT is that of `run.sh`. Writes `results.json` and `table.png`, and prints the Markdown table.
+ROOT is that of `run.sh`, or one of `variants.sh`. Writes the record and, for `results.json`, `table.png` beside it, and
+prints the Markdown table.
 """
 
 import argparse
@@ -109,8 +110,9 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
     results = read(arguments.root)
-    (arguments.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    figure_of(results).savefig(arguments.out / "table.png", dpi=120)
+    arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+    if arguments.out.name == "results.json":
+        figure_of(results).savefig(arguments.out.with_name("table.png"), dpi=120)
     print(markdown(results))
 
 
