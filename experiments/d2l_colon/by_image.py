@@ -14,7 +14,9 @@ def main(run: Path) -> None:
         truth, score = image["label"] > 0, image["teacher_score"]
         if truth.any() and not truth.all():
             recall = recall_score(truth, image["teacher_prob"] > 0.5)
-            print(f"{name}: {truth.sum()} of {len(truth)}, AUROC {roc_auc_score(truth, score):.3f}, recall {recall:.3f}")
+            print(
+                f"{name}: {truth.sum()} of {len(truth)}, AUROC {roc_auc_score(truth, score):.3f}, recall {recall:.3f}"
+            )
 
 
 if __name__ == "__main__":

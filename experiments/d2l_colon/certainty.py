@@ -11,13 +11,13 @@ def main(root: Path) -> None:
     """Share of probabilities below .01 or above .99, precision and recall at 0.5, areas within positive bags."""
     for path in sorted(root.glob("d2l/*/instances.parquet")):
         rows = pd.read_parquet(path)
-        truth, score = rows["label"] > 0, rows["student_score"]
-        certain = ((score < 0.01) | (score > 0.99)).mean()
+        truth, probs = rows["label"] > 0, rows["student_prob"]
+        certain = ((probs < 0.01) | (probs > 0.99)).mean()
         within = truth.groupby(rows["bag_id"], observed=True).transform("any")
         areas = [roc_auc_score(truth[within], rows.loc[within, f"{role}_score"]) for role in ("teacher", "student")]
         print(
-            f"fold {path.parent.name}: certain {certain:.3f}, precision {precision_score(truth, score > 0.5):.3f}, "
-            f"recall {recall_score(truth, score > 0.5):.3f}, "
+            f"fold {path.parent.name}: certain {certain:.3f}, precision {precision_score(truth, probs > 0.5):.3f}, "
+            f"recall {recall_score(truth, probs > 0.5):.3f}, "
             f"AUROC within positive bags: teacher {areas[0]:.3f}, student {areas[1]:.3f}"
         )
 
