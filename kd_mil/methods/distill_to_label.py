@@ -252,7 +252,7 @@ class DistillToLabel(BagDistiller):
             self._keep_the_best()
 
     def _keep_the_best(self) -> None:
-        """Snapshot the network in training if its validation bag loss is the lowest of its phase, or anyway."""
+        """Snapshot the network in training if none of its phase had a lower validation bag loss; always for `last`."""
         role, network = ("teacher", self.teacher) if self.round < 0 else ("student", self.student)
         bags = self.tables["val"].bags
         loss = negative_log_likelihood(bags[f"{role}/probs"], bags["label"])

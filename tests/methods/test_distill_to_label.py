@@ -252,7 +252,7 @@ def test_the_checkpoint_is_selected_in_the_student_phase(tmp_path):
 
 def quiet_trainer(**settings):
     quiet = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    quiet["enable_checkpointing"] = False
+    quiet |= {"enable_checkpointing": False}
     return L.Trainer(num_sanity_val_steps=0, use_distributed_sampler=False, **quiet | settings)
 
 
