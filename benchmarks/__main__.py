@@ -22,7 +22,7 @@ from rich.table import Table
 
 from benchmarks.machine import machine_facts
 from kd_mil import __version__
-from kd_mil.records import PACKAGES, git_commit, write_json
+from kd_mil.core.records import PACKAGES, git_commit, write_json
 
 BENCHMARKS = (
     "training_loop",

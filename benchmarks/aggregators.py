@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.machine import in_fresh_process, milliseconds, peak_memory_mib, timed_in_turn
-from kd_mil.losses.mil import bag_loss
+from kd_mil.methods.base.bag_losses import bag_loss
 from kd_mil.models.outputs import MILOutput, critical_logits
 
 SIZES = (1_000, 10_000, 50_000)

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from kd_mil.data.datamodules import BagDataModule
-from kd_mil.losses.weno import attention_pseudo_labels, student_loss
-from kd_mil.methods.weno import WENO
+from kd_mil.methods.base.attention_memory import attention_pseudo_labels
+from kd_mil.methods.weno.losses import student_loss
+from kd_mil.methods.weno.weno import WENO
 
 
 class BareLoop:
@@ -51,7 +52,7 @@ class BareLoop:
             self.low, self.high = torch.minimum(self.low, scores.min()), torch.maximum(self.high, scores.max())
             bank[bag] = scores
             loss = F.cross_entropy(output.bag_logits, self.bag_labels[bag : bag + 1])
-            descend(loss, encoder, teacher)
+            step(loss, encoder, teacher)
             total += loss.detach()
         return total
 
@@ -65,12 +66,12 @@ class BareLoop:
                 scores = self.point_scores(features) if self.recompute else self.bank[chosen]
                 targets = attention_pseudo_labels(scores, self.instance_labels[chosen], self.low, self.high)
             loss = student_loss(self.student(features), targets, self.negative_weight)
-            descend(loss, encoder, student)
+            step(loss, encoder, student)
             total += loss.detach()
         return total
 
 
-def descend(loss: Tensor, *optimizers: Optimizer) -> None:
+def step(loss: Tensor, *optimizers: Optimizer) -> None:
     """One update."""
     for optimizer in optimizers:
         optimizer.zero_grad()

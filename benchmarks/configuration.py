@@ -14,7 +14,8 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import Checkpoint
 from omegaconf import DictConfig
 
-from kd_mil.cli import CONFIG_DIR, register_resolvers, silence_known_warnings
+from kd_mil.cli.command import CONFIG_DIR, silence_known_warnings
+from kd_mil.cli.resolvers import register_resolvers
 from kd_mil.data.datamodules import BagDataModule
 from kd_mil.run import build_trainer, choose_monitor
 

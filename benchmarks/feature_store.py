@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 
 from benchmarks.machine import milliseconds, ratio, timed_in_turn
-from kd_mil.slides.store import read_slide, write_slide
-from kd_mil.slides.tiling import Tiles
+from kd_mil.slides.extraction.store import read_slide, write_slide
+from kd_mil.slides.tiles.tiling import Tiles
 
 COLUMNS = ("slide", "store_median_ms", "chunked_median_ms", "chunked_half_median_ms", "speedup", "store_mib")
 LEAST_SPEEDUP = 15.0

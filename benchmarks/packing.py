@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from benchmarks.configuration import part
 from benchmarks.machine import milliseconds, ratio, timed_in_turn
-from kd_mil.losses.mil import bag_loss
+from kd_mil.methods.base.bag_losses import bag_loss
 from kd_mil.models.outputs import critical_logits
 
 AGGREGATORS = ("mean", "max", "abmil", "gated_abmil", "dsmil", "transmil")

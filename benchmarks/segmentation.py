@@ -15,10 +15,10 @@ from torch import Tensor
 
 from benchmarks.configuration import configured, train
 from benchmarks.machine import Clock, in_fresh_process, peak_memory_mib, ratio, timed
-from kd_mil.data.segmentation_data import SegmentationData
-from kd_mil.data.synthetic_glands import SyntheticGlands
-from kd_mil.losses.ifkd import distillation_loss, teacher_dice, teacher_targets, weighted_cross_entropy
-from kd_mil.methods.ifkd import IFKD
+from kd_mil.data.masks.mask_data import SegmentationData
+from kd_mil.data.masks.synthetic_glands import SyntheticGlands
+from kd_mil.methods.ifkd.ifkd import IFKD
+from kd_mil.methods.ifkd.losses import distillation_loss, teacher_dice, teacher_targets, weighted_cross_entropy
 from kd_mil.models.segmenters.vgg import VggMIL
 
 STAGES = ("teacher", "student")
@@ -160,7 +160,7 @@ class BareStages:
     def teacher_step(self, images: Tensor, labels: Tensor) -> None:
         """Stage one."""
         said = self.teacher(images)
-        descend(self.optimizers[0], teacher_dice(said.sides, said.fused, labels).mean())
+        step(self.optimizers[0], teacher_dice(said.sides, said.fused, labels).mean())
 
     def student_step(self, images: Tensor, labels: Tensor) -> None:
         """Stage two."""
@@ -169,10 +169,10 @@ class BareStages:
         said = self.student(images)
         loss = distillation_loss(said.sides, said.fused, taught.sides, taught.fused, labels).mean()
         targets = teacher_targets(taught.fused, labels)
-        descend(self.optimizers[1], loss + self.weight * weighted_cross_entropy(said.fused, targets).mean())
+        step(self.optimizers[1], loss + self.weight * weighted_cross_entropy(said.fused, targets).mean())
 
 
-def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     """One update."""
     optimizer.zero_grad()
     loss.backward()

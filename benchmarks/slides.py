@@ -15,17 +15,18 @@ import torch
 from PIL import Image
 
 from benchmarks.machine import Clock, milliseconds, ratio, timed_in_turn
-from kd_mil.cli import cuda_or_cpu
-from kd_mil.models.tile_encoder import TileEncoder
-from kd_mil.models.timm_encoder import TimmEncoder
-from kd_mil.slides.extraction import Extraction
-from kd_mil.slides.planning import PlannedSlide, ReadingSettings, plan_slide
-from kd_mil.slides.reader import open_slide
+from kd_mil.cli.resolvers import cuda_or_cpu
+from kd_mil.models.encoders.tile_encoder import TileEncoder
+from kd_mil.models.encoders.timm_encoder import TimmEncoder
+from kd_mil.slides.extraction.extraction import Extraction
+from kd_mil.slides.extraction.planning import PlannedSlide, plan_slide
+from kd_mil.slides.extraction.tile_loader import requests_of, tile_loader
+from kd_mil.slides.formats.reader import open_slide
 from kd_mil.slides.slide_list import SlideEntry
-from kd_mil.slides.synthetic import SyntheticSettings, build_synthetic_slides
-from kd_mil.slides.tile_loader import requests_of, tile_loader
-from kd_mil.slides.tiling import TilingSettings
-from kd_mil.slides.tissue import find_tissue
+from kd_mil.slides.synthetic.build import SyntheticSettings, build_synthetic_slides
+from kd_mil.slides.tiles.cutting import ReadingSettings
+from kd_mil.slides.tiles.tiling import TilingSettings
+from kd_mil.slides.tiles.tissue import find_tissue
 
 COLUMNS = ("slide", "work", "tiles", "tiles_per_s", "bare_per_s", "of_bare", "two_over_one", "seconds")
 LEAST_OF_BARE, LEAST_TWO_OVER_ONE, LEAST_OF_CEILING = 0.95, 1.7, 0.9

@@ -10,8 +10,8 @@ from hydra.utils import instantiate
 from lightning.pytorch import Callback
 
 from benchmarks.configuration import configured, train
+from kd_mil.core.errors import UserError
 from kd_mil.data.datamodules import BagDataModule
-from kd_mil.errors import UserError
 
 METRIC = "val/student/instance_auroc"
 TIME_LIMIT = 600.0

@@ -13,9 +13,10 @@ from lightning.pytorch import Callback
 from benchmarks.bare_loop import BareLoop
 from benchmarks.configuration import configured, train
 from benchmarks.machine import Clock, cpu_ratio, ratio, timed
-from kd_mil.data.bag import BagBatch, Bags, BagSplits
+from kd_mil.data.bags import Bags, BagSplits
+from kd_mil.data.batches import BagBatch
 from kd_mil.data.datamodules import BagDataModule, Loading
-from kd_mil.methods.weno import WENO
+from kd_mil.methods.weno.weno import WENO
 
 PHASES = ("teacher", "student")
 COLUMNS = ("setting", "phase", "instances_per_s", "bare_per_s", "overhead_percent", "overhead_ms_per_step", "released")

@@ -13,13 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from kd_mil.cli import CONFIG_DIR, command
-from kd_mil.data.feature_bags import FeatureBags
-from kd_mil.data.manifest import read_manifest
+from kd_mil.cli.command import CONFIG_DIR, command
+from kd_mil.core.environment import environment
+from kd_mil.data.features.feature_bags import FeatureBags
+from kd_mil.data.features.manifest import read_manifest
 from kd_mil.diagnosis.data import feature_files, feature_findings, place_of, split_findings
 from kd_mil.diagnosis.environment import environment_findings
 from kd_mil.diagnosis.finding import Finding, as_finding
-from kd_mil.sweep.points import environment
 
 COLOURS = {"ok": "green", "note": "blue", "warning": "yellow", "error": "red"}
 

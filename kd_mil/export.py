@@ -5,11 +5,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from kd_mil.atomic import require_writable
-from kd_mil.cli import command
-from kd_mil.data.feature_exports import class_index, export_clam, export_torchmil
-from kd_mil.data.feature_sets import feature_table
-from kd_mil.errors import UserError
+from kd_mil.cli.command import command
+from kd_mil.core.atomic import require_writable
+from kd_mil.core.errors import UserError
+from kd_mil.data.features.export import class_index, export_clam, export_torchmil
+from kd_mil.data.features.layouts import feature_table
 
 FORMATS = ("clam", "torchmil")
 

@@ -14,14 +14,14 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from kd_mil.atomic import atomic_path, write_new
-from kd_mil.cli import command
-from kd_mil.errors import UserError
-from kd_mil.models.tile_encoder import TileEncoder
-from kd_mil.slides.extraction import Extraction, Outcome
-from kd_mil.slides.planning import ReadingSettings
+from kd_mil.cli.command import command
+from kd_mil.core.atomic import atomic_path, write_new
+from kd_mil.core.errors import UserError
+from kd_mil.models.encoders.tile_encoder import TileEncoder
+from kd_mil.slides.extraction.extraction import Extraction, Outcome
+from kd_mil.slides.extraction.store import refuse_other_settings
 from kd_mil.slides.slide_list import list_slides, with_labels
-from kd_mil.slides.store import refuse_other_settings
+from kd_mil.slides.tiles.cutting import ReadingSettings
 
 
 @command("extract")

@@ -1,48 +1,23 @@
 """Accuracy against cost over finished runs: `python -m kd_mil.frontier runs=PATTERN [key=value ...]`."""
 
-import glob
-import json
-import statistics
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pandas as pd
-from matplotlib.figure import Figure
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.table import Table
 
-from kd_mil.atomic import atomic_path
-from kd_mil.cli import command
-from kd_mil.errors import UserError
-from kd_mil.records import write_json
-
-METRICS = ("accuracy", "accuracy_ovr", "f1", "precision", "recall")
-COSTS = {
-    "gmac": "GMAC of one image",
-    "gflop": "GFLOP of one image",
-    "peak_mib": "activations of the largest image, MiB",
-    "latency_ms": "milliseconds of one image",
-}
-STYLES = {"teacher": ("tab:blue", "*"), "baseline": ("0.45", "s"), "kd": ("tab:orange", "o"), "kd_ad": ("tab:red", "D")}
-
-
-class Point(NamedTuple):
-    """A network of one kind at one resolution, over its runs (seeds, folds)."""
-
-    kind: str
-    """Experiment without `resolution_`; `teacher` for the network that taught."""
-    downsample: float
-    runs: int
-    cost: float
-    score: float
-    """Mean over the runs."""
-    low: float
-    high: float
-    """Means over the runs of the ends of their bootstrap intervals."""
-    least: float
-    most: float
-    """Extremes over the runs."""
+from kd_mil.cli.command import command
+from kd_mil.core.atomic import atomic_path
+from kd_mil.core.errors import UserError
+from kd_mil.core.records import write_json
+from kd_mil.reporting.frontier import (
+    COSTS,
+    METRICS,
+    cheapest_within,
+    collect,
+    find_reports,
+    frontier_figure,
+    print_points,
+)
 
 
 @command("frontier")
@@ -67,126 +42,6 @@ def main(config: DictConfig) -> None:
     answer = None if cheapest is None else cheapest._asdict()
     write_json(out / "frontier.json", {"within_percent": config.within, "metric": config.metric, "cheapest": answer})
     print_points(points, cheapest, config.within, config.metric, config.cost, out)
-
-
-def find_reports(pattern: str) -> list[tuple[str, dict[str, Any]]]:
-    """Experiment and report of every finished run whose directory matches.
-
-    Raises:
-        UserError: no such run.
-    """
-    found = []
-    for name in sorted(glob.glob(str(pattern), recursive=True)):
-        run, report = Path(name) / "run.json", Path(name) / "report.json"
-        if run.is_file() and report.is_file() and json.loads(run.read_text())["status"] == "finished":
-            found.append((str(json.loads(run.read_text())["experiment"]), json.loads(report.read_text())))
-    if not found:
-        raise UserError(f"runs={pattern}: no finished run with a report.json there; quote the pattern")
-    return found
-
-
-def collect(reports: list[tuple[str, dict[str, Any]]], metric: str, cost: str, resampling: str) -> list[Point]:
-    """One point for each kind of network and resolution, the most expensive first.
-
-    A teacher that students loaded is the network of its own run; it is taken from theirs only where that run is absent.
-
-    Raises:
-        UserError: runs without the cost asked for, or none in which the score is defined.
-    """
-    grouped: dict[tuple[str, float], list[dict[str, Any]]] = {}
-    own_teacher = any(set(report["roles"]) == {"teacher"} for _, report in reports)
-    for experiment, report in reports:
-        for role, found in report["roles"].items():
-            if role == "teacher" and own_teacher and len(report["roles"]) > 1:
-                continue
-            kind = "teacher" if role == "teacher" else experiment.removeprefix("resolution_")
-            grouped.setdefault((kind, found["downsample"]), []).append(found)
-    points = []
-    for (kind, downsample), found in grouped.items():
-        costs = [one["cost"][cost] for one in found]
-        if None in costs:
-            raise UserError(f"cost={cost} was not measured: run with callbacks.images.latency_repeats=10")
-        scores = [one[resampling][metric] for one in found if one[resampling][metric]["mean"] is not None]
-        if scores:
-            points.append(_point(kind, downsample, statistics.fmean(costs), scores))
-    if not points:
-        raise UserError(f"metric={metric} is undefined in every run: take metric=accuracy or metric=f1")
-    return sorted(points, key=lambda point: (-point.cost, point.kind))
-
-
-def _point(kind: str, downsample: float, cost: float, scores: list[dict[str, float]]) -> Point:
-    means, lows, highs = ([one[name] for one in scores] for name in ("mean", "low", "high"))
-    middle, low, high = (statistics.fmean(values) for values in (means, lows, highs))
-    return Point(kind, downsample, len(scores), cost, middle, low, high, min(means), max(means))
-
-
-def cheapest_within(points: list[Point], percent: float) -> Point | None:
-    """The cheapest student that loses at most `percent` of the teacher's score; None where there is none."""
-    teachers = [point for point in points if point.kind == "teacher"]
-    if not teachers:
-        return None
-    enough = max(point.score for point in teachers) * (1 - percent / 100)
-    good = [point for point in points if point.kind not in ("teacher", "baseline") and point.score >= enough]
-    return min(good, key=lambda point: (point.cost, -point.score), default=None)
-
-
-def frontier_figure(points: list[Point], metric: str, cost: str, percent: float) -> Figure:
-    """Score with intervals against cost on a logarithmic axis, a line for each kind (the paper's Fig. 3)."""
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    axes = figure.subplots()
-    kinds = list(dict.fromkeys(point.kind for point in points))
-    for number, kind in enumerate(sorted(kinds, key=lambda name: list(STYLES).index(name) if name in STYLES else 99)):
-        line = sorted((point for point in points if point.kind == kind), key=lambda point: point.cost)
-        colour, marker = STYLES.get(kind, (f"C{number}", "^"))
-        apart = 1.03 ** (number - len(kinds) / 2)  # intervals of equal cost side by side
-        axes.errorbar(
-            [point.cost * apart for point in line],
-            [100 * point.score for point in line],
-            yerr=[[100 * (p.score - p.low) for p in line], [100 * (p.high - p.score) for p in line]],
-            color=colour,
-            marker=marker,
-            markersize=10 if kind == "teacher" else 6,
-            capsize=3,
-            label=kind,
-        )
-    teachers = [point.score for point in points if point.kind == "teacher"]
-    if teachers:
-        level = 100 * max(teachers) * (1 - percent / 100)
-        axes.axhline(level, color="tab:blue", linestyle=":", linewidth=1, label=f"teacher less {percent:g} %")
-    for at in {point.downsample: point for point in points}.values():
-        axes.annotate(
-            f"1/{at.downsample:g}", (at.cost, 0.01), xycoords=("data", "axes fraction"), ha="center", fontsize=8
-        )
-    axes.set(xscale="log", xlabel=COSTS[cost], ylabel=f"{metric}, % (95 % interval)")
-    axes.legend(frameon=False, fontsize=8)
-    return figure
-
-
-def print_points(
-    points: list[Point], cheapest: Point | None, percent: float, metric: str, cost: str, out: Path
-) -> None:
-    """The table and the answer."""
-    table = Table("network", "side / original", "runs", cost, f"{metric}, %", "95 % interval", "over the runs")
-    for point in points:
-        table.add_row(
-            point.kind,
-            f"1/{point.downsample:g}",
-            str(point.runs),
-            f"{point.cost:.4g}",
-            f"{100 * point.score:.2f}",
-            f"{100 * point.low:.2f} to {100 * point.high:.2f}",
-            f"{100 * point.least:.2f} to {100 * point.most:.2f}",
-        )
-    console = Console(width=max(Console().width, 100))
-    console.print(table)
-    if cheapest is None:
-        console.print(f"no student is within {percent:g} % of the teacher")
-    else:
-        console.print(
-            f"cheapest student within {percent:g} % of the teacher: {cheapest.kind} at 1/{cheapest.downsample:g}, "
-            f"{cheapest.cost:.4g} {cost}"
-        )
-    console.print(f"figure in {out / 'frontier.png'}", soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":

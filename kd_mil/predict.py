@@ -8,31 +8,25 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Column, Table
 from tqdm import tqdm
 
-from kd_mil.atomic import require_writable
-from kd_mil.checkpoints import read_checkpoint
-from kd_mil.cli import command
-from kd_mil.data.feature_bags import feature_dtype
-from kd_mil.data.tile_cache import Cutting
-from kd_mil.errors import UserError
-from kd_mil.methods.bag_distiller import BagDistiller
-from kd_mil.prediction.card import ModelCard, read_card, refuse_foreign_targets, without_downloads
-from kd_mil.prediction.inputs import FeatureInput, PredictionInput, SlideInput, check_features, list_features
+from kd_mil.cli.command import command
+from kd_mil.core.atomic import require_writable
+from kd_mil.core.errors import UserError
+from kd_mil.prediction.inputs import (
+    Config,
+    feature_inputs,
+    slide_inputs,
+)
 from kd_mil.prediction.ledger import Ledger
+from kd_mil.prediction.loading import checkpoint_path, load_method, usable_device
 from kd_mil.prediction.outputs import Model, OutputSettings
 from kd_mil.prediction.pipeline import Predictor
-from kd_mil.slides.reader import BACKENDS
-from kd_mil.slides.slide_list import list_slides
-from kd_mil.slides.tiling import TilingSettings
-from kd_mil.slides.tissue import TissueSettings
+from kd_mil.slides.formats.reader import BACKENDS
 
-Config = Mapping[str, Any]
 PATHS = ("ckpt", "slides", "features", "out")
 LEAST = {"picture_side": 1, "instances_per_step": 1, "num_workers": 0, "tile_size_level0": 1}
 """Smallest values of whole numbers."""
@@ -84,109 +78,6 @@ def check(plain: Config) -> None:
 def say(message: Warning | str, *_: Any) -> None:
     """A warning as one line, beside the progress bars."""
     tqdm.write(f"warning: {message}", file=sys.stderr)
-
-
-def checkpoint_path(given: str | None) -> Path:
-    """The checkpoint file asked for; of a run's directory, the best one."""
-    if given is None:
-        raise UserError("ckpt is not set: give the .ckpt file, or the directory, of a finished run")
-    path = Path(given)
-    return path / "checkpoints" / "best.ckpt" if path.is_dir() else path
-
-
-def load_method(path: Path, trust: bool) -> tuple[BagDistiller, ModelCard]:
-    """The method of a checkpoint with its weights, in eval mode, and its card.
-
-    Raises:
-        UserError: no such checkpoint, one that prediction cannot use, or one that names what may not be run.
-    """
-    checkpoint = read_checkpoint(path)
-    card = read_card(checkpoint, path)
-    if not trust:
-        refuse_foreign_targets(card.method, path)
-    try:
-        method = instantiate(without_downloads(card.method), _convert_="all")(**card.model_inputs)
-        method.load_state_dict(checkpoint["state_dict"])
-    except (TypeError, RuntimeError) as error:  # what constructors and load_state_dict raise
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"checkpoint {path} does not fit this version of kd_mil: {reason}") from error
-    if not isinstance(method, BagDistiller):
-        raise UserError(f"checkpoint {path} holds {type(method).__name__}: prediction is for methods on bags")
-    return method.eval(), card
-
-
-def usable_device(name: str) -> torch.device:
-    """The device of this name; UserError where there is none."""
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"device={name!r} is no device: cpu, cuda or cuda:1") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device={name}: PyTorch finds no GPU; take device=cpu")
-    return device
-
-
-def slide_inputs(config: Config, card: ModelCard) -> Sequence[PredictionInput]:
-    """The slides asked for, to be cut as in training.
-
-    Raises:
-        UserError: no slides, or a checkpoint that was trained on features.
-    """
-    if config["slides"] is None:
-        raise UserError("give slides=FOLDER (or a CSV), or features=FOLDER for a checkpoint trained on features")
-    if card.source["kind"] != "tiles":
-        raise UserError(
-            f"the checkpoint was trained on features ({describe(card.source)}): extract them from the slides in the "
-            "same way with `python -m kd_mil.extract`, then give features=FOLDER"
-        )
-    cutting = Cutting(
-        tiling=TilingSettings(**card.source["tiling"]),
-        tissue=TissueSettings(**card.source["tissue"]),
-        mpp=config["mpp"],
-        backend=config["backend"] or card.source["backend"],
-    )
-    how = config["picture_side"], config["instances_per_step"], config["num_workers"]
-    return [SlideInput(entry, cutting, *how) for entry in list_slides(config["slides"])]
-
-
-def feature_inputs(config: Config, card: ModelCard) -> Sequence[PredictionInput]:
-    """The feature files asked for, made as those of the training; slides of the same id give the pictures.
-
-    Raises:
-        UserError: no files, a checkpoint that was trained on tiles, or files made in another way.
-    """
-    if card.source["kind"] != "features":
-        raise UserError("the checkpoint was trained on tiles and encodes them itself: give slides=FOLDER, not features")
-    entries = [] if config["slides"] is None else list_slides(config["slides"])
-    slides = {entry.slide_id: entry for entry in entries}
-    files = list_features(config["features"])
-    if entries and not any(file.slide_id in slides for file in files):
-        raise UserError(f"slides={config['slides']}: none has the id of a feature file, such as {files[0].slide_id!r}")
-    inputs = [
-        FeatureInput(
-            file.slide_id,
-            file.path,
-            feature_dtype(card.source["dtype"]),
-            config["picture_side"],
-            slides.get(file.slide_id, file.slide),
-            config["mpp"],
-            config["backend"] or "openslide",
-            config["tile_size_level0"],
-            config["instances_per_step"],
-        )
-        for file in files
-    ]
-    missing = check_features(inputs, card.source)
-    if missing:
-        counts = ", ".join(f"{name} ({count} of {len(inputs)} files)" for name, count in missing.items())
-        warnings.warn(f"not compared with the training features, some files do not say: {counts}", stacklevel=2)
-    return inputs
-
-
-def describe(source: Mapping[str, Any]) -> str:
-    """What is known of the features a checkpoint was trained on, in a few words."""
-    names = ("encoder", "weights", "mpp", "magnification", "tile_size", "width")
-    return ", ".join(f"{name} {source[name]}" for name in names if source.get(name) is not None)
 
 
 def print_results(rows: Sequence[Mapping[str, Any]], out: Path) -> None:

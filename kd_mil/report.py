@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
-from kd_mil.atomic import atomic_path
-from kd_mil.cli import CONFIG_DIR, command
-from kd_mil.errors import UserError
-from kd_mil.records import write_json
+from kd_mil.cli.command import CONFIG_DIR, command
+from kd_mil.core.atomic import atomic_path
+from kd_mil.core.errors import UserError
+from kd_mil.core.records import write_json
 from kd_mil.reporting.comparison import baseline_point, compare, entries_of
 from kd_mil.reporting.figures import comparison_figure, sweep_figure, swept_number
 from kd_mil.reporting.page import page

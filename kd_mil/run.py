@@ -19,18 +19,18 @@ from rich.console import Console
 from rich.table import Table
 
 from kd_mil import __version__
-from kd_mil.atomic import remove_unfinished
-from kd_mil.callbacks.keep_time import KeepTime
-from kd_mil.callbacks.stop_on_signal import StopOnSignal
-from kd_mil.checkpoints import read_checkpoint
-from kd_mil.cli import command
+from kd_mil.cli.command import command
+from kd_mil.cli.settings import check_settings
+from kd_mil.core.atomic import remove_unfinished
+from kd_mil.core.checkpoints import read_checkpoint
+from kd_mil.core.errors import UserError
+from kd_mil.core.records import RunRecord, device_name, write_json
 from kd_mil.data.datamodules import DistillationData
-from kd_mil.errors import UserError
-from kd_mil.methods.base import Distiller
-from kd_mil.records import RunRecord, device_name, write_json
-from kd_mil.scaling import scaled
-from kd_mil.settings import check_settings
+from kd_mil.methods.base.method import Method
 from kd_mil.sweep.points import run_point
+from kd_mil.training.keep_time import KeepTime
+from kd_mil.training.lr_scaling import scaled
+from kd_mil.training.stop_on_signal import StopOnSignal
 
 
 @command("run")
@@ -54,7 +54,7 @@ def main(config: DictConfig) -> float | None:
     L.seed_everything(config.seed, workers=True, verbose=False)
     data: DistillationData = instantiate(config.data, _convert_="all")
     data.setup()
-    method: Distiller = instantiate(config.method, _convert_="all")(**data.model_inputs)
+    method: Method = instantiate(config.method, _convert_="all")(**data.model_inputs)
     method.model_card = model_card(plain, data)
     choose_monitor(config, method)
     on_the_way = [StopOnSignal(directory / "checkpoints" / "last.ckpt"), KeepTime(record.write)]
@@ -95,7 +95,7 @@ def build_trainer(config: DictConfig, more: Sequence[L.Callback] = ()) -> L.Trai
     return instantiate(config.trainer, _convert_="all", callbacks=callbacks, logger=loggers)
 
 
-def choose_monitor(config: DictConfig, method: Distiller) -> None:
+def choose_monitor(config: DictConfig, method: Method) -> None:
     """Fill in what selects the checkpoint, and in which direction.
 
     Raises:
@@ -106,7 +106,7 @@ def choose_monitor(config: DictConfig, method: Distiller) -> None:
     config.monitor_mode = config.monitor_mode or ("min" if config.monitor.endswith("loss") else "max")
 
 
-def check_before_training(method: Distiller, start: str | None) -> None:
+def check_before_training(method: Method, start: str | None) -> None:
     """Find now what would otherwise end training: optimiser settings, a checkpoint of another method.
 
     Raises:
@@ -133,7 +133,7 @@ def starting_point(config: DictConfig, record: RunRecord, processes: int) -> str
     return None if config.ckpt_path is None else str(config.ckpt_path)
 
 
-def evaluate(trainer: L.Trainer, method: Distiller, data: DistillationData) -> dict[str, float]:
+def evaluate(trainer: L.Trainer, method: Method, data: DistillationData) -> dict[str, float]:
     """Metrics of the checkpoint to test (`select`): validation again, then test, once."""
     best = best_checkpoint(trainer)
     [val] = trainer.validate(method, datamodule=data, ckpt_path=best, verbose=False)

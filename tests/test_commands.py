@@ -1,37 +1,17 @@
 """Real commands in a temporary directory: the run contract, resume, and one clear line for each mistake."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from kd_mil.checkpoints import read_checkpoint
+from kd_mil.core.checkpoints import read_checkpoint
+from tests.support.command import kd_mil
 
-ROOT = Path(__file__).resolve().parent.parent
 SMALL = ["data=digits_mil", "trainer=cpu", "trainer.max_epochs=3", "data.seed=1", "instances_per_step=64"]
 pytestmark = pytest.mark.slow
-
-
-def kd_mil(command, *overrides, cwd, check=True):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [sys.executable, "-m", f"kd_mil.{command}", *overrides],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    if check:
-        assert result.returncode == 0, result.stderr[-3000:]
-    return result
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 from dataclasses import replace
 from datetime import timedelta
@@ -14,13 +13,13 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from kd_mil.methods.mil import MIL
-from kd_mil.methods.supervised import Supervised
-from kd_mil.methods.weno import WENO
-from kd_mil.models.mining import HardPositiveMining
-from tests.killing import start, wait_for
-from tests.test_commands import kd_mil
-from tests.tiny import TinyData, fit, tiny_abmil, tiny_head, tiny_parts, tiny_splits
+from kd_mil.methods.baselines.mil import MIL
+from kd_mil.methods.baselines.supervised import Supervised
+from kd_mil.methods.weno.mining import HardPositiveMining
+from kd_mil.methods.weno.weno import WENO
+from tests.support.command import free_port, kd_mil
+from tests.support.killing import start, wait_for
+from tests.support.tiny import TinyData, fit, tiny_abmil, tiny_head, tiny_parts, tiny_splits
 
 pytestmark = pytest.mark.slow
 
@@ -68,12 +67,6 @@ def train_rank(rank, port, world_size, method, norm, lonely, folder):
     trainer = fit(model, data, epochs=2, devices=world_size, strategy=strategy)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
     torch.save({"state": model.state_dict(), "metrics": metrics}, Path(folder) / f"rank{rank}.pt")
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def two_ranks(folder, method="weno", norm=False, lonely=False):

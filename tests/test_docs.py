@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from kd_mil.cli import CONFIG_DIR, register_resolvers
+from kd_mil.cli.command import CONFIG_DIR
+from kd_mil.cli.resolvers import register_resolvers
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from kd_mil.core.errors import UserError
 from kd_mil.data.locations import Located, find_root, only_locating
 from kd_mil.diagnosis.data import duplicates, feature_findings, leakage, place_of
 from kd_mil.diagnosis.environment import environment_findings
 from kd_mil.diagnosis.finding import Finding, as_finding
 from kd_mil.doctor import with_run_settings
-from kd_mil.errors import UserError
-from tests.test_commands import kd_mil
-from tests.tiny import tiny_splits
+from tests.support.command import kd_mil
+from tests.support.tiny import tiny_splits
 
 
 def levels(found):

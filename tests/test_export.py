@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from kd_mil import export
-from kd_mil.data.feature_files import FeatureFile
-from kd_mil.data.manifest import read_manifest
-from kd_mil.slides.store import slide_file, write_slide
-from kd_mil.slides.tiling import Tiles
+from kd_mil.data.features.files import FeatureFile
+from kd_mil.data.features.manifest import read_manifest
+from kd_mil.slides.extraction.store import slide_file, write_slide
+from kd_mil.slides.tiles.tiling import Tiles
 
 SIZES = {"s1": 3, "s2": 1, "s3": 4}
 CLASSES = ["normal", "tumour"]

@@ -17,11 +17,11 @@ import pytest
 
 from kd_mil import extract
 from kd_mil.data.datamodules import Loading
-from kd_mil.data.feature_bags import FeatureBags
-from kd_mil.data.manifest import read_manifest
+from kd_mil.data.features.feature_bags import FeatureBags
+from kd_mil.data.features.manifest import read_manifest
+from kd_mil.slides.extraction.store import read_slide
 from kd_mil.slides.slide_list import list_slides
-from kd_mil.slides.store import read_slide
-from kd_mil.slides.synthetic import SyntheticSettings, build_synthetic_slides
+from kd_mil.slides.synthetic.build import SyntheticSettings, build_synthetic_slides
 
 ROOT = Path(__file__).resolve().parent.parent
 TILES = ["tiling.tile_size=64", "tiling.magnification=null", "tiling.mpp=1.0"]

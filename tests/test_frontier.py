@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
-from kd_mil.errors import UserError
-from kd_mil.frontier import cheapest_within, collect, find_reports, frontier_figure
-from tests.test_commands import kd_mil
+from kd_mil.core.errors import UserError
+from kd_mil.reporting.frontier import cheapest_within, collect, find_reports, frontier_figure
+from tests.support.command import kd_mil
+from tests.support.tiny_images import write_pictures
 
 
 def role(score, gmac, downsample):
@@ -87,14 +87,6 @@ def test_figure_shows_every_kind_with_the_teacher_level():
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert set(labels) == {"teacher", "baseline", "kd", "teacher less 2 %"}
     assert axes.get_xscale() == "log"
-
-
-def write_pictures(root):
-    for label, colour in (("benign", 60), ("malignant", 200)):
-        (root / label).mkdir(parents=True)
-        for at in range(15):
-            pixels = np.random.default_rng(at).integers(0, 50, (24 + at % 2 * 8, 32, 3)) + colour
-            Image.fromarray(pixels.astype(np.uint8)).save(root / label / f"{at}.png")
 
 
 @pytest.mark.slow

@@ -1,71 +1,72 @@
 """Imports point one way: the table below is the architecture."""
 
 import ast
+import graphlib
+import sys
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parent.parent / "kd_mil"
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "kd_mil"
 
+# A room is a folder, its subfolders apart; "commands" are the files at the top. A room may import itself, and what the
+# table names: a folder with all below it, or one file of it.
 MAY_IMPORT = {
-    "losses": {"losses"},
-    "models": {"models", "errors", "distributed"},
-    "slides": {"slides", "atomic", "errors"},
-    "data": {"data", "slides", "atomic", "errors"},
-    "evaluation": {
-        "evaluation",
-        "data.bag",
-        "data.image_batch",
-        "models.outputs",
-        "models.map_reading",
-        "distributed",
-        "errors",
+    "core": set(),
+    "models": {"core"},
+    "models.aggregators": {"core", "models"},
+    "models.encoders": {"core", "models"},
+    "models.segmenters": {"core", "models"},
+    "slides": {"core"},
+    "slides.formats": {"core"},
+    "slides.annotations": {"core", "slides.coverage", "slides.formats"},
+    "slides.tiles": {"core", "slides.coverage", "slides.slide_list", "slides.formats", "slides.annotations"},
+    "slides.extraction": {"core", "slides.slide_list", "slides.formats", "slides.annotations", "slides.tiles"},
+    "slides.overlays": {"core", "slides.formats", "slides.annotations"},
+    "slides.synthetic": {"core", "slides.coverage"},
+    "data": {"core"},
+    "data.features": {"core", "data", "slides.slide_list", "slides.extraction.store"},
+    "data.patches": {"core", "data", "slides.formats"},
+    "data.tiles": {"core", "data", "slides"},
+    "data.masks": {"core", "data", "slides"},
+    "data.pairs": {"core", "data", "slides"},
+    "evaluation": {"core", "data.batches", "models.outputs"},
+    "callbacks": {"core", "data.bags", "data.batches", "evaluation", "slides.overlays"},
+    "training": {"core"},
+    "methods.base": {"core", "data.batches", "evaluation", "models"},
+    "methods.weno": {"core", "data.batches", "evaluation", "models", "methods.base"},
+    "methods.distill_to_label": {"core", "data.batches", "evaluation", "models", "methods.base"},
+    "methods.ifkd": {"core", "data.batches", "evaluation", "models", "methods.base"},
+    "methods.resolution": {"core", "data.batches", "evaluation", "models", "methods.base"},
+    "methods.baselines": {"core", "data.batches", "evaluation", "models", "methods.base"},
+    "prediction": {"core", "data", "slides", "evaluation", "models.outputs", "methods.base"},
+    "reporting": {"core", "evaluation"},
+    "diagnosis": {"core", "data"},
+    "sweep": {"core"},
+    "cli": {"core"},
+    "commands": {
+        *("cli", "core", "data", "diagnosis", "methods.base", "models.encoders.tile_encoder", "prediction"),
+        *("reporting", "slides", "sweep", "training"),
     },
-    "callbacks": {
-        "callbacks",
-        "data.bag",
-        "data.image_batch",
-        "models.outputs",
-        "evaluation",
-        "slides",
-        "atomic",
-        "errors",
-    },
-    "methods": {
-        "methods.base",
-        "methods.bag_distiller",
-        "methods.segmentation_distiller",
-        "methods.pair_distiller",
-        "methods.weno",
-        "losses",
-        "models",
-        "data.bag",
-        "data.image_batch",
-        "data.image_pairs",
-        "evaluation",
-        "distributed",
-        "checkpoints",
-        "errors",
-    },
-    "prediction": {
-        "prediction",
-        "data",
-        "slides",
-        "models.outputs",
-        "methods.bag_distiller",
-        "records",
-        "atomic",
-        "errors",
-    },
-    "reporting": {"reporting", "evaluation", "records", "errors"},
-    "diagnosis": {"diagnosis", "data", "errors"},
-    "distributed": set(),
-    "errors": set(),
-    "checkpoints": {"atomic", "errors"},
-    "atomic": {"errors"},
 }
-CONFIGURATION = {"hydra", "omegaconf"}
-LIGHTNING_FREE = {"losses", "models", "slides", "evaluation", "distributed"}
+ROOMS_OF = {
+    "data": ["data.features.", "data.masks.", "data.pairs.", "data.patches.", "data.tiles."],
+    "models": ["models.aggregators.", "models.encoders.", "models.segmenters."],
+    "slides": ["slides.annotations.", "slides.extraction.", "slides.formats.", "slides.overlays.", "slides.synthetic."],
+}
+"""The files of a folder do not know the rooms inside it."""
+KNOW_HYDRA = {"cli", "commands"}
+BUILD_FROM_CARDS = {"prediction/loading.py", "sweep/points.py", "sweep/processes.py", "sweep/search.py"}
+"""Files elsewhere that may name Hydra or OmegaConf: they build a method from its card, or points of a sweep."""
+LIGHTNING_FREE = {"models", "slides", "evaluation", "core"}
+
+
+def room_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).parts[:-1]) or "commands"
+
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
 
 def imports(path: Path) -> set[str]:
@@ -79,41 +80,59 @@ def imports(path: Path) -> set[str]:
     return names
 
 
-def files_of(layer: str) -> list[Path]:
-    module = PACKAGE / f"{layer}.py"
-    return [module] if module.exists() else sorted((PACKAGE / layer).rglob("*.py"))
+def test_the_table_has_a_row_for_every_room():
+    assert {room_of(path) for path in FILES} == set(MAY_IMPORT)
 
 
-@pytest.mark.parametrize("layer", MAY_IMPORT)
-def test_layer_imports_only_what_it_may(layer):
-    files = files_of(layer)
-    assert files, f"no layer {layer}"
-    for path in files:
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_a_room_imports_only_what_it_may(room):
+    for path in (path for path in FILES if room_of(path) == room):
         for name in imports(path):
-            if name.startswith("kd_mil."):
-                inner = name.removeprefix("kd_mil.")
-                allowed = any(inner == one or inner.startswith(f"{one}.") for one in MAY_IMPORT[layer])
-                assert allowed, f"{path.relative_to(PACKAGE)} imports {name}"
-            root = name.split(".")[0]
-            assert root not in CONFIGURATION, f"{path.relative_to(PACKAGE)} imports {root}: commands only"
-            assert not (layer in LIGHTNING_FREE and root == "lightning"), f"{path.relative_to(PACKAGE)} imports {root}"
+            where = f"{path.relative_to(PACKAGE)} imports {name}"
+            root, _, inner = name.partition(".")
+            if root == "kd_mil" and inner:
+                assert any(inner == part or inner.startswith(f"{part}.") for part in MAY_IMPORT[room] | {room}), where
+                assert not inner.startswith(tuple(ROOMS_OF.get(room, ()))), where
+            knows = room in KNOW_HYDRA or str(path.relative_to(PACKAGE)) in BUILD_FROM_CARDS
+            assert knows or root not in {"hydra", "omegaconf", "hydra_plugins"}, where
+            pytorch_lightning = name == "lightning" or name.startswith("lightning.pytorch")
+            assert not (room.split(".")[0] in LIGHTNING_FREE and pytorch_lightning), where
+
+
+def test_core_knows_few_libraries():
+    """Else it becomes the place where everything ends up."""
+    known = {"torch", "numpy", "pandas", "lightning", "filelock", "kd_mil"}
+    for path in (PACKAGE / "core").glob("*.py"):
+        libraries = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names)
+        assert libraries <= known, path.name
+
+
+def test_no_file_imports_itself_through_others():
+    """Every file of the package and of its Hydra plugins, imports inside functions included."""
+    files = [*FILES, *(ROOT / "hydra_plugins").rglob("*.py")]
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in files}
+    graphlib.TopologicalSorter({name: imports(path) & set(modules) for name, path in modules.items()}).prepare()
 
 
 def test_losses_are_pure_torch():
-    for path in files_of("losses"):
-        assert {name.split(".")[0] for name in imports(path)} <= {"torch", "collections", "typing", "math"}
+    losses = [path for path in FILES if path.stem.endswith("losses") and room_of(path).startswith("methods")]
+    assert len(losses) >= 5
+    for path in losses:
+        names = {name for name in imports(path) if not name.startswith("kd_mil.methods.base.")}
+        assert {name.split(".")[0] for name in names} <= {"torch", "collections", "typing", "math"}, path
 
 
-def test_methods_do_not_import_each_other():
-    for path in files_of("methods"):
-        siblings = {name for name in imports(path) if name.startswith("kd_mil.methods.")}
-        extended = {"weno"} if path.name == "weno_multiclass.py" else set()  # a subclass of its paper
-        bases = {"base", "bag_distiller", "pair_distiller", "segmentation_distiller"}
-        allowed = {f"kd_mil.methods.{base}" for base in bases | extended}
-        assert siblings <= allowed, path.name
+def test_the_top_holds_commands_and_folders_only():
+    for path in PACKAGE.glob("*.py"):
+        assert path.name == "__init__.py" or '__name__ == "__main__"' in path.read_text(), path.name
 
 
 def test_nothing_is_called_utils_and_nothing_is_re_exported():
     assert not list(PACKAGE.rglob("*util*.py"))
     for path in PACKAGE.rglob("__init__.py"):
         assert not any(name.startswith("kd_mil") for name in imports(path)), path
+
+
+def test_test_modules_do_not_import_each_other():
+    for path in (ROOT / "tests").rglob("*.py"):
+        assert not any(".test_" in name for name in imports(path)), path

@@ -14,10 +14,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
 from kd_mil import predict
-from kd_mil.slides.reader import open_slide
-from kd_mil.slides.store import write_slide
-from kd_mil.slides.tiling import Tiles
-from tests.test_commands import kd_mil
+from kd_mil.slides.extraction.store import write_slide
+from kd_mil.slides.formats.reader import open_slide
+from kd_mil.slides.tiles.tiling import Tiles
+from tests.support.command import kd_mil
 
 pytestmark = pytest.mark.slow
 ENCODER = {"name": "resnet18", "weights": "0123456789abcdef", "features": 8, "precision": "float32"}

@@ -9,12 +9,12 @@ import pytest
 from scipy import stats
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
 from kd_mil.report import with_directories
 from kd_mil.reporting.comparison import baseline_point, compare, entries_of, holm
 from kd_mil.reporting.resampling import METRICS, PredictedRows
 from kd_mil.reporting.runs import chosen_points, common_settings, find_runs, points_of
-from tests.test_commands import kd_mil
+from tests.support.command import kd_mil
 
 
 def make_run(root, experiment, overrides, seed, quality, val=0.5, status="finished", role="student"):

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from kd_mil.callbacks.stop_on_signal import STOPPED
-from kd_mil.checkpoints import AtomicCheckpointIO, read_checkpoint
-from kd_mil.data.class_folders import write_arrays
-from kd_mil.errors import UserError
-from kd_mil.records import RunRecord, write_json
-from tests.killing import kill, run_and_kill, start, wait_for
-from tests.test_commands import kd_mil
-from tests.test_frontier import write_pictures
+from kd_mil.core.atomic import write_arrays
+from kd_mil.core.checkpoints import AtomicCheckpointIO, read_checkpoint
+from kd_mil.core.errors import UserError
+from kd_mil.core.records import RunRecord, write_json
+from kd_mil.training.stop_on_signal import STOPPED
+from tests.support.command import kd_mil
+from tests.support.killing import kill, run_and_kill, start, wait_for
+from tests.support.tiny_images import write_pictures
 
 TINY = [
     "data=digits_mil",

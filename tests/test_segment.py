@@ -10,8 +10,8 @@ import shapely
 from PIL import Image
 from shapely.geometry import shape
 
-from kd_mil.data.synthetic_glands import draw_tissue
-from tests.test_commands import kd_mil
+from kd_mil.data.masks.synthetic_glands import draw_tissue
+from tests.support.command import kd_mil
 
 pytestmark = pytest.mark.slow
 

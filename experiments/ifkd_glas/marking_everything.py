@@ -3,7 +3,7 @@
 import sys
 
 from kd_mil.data.datamodules import Loading
-from kd_mil.data.segmentation_sets import Glas
+from kd_mil.data.masks.glas import Glas
 
 
 def main(data_dir: str) -> None:

@@ -25,12 +25,12 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.configuration import configured
-from kd_mil.data.bag import BagBatch, InstanceBatch
-from kd_mil.data.feature_files import FeatureFile, FeatureFiles
-from kd_mil.data.loaders import BagSampler
-from kd_mil.slides.reader import open_slide
-from kd_mil.slides.synthetic import SyntheticSettings, build_synthetic_slides
-from tests.tiny import TinyData, fit, tiny_splits
+from kd_mil.data.batches import BagBatch, InstanceBatch
+from kd_mil.data.features.files import FeatureFile, FeatureFiles
+from kd_mil.data.samplers import BagSampler
+from kd_mil.slides.formats.reader import open_slide
+from kd_mil.slides.synthetic.build import SyntheticSettings, build_synthetic_slides
+from tests.support.tiny import TinyData, fit, tiny_splits
 
 TILES, WIDTH = 10_000, 1024
 """A typical resection slide at 20x and 256 pixels, and a typical foundation model's features."""
@@ -92,7 +92,7 @@ def training_a_slide(experiment: str) -> dict[str, float]:
         method.student_loss(batch).backward()
 
     teacher()
-    method.memory.settle()
+    method.memory.finalize()
     with FlopCounterMode(display=False) as counted:
         teacher()
     steps = TILES / 256

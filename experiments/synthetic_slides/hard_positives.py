@@ -18,7 +18,7 @@ import yaml
 from sklearn.metrics import roc_auc_score
 
 from experiments.collect import spread
-from kd_mil.slides.synthetic import SyntheticSettings, build_synthetic_slides, truth_fractions
+from kd_mil.slides.synthetic.build import SyntheticSettings, build_synthetic_slides, truth_fractions
 
 KINDS = ("all", "easy", "hard")
 

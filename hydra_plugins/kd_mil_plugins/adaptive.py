@@ -66,7 +66,7 @@ class AdaptiveSweeper(Sweeper):
 
 def checked(space: "dict[str, Range | Choice]") -> "dict[str, Range | Choice]":
     """Refuse a search over nothing, or over what repeats a run instead of changing it."""
-    from kd_mil.errors import UserError
+    from kd_mil.core.errors import UserError
 
     if not space:
         raise UserError("hydra/sweeper=adaptive: nothing to search, give for example hpm.threshold=interval(0.5,0.95)")

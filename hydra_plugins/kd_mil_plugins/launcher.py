@@ -49,7 +49,7 @@ class ProcessLauncher(Launcher):
 
 def returned(outcome, overrides: list[str], failed: int, total: int) -> JobReturn:  # type: ignore[no-untyped-def]
     """The outcome of a point as Hydra's sweepers take it."""
-    from kd_mil.errors import UserError
+    from kd_mil.core.errors import UserError
 
     if outcome.status == "failed":
         error = UserError(f"{failed} of {total} points failed, listed above; the same command tries them again")
@@ -59,7 +59,7 @@ def returned(outcome, overrides: list[str], failed: int, total: int) -> JobRetur
 
 def refuse_ranks() -> None:
     """A sweep is started once: each rank would run all of it."""
-    from kd_mil.errors import UserError
+    from kd_mil.core.errors import UserError
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ:
         raise UserError("torchrun would start this sweep in every rank: start it without, trainer=ddp makes the ranks")

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from kd_mil.callbacks.figures import tensorboard
-from kd_mil.data.bag import Bags
+from kd_mil.data.bags import Bags
 from kd_mil.evaluation.tables import PredictionTables
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from kd_mil.callbacks.figures import tensorboard
-from kd_mil.data.bag import Bags
+from kd_mil.data.bags import Bags
 
 
 class DistillationMonitor(Callback):

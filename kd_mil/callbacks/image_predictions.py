@@ -7,8 +7,8 @@ from typing import Any, cast
 import pandas as pd
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from kd_mil.atomic import atomic_path
-from kd_mil.data.bag import Bags
+from kd_mil.core.atomic import atomic_path
+from kd_mil.data.bags import Bags
 from kd_mil.evaluation.segmentation import Columns, at_point, image_pixel_scores
 
 

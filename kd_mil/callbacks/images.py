@@ -11,9 +11,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kd_mil.atomic import atomic_path
 from kd_mil.callbacks.figures import tensorboard
-from kd_mil.errors import UserError
+from kd_mil.core.atomic import atomic_path
+from kd_mil.core.errors import UserError
 from kd_mil.evaluation.bootstrap import RESAMPLES, bootstrap
 from kd_mil.evaluation.classification import confusion_matrix
 from kd_mil.evaluation.cost import inference_cost

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from kd_mil.callbacks.figures import tensorboard
-from kd_mil.data.image_batch import UNKNOWN, MaskedBatch
+from kd_mil.data.batches import UNKNOWN, MaskedBatch
 from kd_mil.evaluation.segmentation import gaussian_blur
 
 DPI = 110

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pandas as pd
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from kd_mil.data.bag import Bags
+from kd_mil.data.bags import Bags
 from kd_mil.evaluation.tables import PredictionTables
 
 

@@ -8,12 +8,12 @@ from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kd_mil.atomic import atomic_path
 from kd_mil.callbacks.figures import tensorboard
-from kd_mil.data.bag import Bags
+from kd_mil.core.atomic import atomic_path
+from kd_mil.data.bags import Bags
 from kd_mil.evaluation.tables import PredictionTables
-from kd_mil.slides.heatmap import comparison_figure
-from kd_mil.slides.slide_picture import SlidePicture
+from kd_mil.slides.overlays.heatmap import comparison_figure
+from kd_mil.slides.overlays.slide_picture import SlidePicture
 
 
 class SlideMaps(Callback):

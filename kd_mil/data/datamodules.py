@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kd_mil.data.bag import Bags, BagSplits
-from kd_mil.data.loaders import BagSampler, EpochSampler, IndexedView, InstanceSampler, InTurn, equal_shares
+from kd_mil.core.errors import UserError
+from kd_mil.data.bags import Bags, BagSplits
+from kd_mil.data.samplers import BagSampler, EpochSampler, IndexedView, InstanceSampler, InTurn, equal_shares
 from kd_mil.data.splits import apply_split_file, bags_fingerprint, check_splits, split_table
-from kd_mil.errors import UserError
 
 GIBIBYTE = 1024**3
 

@@ -1,12 +1,11 @@
 """Where data sets are looked for, and what to say when one is not there."""
 
-import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
 
 
 def find_root(root: str | None, data_dir: str, folders: Sequence[str], source: str) -> Path:
@@ -53,11 +52,3 @@ def only_locating() -> Iterator[None]:
         yield
     finally:
         _only_locating.reset(token)
-
-
-def closest(name: str, known: Iterable[str]) -> str:
-    """The known names, and a guess at which one was meant: the end of an error message."""
-    known = list(known)
-    guess = difflib.get_close_matches(name.lower(), [candidate.lower() for candidate in known], n=1, cutoff=0.5)
-    meant = next((candidate for candidate in known if [candidate.lower()] == guess), None)
-    return f"known: {', '.join(known)}" + (f"; did you mean {meant!r}?" if meant else "")

@@ -9,9 +9,9 @@ import torch
 from sklearn.model_selection import StratifiedKFold, train_test_split
 from torch import Tensor
 
-from kd_mil.data.bag import BagSplits
-from kd_mil.data.tables import read_csv
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
+from kd_mil.core.tables import read_csv
+from kd_mil.data.bags import BagSplits
 
 PARTS = ("train", "val", "test")
 
@@ -182,3 +182,28 @@ def bags_fingerprint(splits: BagSplits) -> str:
     for tensor in tensors:
         digest.update(tensor.detach().cpu().contiguous().numpy().data)
     return digest.hexdigest()[:16]
+
+
+AUXILIARY = "auxiliary"
+
+
+def read_split_file(path: str, ids: list[str]) -> list[str]:
+    """Part of each image from a CSV `image_id,split`; further columns are ignored.
+
+    Raises:
+        UserError: an unknown word or image, an image listed twice, or one that is not listed.
+    """
+    table = read_csv(path, ("image_id", "split"))
+    position = {image_id: at for at, image_id in enumerate(ids)}
+    parts = [""] * len(ids)
+    for line, image_id, word in zip(table.index, table["image_id"], table["split"], strict=True):
+        if word not in (*PARTS, AUXILIARY):
+            raise UserError(f"{path}, line {line}: split {word!r} is none of {', '.join(PARTS)}, {AUXILIARY}")
+        if image_id not in position:
+            raise UserError(f"{path}, line {line}: the data set has no image {image_id!r}")
+        if parts[position[image_id]]:
+            raise UserError(f"{path}, line {line}: image {image_id!r} is listed twice")
+        parts[position[image_id]] = word
+    if "" in parts:
+        raise UserError(f"{path}: image {ids[parts.index('')]!r} of the data set is not listed: give it a split")
+    return parts

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from kd_mil.data.bag import Bags, BagSplits
-from kd_mil.data.feature_files import SUFFIXES
-from kd_mil.data.feature_source import differences, read_source
+from kd_mil.core.errors import UserError
+from kd_mil.data.bags import Bags, BagSplits
+from kd_mil.data.features.files import SUFFIXES
+from kd_mil.data.features.provenance import differences, read_source
 from kd_mil.data.locations import Located, only_locating
 from kd_mil.data.splits import PARTS
 from kd_mil.diagnosis.finding import Finding
-from kd_mil.errors import UserError
 
 SHOWN = 5
 LOOKED_AT = 64

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
 
 Level = Literal["ok", "note", "warning", "error"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
 from kd_mil.evaluation.classification import confusion_scores
 
 RESAMPLES = 10_000

@@ -5,31 +5,11 @@ import math
 import torch
 from torch import Tensor
 
-from kd_mil.distributed import gather_rows
 from kd_mil.evaluation.metrics import Scores, binary_scores
 
 Columns = dict[str, Tensor]
 IMAGE_METRICS = ("loss", "auroc", "ap", "accuracy", "accuracy_ovr", "f1", "precision", "recall")
 """What `image_scores` gives."""
-
-
-class ImageRows:
-    """Predictions of one rank, batch by batch, until `collect` gathers those of all."""
-
-    def __init__(self) -> None:
-        self._parts: list[Columns] = []
-
-    def add(self, indices: Tensor, labels: Tensor, probs: dict[str, Tensor]) -> None:
-        """Keep class probabilities (B, C) of each role for B images."""
-        rows = {"image": indices, "label": labels} | {f"{role}/probs": value for role, value in probs.items()}
-        self._parts.append({name: column.detach() for name, column in rows.items()})
-
-    def collect(self) -> Columns:
-        """Gather all rows, each once, ordered by image, and forget them: `image`, `label`, `{role}/probs` (N, C)."""
-        rows = gather_rows({name: torch.cat([part[name] for part in self._parts]) for name in self._parts[0]})
-        self._parts = []
-        order = rows["image"].argsort()
-        return {name: column[order] for name, column in rows.items()}
 
 
 def confusion_matrix(labels: Tensor, decided: Tensor, num_classes: int) -> Tensor:

@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kd_mil.data.image_batch import UNKNOWN
-from kd_mil.distributed import gather_rows
+from kd_mil.data.batches import UNKNOWN
+from kd_mil.evaluation.map_reading import MapReading
 from kd_mil.evaluation.metrics import Scores, binary_scores
-from kd_mil.models.map_reading import MapReading
 
 Columns = dict[str, Tensor]
 IMAGE_EXPONENT = 4.0
@@ -69,24 +68,6 @@ def _histogram(maps: Tensor, kinds: Tensor, edges: Tensor) -> Tensor:
     image = torch.arange(count, device=maps.device).view(-1, 1, 1)
     flat = (image * 3 + kinds) * bins + reached
     return torch.bincount(flat.flatten(), minlength=count * 3 * bins).view(count, 3, bins)
-
-
-class MapCollector:
-    """Rows of one rank, one per image, until `collect` gathers those of all, ordered by position in the data set."""
-
-    def __init__(self) -> None:
-        self._parts: list[Columns] = []
-
-    def add(self, **columns: Tensor) -> None:
-        """Keep the rows of a batch; `index` (B,) is the position of each image."""
-        self._parts.append({name: column.detach() for name, column in columns.items()})
-
-    def collect(self) -> Columns:
-        """Gather, order and forget all rows; every rank gets the whole table."""
-        parts, self._parts = self._parts, []
-        rows = gather_rows({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
-        order = rows["index"].argsort()
-        return {name: column[order] for name, column in rows.items()}
 
 
 def image_pixel_scores(counts: Columns, labels: Tensor) -> Columns:

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kd_mil.data.bag import BagBatch
-from kd_mil.distributed import gather_rows
+from kd_mil.core.distributed import gather_rows
+from kd_mil.data.batches import BagBatch
 from kd_mil.models.outputs import Prediction
 
 Columns = dict[str, Tensor]
@@ -67,3 +67,40 @@ def _merge(parts: list[Columns], key: str) -> Columns:
     rows = gather_rows({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
     order = rows[key].argsort()
     return {name: column[order] for name, column in rows.items()}
+
+
+class ImageRows:
+    """Predictions of one rank, batch by batch, until `collect` gathers those of all."""
+
+    def __init__(self) -> None:
+        self._parts: list[Columns] = []
+
+    def add(self, indices: Tensor, labels: Tensor, probs: dict[str, Tensor]) -> None:
+        """Keep class probabilities (B, C) of each role for B images."""
+        rows = {"image": indices, "label": labels} | {f"{role}/probs": value for role, value in probs.items()}
+        self._parts.append({name: column.detach() for name, column in rows.items()})
+
+    def collect(self) -> Columns:
+        """Gather all rows, each once, ordered by image, and forget them: `image`, `label`, `{role}/probs` (N, C)."""
+        rows = gather_rows({name: torch.cat([part[name] for part in self._parts]) for name in self._parts[0]})
+        self._parts = []
+        order = rows["image"].argsort()
+        return {name: column[order] for name, column in rows.items()}
+
+
+class MapCollector:
+    """Rows of one rank, one per image, until `collect` gathers those of all, ordered by position in the data set."""
+
+    def __init__(self) -> None:
+        self._parts: list[Columns] = []
+
+    def add(self, **columns: Tensor) -> None:
+        """Keep the rows of a batch; `index` (B,) is the position of each image."""
+        self._parts.append({name: column.detach() for name, column in columns.items()})
+
+    def collect(self) -> Columns:
+        """Gather, order and forget all rows; every rank gets the whole table."""
+        parts, self._parts = self._parts, []
+        rows = gather_rows({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+        order = rows["index"].argsort()
+        return {name: column[order] for name, column in rows.items()}

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
 from kd_mil.models.segments import at_least_float32
 
 Initialisation = Literal["default", "normal_0.01"]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
 from kd_mil.models.stain_jitter import jitter_stain
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
 from kd_mil.models.image_classifier import ImageOutput
 
 Stem = Literal["large", "small"]

@@ -1,15 +1,15 @@
 """The model card of a checkpoint: what it must hold to be used far from its run, and what it may name."""
 
-import hashlib
 import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
+from kd_mil.core.hashing import file_digest
 
-ALLOWED = ("kd_mil.methods", "kd_mil.models", "kd_mil.losses", "torch.nn", "torch.optim")
+ALLOWED = ("kd_mil.methods", "kd_mil.models", "kd_mil.evaluation.map_reading", "torch.nn", "torch.optim")
 """Packages that only compute: their classes, and of this project also their functions, may be named by a card."""
 
 
@@ -79,7 +79,7 @@ def is_allowed(target: Any) -> bool:
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError):
-        return False  # a path through the attributes of a module leads anywhere: kd_mil.models.encoders.math
+        return False  # a path through the attributes of a module leads anywhere: kd_mil.models.encoders.small.math
     home = getattr(found, "__module__", None) or ""
     return within_allowed(f"{home}.") and (isinstance(found, type) or (callable(found) and home.startswith("kd_mil.")))
 
@@ -107,12 +107,3 @@ def without_downloads(config: Any) -> Any:
     if isinstance(config, Mapping):
         return {key: False if key == "pretrained" else without_downloads(value) for key, value in config.items()}
     return [without_downloads(value) for value in config] if isinstance(config, list | tuple) else config
-
-
-def file_digest(path: Path) -> str:
-    """The first 16 digits of a file's SHA-256."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:16]

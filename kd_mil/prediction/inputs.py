@@ -1,7 +1,7 @@
 """What there is to predict: slides, or the feature files of slides, one at a time."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -10,20 +10,23 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kd_mil.data.feature_files import SUFFIXES, EmptyBagError, FeatureFile
-from kd_mil.data.feature_sets import FOLDERS
-from kd_mil.data.feature_source import differences, read_source, unknown_facts
-from kd_mil.data.loaders import IndexedView
-from kd_mil.data.tables import read_csv
-from kd_mil.data.tile_cache import CutSlide, Cutting, identity
-from kd_mil.data.tile_files import TilesInSlides
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
+from kd_mil.core.hashing import identity
+from kd_mil.data.features.feature_bags import feature_dtype
+from kd_mil.data.features.files import EmptyBagError, FeatureFile
+from kd_mil.data.features.layouts import list_features
+from kd_mil.data.features.provenance import differences, read_source, unknown_facts
+from kd_mil.data.samplers import IndexedView
+from kd_mil.data.tiles.cache import CutSlide
+from kd_mil.data.tiles.files import TilesInSlides
+from kd_mil.prediction.card import ModelCard
 from kd_mil.prediction.place import Place, blank_picture, feature_place
-from kd_mil.slides.reader import open_slide
-from kd_mil.slides.slide_list import SlideEntry, mpp_of
-from kd_mil.slides.slide_picture import SlidePicture, picture_of
-from kd_mil.slides.tiling import tile_grid
-from kd_mil.slides.tissue import find_tissue
+from kd_mil.slides.formats.reader import open_slide
+from kd_mil.slides.overlays.slide_picture import SlidePicture, picture_of
+from kd_mil.slides.slide_list import SlideEntry, list_slides
+from kd_mil.slides.tiles.cutting import Cutting
+from kd_mil.slides.tiles.tiling import TilingSettings, tile_grid
+from kd_mil.slides.tiles.tissue import TissueSettings, find_tissue
 
 FEATURES_PER_STEP, TILES_PER_STEP = 16_384, 64
 
@@ -147,62 +150,6 @@ class FeatureInput:
         return place._replace(bounds_offset=slide.bounds[:2], mpp=slide.mpp), picture
 
 
-class FeatureEntry(NamedTuple):
-    """One feature file of a list."""
-
-    slide_id: str
-    path: Path
-    slide: SlideEntry | None = None
-    """The slide it came from, where the list names one that is there."""
-
-
-def list_features(source: str | Path) -> list[FeatureEntry]:
-    """Feature files of a folder (sorted), of a CSV, or one file; of a folder of `kd_mil.extract`, CLAM or torchmil,
-    those in its `features/`, `h5_files/` or `pt_files/`.
-
-    The CSV has columns `slide_id` and `feature_path` and, for pictures, may have `slide_path` and `mpp`. Relative paths
-    count from its folder. Further columns are ignored.
-
-    Raises:
-        UserError: nothing found, a fault of the CSV, an id that is repeated or cannot name a file.
-    """
-    path = Path(source)
-    if path.suffix.lower() == ".csv":
-        entries = _listed_features(path)
-    elif path.is_dir():
-        folder = next((path / name for name in FOLDERS if (path / name).is_dir()), path)
-        files = (file for file in sorted(folder.iterdir()) if file.suffix in SUFFIXES and file.name[0] != ".")
-        entries = [FeatureEntry(file.stem, file) for file in files]
-    else:
-        entries = [FeatureEntry(path.stem, path)] if path.is_file() else []
-    if not entries:
-        raise UserError(f"no feature files in {str(source)!r}: give a folder, a CSV slide_id,feature_path or a file")
-    seen: dict[str, Path] = {}
-    for entry in entries:
-        if Path(entry.slide_id).name != entry.slide_id or entry.slide_id in (".", ".."):
-            raise UserError(f"{source}: slide id {entry.slide_id!r} cannot name a file: leave out slashes")
-        if entry.slide_id in seen:
-            raise UserError(
-                f"{source}: slide {entry.slide_id!r} has two files, {seen[entry.slide_id]} and {entry.path}"
-            )
-        seen[entry.slide_id] = entry.path
-    return entries
-
-
-def _listed_features(path: Path) -> list[FeatureEntry]:
-    table, entries = read_csv(path, ("slide_id", "feature_path")), []
-    for line, row in zip(table.index, table.to_dict("records"), strict=True):
-        slide_id, file = row["slide_id"], path.parent / row["feature_path"]
-        if not file.is_file():
-            raise UserError(f"{path}, line {line}: there is no feature file {file}")
-        slide = path.parent / row.get("slide_path", "")
-        mpp = mpp_of(row, f"{path}, line {line}")
-        entries.append(
-            FeatureEntry(slide_id, file, SlideEntry(slide_id, slide, slide_id, mpp=mpp) if slide.is_file() else None)
-        )
-    return entries
-
-
 def check_features(inputs: Iterable[FeatureInput], expected: dict[str, Any]) -> dict[str, int]:
     """Compare what the files say of their making with what the checkpoint was trained on.
 
@@ -234,3 +181,69 @@ def _width(path: Path) -> int | None:
         return FeatureFile(path).width
     except EmptyBagError:
         return None
+
+
+Config = Mapping[str, Any]
+
+
+def slide_inputs(config: Config, card: ModelCard) -> Sequence[PredictionInput]:
+    """The slides asked for, to be cut as in training.
+
+    Raises:
+        UserError: no slides, or a checkpoint that was trained on features.
+    """
+    if config["slides"] is None:
+        raise UserError("give slides=FOLDER (or a CSV), or features=FOLDER for a checkpoint trained on features")
+    if card.source["kind"] != "tiles":
+        raise UserError(
+            f"the checkpoint was trained on features ({describe(card.source)}): extract them from the slides in the "
+            "same way with `python -m kd_mil.extract`, then give features=FOLDER"
+        )
+    cutting = Cutting(
+        tiling=TilingSettings(**card.source["tiling"]),
+        tissue=TissueSettings(**card.source["tissue"]),
+        mpp=config["mpp"],
+        backend=config["backend"] or card.source["backend"],
+    )
+    how = config["picture_side"], config["instances_per_step"], config["num_workers"]
+    return [SlideInput(entry, cutting, *how) for entry in list_slides(config["slides"])]
+
+
+def feature_inputs(config: Config, card: ModelCard) -> Sequence[PredictionInput]:
+    """The feature files asked for, made as those of the training; slides of the same id give the pictures.
+
+    Raises:
+        UserError: no files, a checkpoint that was trained on tiles, or files made in another way.
+    """
+    if card.source["kind"] != "features":
+        raise UserError("the checkpoint was trained on tiles and encodes them itself: give slides=FOLDER, not features")
+    entries = [] if config["slides"] is None else list_slides(config["slides"])
+    slides = {entry.slide_id: entry for entry in entries}
+    files = list_features(config["features"])
+    if entries and not any(file.slide_id in slides for file in files):
+        raise UserError(f"slides={config['slides']}: none has the id of a feature file, such as {files[0].slide_id!r}")
+    inputs = [
+        FeatureInput(
+            file.slide_id,
+            file.path,
+            feature_dtype(card.source["dtype"]),
+            config["picture_side"],
+            slides.get(file.slide_id, file.slide),
+            config["mpp"],
+            config["backend"] or "openslide",
+            config["tile_size_level0"],
+            config["instances_per_step"],
+        )
+        for file in files
+    ]
+    missing = check_features(inputs, card.source)
+    if missing:
+        counts = ", ".join(f"{name} ({count} of {len(inputs)} files)" for name, count in missing.items())
+        warnings.warn(f"not compared with the training features, some files do not say: {counts}", stacklevel=2)
+    return inputs
+
+
+def describe(source: Mapping[str, Any]) -> str:
+    """What is known of the features a checkpoint was trained on, in a few words."""
+    names = ("encoder", "weights", "mpp", "magnification", "tile_size", "width")
+    return ", ".join(f"{name} {source[name]}" for name in names if source.get(name) is not None)

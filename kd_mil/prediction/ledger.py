@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kd_mil.data.tile_cache import digest
-from kd_mil.records import write_json
+from kd_mil.core.hashing import digest
+from kd_mil.core.records import write_json
 
 
 class Ledger:

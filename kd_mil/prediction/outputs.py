@@ -10,11 +10,11 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from kd_mil.atomic import atomic_path
-from kd_mil.errors import UserError
+from kd_mil.core.atomic import atomic_path
+from kd_mil.core.errors import UserError
 from kd_mil.models.outputs import Prediction
 from kd_mil.prediction.place import Place
-from kd_mil.slides.geojson import (
+from kd_mil.slides.overlays.geojson import (
     OTHER,
     TUMOUR,
     PathClass,
@@ -23,8 +23,8 @@ from kd_mil.slides.geojson import (
     tile_detections,
     write_geojson,
 )
-from kd_mil.slides.heatmap import draw_heatmap
-from kd_mil.slides.slide_picture import SlidePicture
+from kd_mil.slides.overlays.heatmap import draw_heatmap
+from kd_mil.slides.overlays.slide_picture import SlidePicture
 
 Predictions = Mapping[str, Prediction]
 """By role, on the CPU; each of one bag."""

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from kd_mil.errors import UserError
-from kd_mil.methods.bag_distiller import BagDistiller
+from kd_mil.core.errors import UserError
+from kd_mil.methods.base.bag_method import BagMethod
 from kd_mil.models.outputs import Prediction
 from kd_mil.prediction.inputs import PredictionInput, SlideInstances
 from kd_mil.prediction.ledger import Ledger
@@ -30,7 +30,7 @@ NO_TISSUE = "no tissue"
 
 
 @torch.inference_mode()
-def predict_bag(method: BagDistiller, batches: Iterable[Tensor]) -> dict[str, Prediction]:
+def predict_bag(method: BagMethod, batches: Iterable[Tensor]) -> dict[str, Prediction]:
     """What each role says about one bag, on the CPU; of its instances only what `encode` makes of them is kept.
 
     Args:
@@ -55,7 +55,7 @@ class Predictor:
         UserError: an unknown `on_error`.
     """
 
-    method: BagDistiller
+    method: BagMethod
     model: Model
     out: Path
     settings: OutputSettings

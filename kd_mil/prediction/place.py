@@ -8,9 +8,9 @@ import h5py
 import numpy as np
 from torch import Tensor
 
-from kd_mil.data.feature_source import plain
-from kd_mil.slides.slide_picture import SlidePicture
-from kd_mil.slides.store import read_attributes
+from kd_mil.data.features.provenance import plain
+from kd_mil.slides.extraction.store import read_attributes
+from kd_mil.slides.overlays.slide_picture import SlidePicture
 
 BLANK = 245
 """Grey of a canvas where no slide is at hand, so that the extent shows on a white page."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
 
 GIBIBYTE = 1024**3
 Item = TypeVar("Item")

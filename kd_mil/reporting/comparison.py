@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 from tqdm import tqdm
 
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
 from kd_mil.evaluation.bootstrap import interval
 from kd_mil.reporting.resampling import METRICS, PredictedRows
 from kd_mil.reporting.runs import Point, Run

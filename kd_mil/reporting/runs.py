@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kd_mil.errors import UserError
-from kd_mil.records import read_record
+from kd_mil.core.errors import UserError
+from kd_mil.core.records import read_record
 
 REPETITIONS = ("seed", "data.fold", "data.seed")
 """Settings in which the runs of one point may differ."""

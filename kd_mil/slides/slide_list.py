@@ -1,14 +1,13 @@
 """Which slides to work on: a folder, a pattern, or a CSV; and their labels."""
 
-import difflib
 import glob
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pandas as pd
-
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
+from kd_mil.core.suggestions import suggestion
+from kd_mil.core.tables import read_table
 
 SLIDE_EXTENSIONS = (
     *(".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".svslide", ".bif", ".czi"),
@@ -138,33 +137,6 @@ def with_labels(entries: Sequence[SlideEntry], path: str | Path) -> list[SlideEn
             split=split_of(row, where) or entry.split,
         )
     return list(by_id.values())
-
-
-def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read a CSV as text, checking that it has rows and known columns only."""
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True, encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise UserError(f"table {str(path)!r} does not exist") from error
-    except (ValueError, OSError) as error:  # pandas' parser errors and wrong encodings are ValueErrors
-        raise UserError(f"table {str(path)!r} is not a CSV: {str(error).strip()}") from error
-    for name in table.columns:
-        if name not in columns:
-            raise UserError(
-                f"table {str(path)!r} has an unknown column {name!r}{suggestion(name, columns)}; "
-                f"known are {', '.join(columns)}"
-            )
-    if not isinstance(table.index, pd.RangeIndex):
-        raise UserError(f"table {str(path)!r} has more cells in its rows than names in its first line")
-    if table.empty:
-        raise UserError(f"table {str(path)!r} has no rows")
-    return table
-
-
-def suggestion(name: str, known: Sequence[str] | dict) -> str:
-    """`, did you mean ...?` where a known name is near, else nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f", did you mean {near[0]!r}?" if near else ""
 
 
 def existing_file(folder: Path, name: str, what: str) -> Path:

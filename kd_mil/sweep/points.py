@@ -5,24 +5,17 @@ with an adaptive one the ranks would train with different values without an erro
 """
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from kd_mil.cli import FULL_ERROR, TRACEBACK_WANTED
-from kd_mil.errors import UserError
-from kd_mil.records import config_hash, read_record
+from kd_mil.core.environment import environment
+from kd_mil.core.errors import UserError
+from kd_mil.core.records import config_hash, read_record
 
-RANK_VARIABLES = (
-    *("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
-    *("TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "PL_GLOBAL_SEED"),
-)
-"""What would make a fresh process believe that it is one rank of several."""
 NOT_OF_THE_POINT = ("sweep.", "sweep=")
 
 
@@ -83,12 +76,6 @@ def point_of(config: DictConfig, hydra: Any) -> Point:
         config_hash=config_hash(plain),
         config_dirs=tuple(str(source.path) for source in sources if source.provider == "command-line"),
     )
-
-
-def environment(more: Mapping[str, str], without: Sequence[str] = ()) -> dict[str, str]:
-    """Environment of a fresh process: this one's, with tracebacks only where the user wants them."""
-    kept = {key: value for key, value in os.environ.items() if key not in (FULL_ERROR, *without)}
-    return kept | dict(more) | ({FULL_ERROR: "1"} if os.environ.get(TRACEBACK_WANTED) else {})
 
 
 def run_point(config: DictConfig, hydra: Any) -> float | None:

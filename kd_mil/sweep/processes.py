@@ -16,8 +16,9 @@ from typing import IO, NamedTuple
 import torch
 from tqdm import tqdm
 
-from kd_mil.errors import UserError
-from kd_mil.sweep.points import RANK_VARIABLES, Point, environment
+from kd_mil.core.environment import RANK_VARIABLES, environment
+from kd_mil.core.errors import UserError
+from kd_mil.sweep.points import Point
 
 LOG = "output.log"
 """In the directory of a point: what its process printed."""

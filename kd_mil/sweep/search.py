@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
 
 if TYPE_CHECKING:
     import optuna

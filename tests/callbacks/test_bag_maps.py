@@ -9,7 +9,7 @@ from matplotlib.collections import PatchCollection
 from PIL import Image
 
 from kd_mil.callbacks.bag_maps import BagMaps, map_figure
-from kd_mil.data.bag import Bags
+from kd_mil.data.bags import Bags
 from kd_mil.evaluation.tables import PredictionTables
 
 CORNERS = torch.tensor([[0, 0], [4, 0], [8, 4]])

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from kd_mil.callbacks.distillation import DistillationMonitor, montage_figure
-from kd_mil.data.bag import Bags
-from kd_mil.models.memory import AttentionMemory
-from tests.callbacks.stand_ins import Method, events, trainer_of
+from kd_mil.data.bags import Bags
+from kd_mil.methods.base.attention_memory import AttentionMemory
+from tests.support.stand_ins import Method, events, trainer_of
 
 
 @pytest.fixture

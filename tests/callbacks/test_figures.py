@@ -5,7 +5,7 @@ import torch
 
 from kd_mil.callbacks.figures import Figures, probability_figure, roc_figure
 from kd_mil.evaluation.tables import PredictionTables
-from tests.callbacks.stand_ins import Method, events, trainer_of
+from tests.support.stand_ins import Method, events, trainer_of
 
 
 @pytest.fixture

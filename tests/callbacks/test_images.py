@@ -3,7 +3,7 @@
 import pytest
 
 from kd_mil.callbacks.images import ImageReport
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
 
 
 @pytest.mark.parametrize("setting", [{"resamples": 0}, {"latency_repeats": -1}, {"pairs": 0}])

@@ -8,9 +8,9 @@ from PIL import Image
 
 from kd_mil.callbacks.image_predictions import WriteImagePredictions
 from kd_mil.callbacks.overlays import Overlays, overlay_figure, small_map, spread, thinned
-from kd_mil.data.image_batch import MaskedBatch
-from tests.tiny import fit
-from tests.tiny_images import tiny_glands, tiny_ifkd
+from kd_mil.data.batches import MaskedBatch
+from tests.support.tiny import fit
+from tests.support.tiny_images import tiny_glands, tiny_ifkd
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from kd_mil.callbacks.predictions import WritePredictions, bag_frame, instance_frame
-from kd_mil.data.bag import Bags
+from kd_mil.data.bags import Bags
 from kd_mil.evaluation.tables import PredictionTables
-from tests.callbacks.stand_ins import Method, trainer_of
+from tests.support.stand_ins import Method, trainer_of
 
 
 @pytest.fixture

@@ -7,16 +7,16 @@ from PIL import Image
 
 from kd_mil.callbacks.slide_maps import SlideMaps, chosen_slides, slide_figure
 from kd_mil.data.datamodules import Loading
-from kd_mil.data.slide_sets import SyntheticSlides
+from kd_mil.data.tiles.synthetic_slides import SyntheticSlides
 from kd_mil.evaluation.tables import PredictionTables
-from kd_mil.methods.weno import WENO
-from kd_mil.models.encoders import SmallCNN
-from kd_mil.slides.slide_picture import SlidePicture
-from kd_mil.slides.synthetic import SyntheticSettings
-from kd_mil.slides.tiling import TilingSettings
-from kd_mil.slides.tissue import TissueSettings
-from tests.test_commands import kd_mil
-from tests.tiny import TinyData, fit, no_mining, tiny_abmil, tiny_head, tiny_parts, tiny_splits
+from kd_mil.methods.weno.weno import WENO
+from kd_mil.models.encoders.small import SmallCNN
+from kd_mil.slides.overlays.slide_picture import SlidePicture
+from kd_mil.slides.synthetic.build import SyntheticSettings
+from kd_mil.slides.tiles.tiling import TilingSettings
+from kd_mil.slides.tiles.tissue import TissueSettings
+from tests.support.command import kd_mil
+from tests.support.tiny import TinyData, fit, no_mining, tiny_abmil, tiny_head, tiny_parts, tiny_splits
 
 
 @pytest.fixture(scope="module")

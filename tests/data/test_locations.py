@@ -1,7 +1,8 @@
 import pytest
 
-from kd_mil.data.locations import closest, find_root
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
+from kd_mil.core.suggestions import closest
+from kd_mil.data.locations import find_root
 
 
 def test_a_given_root_wins(tmp_path):

@@ -3,9 +3,9 @@ from collections import Counter
 import pytest
 import torch
 
-from kd_mil.data.bag import Bags, BagSplits
+from kd_mil.core.errors import UserError
+from kd_mil.data.bags import Bags, BagSplits
 from kd_mil.data.splits import apply_split_file, check_splits, hold_out, split_around, split_table, stratified_folds
-from kd_mil.errors import UserError
 
 
 def make_splits(train=(0, 1), val=(2,), test=(3,), cases=None):

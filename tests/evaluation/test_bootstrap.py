@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
 from kd_mil.evaluation.bootstrap import bootstrap, bootstrap_difference
 from kd_mil.evaluation.classification import confusion_matrix, confusion_scores
 

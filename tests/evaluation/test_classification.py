@@ -7,7 +7,8 @@ import pytest
 import torch
 from sklearn import metrics as sk
 
-from kd_mil.evaluation.classification import ImageRows, confusion_matrix, confusion_scores, image_scores
+from kd_mil.evaluation.classification import confusion_matrix, confusion_scores, image_scores
+from kd_mil.evaluation.tables import ImageRows
 
 GENERATOR = torch.Generator().manual_seed(0)
 LABELS = torch.randint(4, (200,), generator=GENERATOR)

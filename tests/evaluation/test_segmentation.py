@@ -9,10 +9,10 @@ from scipy import ndimage
 from scipy.spatial.distance import directed_hausdorff
 from sklearn.metrics import f1_score, jaccard_score, log_loss, roc_auc_score
 
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
 from kd_mil.evaluation.hausdorff import hausdorff_distances, outline
+from kd_mil.evaluation.map_reading import MapReading
 from kd_mil.evaluation.segmentation import (
-    MapCollector,
     at_point,
     choose_point,
     count_pixels,
@@ -21,7 +21,7 @@ from kd_mil.evaluation.segmentation import (
     image_scores,
     pixel_scores,
 )
-from kd_mil.models.map_reading import MapReading
+from kd_mil.evaluation.tables import MapCollector
 
 PLAIN = MapReading(blur=0.0, blurs=(0.0,))
 LABELS = torch.tensor([1, 0, 1, 0])

@@ -2,7 +2,7 @@
 
 import torch
 
-from kd_mil.data.bag import Bags
+from kd_mil.data.bags import Bags
 from kd_mil.evaluation.tables import PredictionCollector
 from kd_mil.models.outputs import Prediction
 

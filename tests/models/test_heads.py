@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
 from kd_mil.models.heads import Dropout, InstanceHead, hidden_layers
 
 

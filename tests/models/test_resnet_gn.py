@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
 from kd_mil.evaluation.cost import flops
 from kd_mil.models.resnet_gn import ResNetGN
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage.color import rgb_from_hed
 
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
 from kd_mil.models.preprocess import Preprocess
 from kd_mil.models.stain_jitter import jitter_stain
 

@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from kd_mil.cli import CONFIG_DIR
-from kd_mil.errors import UserError
-from kd_mil.prediction.card import file_digest, is_allowed, read_card, refuse_foreign_targets, walk, without_downloads
+from kd_mil.cli.command import CONFIG_DIR
+from kd_mil.core.errors import UserError
+from kd_mil.core.hashing import file_digest
+from kd_mil.prediction.card import is_allowed, read_card, refuse_foreign_targets, walk, without_downloads
 
 GROUPS = ("method", "encoder", "aggregator", "student_head", "hpm", "preprocess", "optimizer")
 CARD = {
-    "method": {"_target_": "kd_mil.methods.weno.WENO"},
+    "method": {"_target_": "kd_mil.methods.weno.weno.WENO"},
     "model_inputs": {"instance_shape": [4], "num_classes": 2},
     "class_names": ["normal", "tumour"],
     "instance_source": {"kind": "features", "width": 4},
@@ -38,9 +39,9 @@ def test_everything_a_run_can_choose_may_be_loaded(group: str) -> None:
         "torch.load",
         "torch.hub.load",
         "kd_mil.run.forget",  # ours, but it removes folders
-        "kd_mil.records.write_json",
-        "kd_mil.models.encoders.math.prod",  # through the imports of an allowed module
-        "kd_mil.models.timm_encoder.timm.create_model",
+        "kd_mil.core.records.write_json",
+        "kd_mil.models.encoders.small.math.prod",  # through the imports of an allowed module
+        "kd_mil.models.encoders.timm_encoder.timm.create_model",
         "torch.nn.modules.module.OrderedDict",
         "torch.nn.modules.module.warnings.warn",
         "torch.nn.init.uniform_",
@@ -60,7 +61,7 @@ def test_what_does_more_than_compute_is_refused(target: object) -> None:
         refuse_foreign_targets(config, NOWHERE)
 
 
-@pytest.mark.parametrize("target", ["torch.nn.Linear", "torch.optim.AdamW", "kd_mil.methods.mil.MIL"])
+@pytest.mark.parametrize("target", ["torch.nn.Linear", "torch.optim.AdamW", "kd_mil.methods.baselines.mil.MIL"])
 def test_networks_methods_and_optimisers_are_allowed(target: str) -> None:
     refuse_foreign_targets({"a": [{"_target_": target}]}, NOWHERE)
 

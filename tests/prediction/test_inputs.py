@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from kd_mil.prediction.inputs import FeatureInput, list_features
+from kd_mil.data.features.layouts import list_features
+from kd_mil.prediction.inputs import FeatureInput
 from kd_mil.slides.slide_list import SlideEntry
 
 

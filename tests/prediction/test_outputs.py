@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
 from kd_mil.models.outputs import Prediction
 from kd_mil.prediction.outputs import (
     Model,

@@ -11,21 +11,21 @@ import pandas as pd
 import pytest
 import torch
 
-from kd_mil.errors import UserError
-from kd_mil.methods.bag_distiller import BagDistiller
-from kd_mil.methods.mil import MIL
-from kd_mil.methods.supervised import Supervised
-from kd_mil.methods.weno import WENO
+from kd_mil.core.errors import UserError
+from kd_mil.methods.base.bag_method import BagMethod
+from kd_mil.methods.baselines.mil import MIL
+from kd_mil.methods.baselines.supervised import Supervised
+from kd_mil.methods.weno.weno import WENO
 from kd_mil.models.aggregators.transmil import TransMIL
 from kd_mil.prediction.inputs import SlideInstances
 from kd_mil.prediction.ledger import Ledger
 from kd_mil.prediction.outputs import Model, OutputSettings
 from kd_mil.prediction.pipeline import Predictor, predict_bag
 from kd_mil.prediction.place import Place, blank_picture
-from tests.tiny import TinyData, fit, no_mining, tiny_abmil, tiny_head, tiny_parts, tiny_splits
+from tests.support.tiny import TinyData, fit, no_mining, tiny_abmil, tiny_head, tiny_parts, tiny_splits
 
 TRANSMIL = partial(TransMIL, width=16, heads=2, landmarks=4)
-METHODS: dict[str, Callable[[], BagDistiller]] = {
+METHODS: dict[str, Callable[[], BagMethod]] = {
     "weno": lambda: WENO(**tiny_parts(), aggregator=tiny_abmil(), student_head=tiny_head(), hpm=no_mining()),
     "weno, two encoders": lambda: WENO(
         **tiny_parts(), aggregator=tiny_abmil(), student_head=tiny_head(), hpm=no_mining(), shared_encoder=False

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
 from kd_mil.prediction.windows import Canvas, grouped, image_map, rim_weights, window_starts
 
 

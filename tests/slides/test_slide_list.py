@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
 from kd_mil.slides.slide_list import SlideEntry, list_slides, with_labels
 
 

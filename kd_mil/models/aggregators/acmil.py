@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
 from kd_mil.models.aggregators.abmil import AttentionNetwork
 from kd_mil.models.heads import LogitLayer, hidden_layers
 from kd_mil.models.masking import random_of_top

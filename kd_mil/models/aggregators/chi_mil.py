@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
 from kd_mil.models.aggregators.pooling import positive_margin
 from kd_mil.models.heads import LogitLayer
 from kd_mil.models.outputs import MILOutput

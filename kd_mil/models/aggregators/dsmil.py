@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
 from kd_mil.models.heads import Initialisation, LogitLayer, hidden_layers, initialise
 from kd_mil.models.outputs import MILOutput, positive_logits
 from kd_mil.models.segments import at_least_float32, segment_argmax, segment_dot, segment_softmax, segment_weighted_sum

@@ -6,7 +6,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
 from kd_mil.models.heads import LogitLayer, hidden_layers
 from kd_mil.models.outputs import MILOutput
 from kd_mil.models.segments import segment_ids, segment_softmax, segment_weighted_sum

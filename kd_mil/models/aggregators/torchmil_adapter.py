@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
 from kd_mil.models.outputs import MILOutput
 from kd_mil.models.segments import segment_softmax, segment_weighted_sum
 

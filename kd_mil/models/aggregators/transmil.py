@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
 from kd_mil.models.aggregators.nystrom import NystromAttention
 from kd_mil.models.heads import LogitLayer
 from kd_mil.models.outputs import MILOutput

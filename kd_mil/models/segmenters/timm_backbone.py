@@ -6,7 +6,7 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
 from kd_mil.models.outputs import SegmentationOutput
 from kd_mil.models.segmenters.side_heads import SideHeads, require_side
 

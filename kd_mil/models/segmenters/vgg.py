@@ -6,7 +6,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from kd_mil.errors import UserError
+from kd_mil.core.errors import UserError
 from kd_mil.models.outputs import SegmentationOutput
 from kd_mil.models.segmenters.attention import CrissCrossAttention
 from kd_mil.models.segmenters.side_heads import SideHeads, require_side

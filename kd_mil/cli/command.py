@@ -1,0 +1,81 @@
+"""What every command shares: where the configuration lies, and one clear line for each mistake."""
+
+import functools
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from hydra_plugins.kd_mil_plugins.adaptive import AdaptiveSweeper
+from hydra_plugins.kd_mil_plugins.launcher import ProcessLauncher
+from kd_mil.cli.mistakes import one_line_for_each_mistake
+from kd_mil.cli.resolvers import register_resolvers
+from kd_mil.core.environment import FULL_ERROR, TRACEBACK_WANTED
+
+PACKAGE = Path(__file__).resolve().parents[1]
+CONFIG_DIR = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if (path / "run.yaml").exists())
+
+register_resolvers()  # at import: a job of another launcher imports this module, then composes its configuration
+
+
+def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+    """Make a function of the configuration a command line: `python -m kd_mil.<command> key=value ...`.
+
+    A mistake of the user's ends with one line and exit code 2; `HYDRA_FULL_ERROR=1` shows the traceback. Bugs keep
+    their traceback and exit code 1.
+    """
+
+    def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        @functools.wraps(task)
+        def run() -> None:
+            verbose = os.environ.get(FULL_ERROR) == "1"
+            for plugin in (ProcessLauncher, AdaptiveSweeper):  # Hydra's own search misses editable installations
+                Plugins.instance().register(plugin)
+            os.environ[TRACEBACK_WANTED] = "1" if verbose else ""
+            # Hydra prints and swallows composition errors unless asked for the full error.
+            os.environ[FULL_ERROR] = "1"
+
+            @functools.wraps(task)
+            def quiet_task(config: DictConfig) -> Any:
+                silence_known_warnings()
+                if HydraConfig.get().mode == RunMode.MULTIRUN:  # the sweep goes on and reports its failures at the end
+                    return task(config)
+                if not verbose:
+                    os.environ.pop(FULL_ERROR)
+                with one_line_for_each_mistake(verbose):
+                    return task(config)
+
+            try:
+                with one_line_for_each_mistake(verbose):
+                    hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(quiet_task)()
+            finally:  # a program that calls a command must not pass these on to the next
+                os.environ.pop(TRACEBACK_WANTED)
+                os.environ.pop(FULL_ERROR, None)
+                if verbose:
+                    os.environ[FULL_ERROR] = "1"
+
+        return run
+
+    return decorate
+
+
+def silence_known_warnings() -> None:
+    """Drop messages that tell the user nothing about their run."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for pattern in (
+        ".*does not have many workers.*",
+        ".*log_every_n_steps.*",
+        ".*exists and is not empty.*",
+        ".*treespec, LeafSpec.*",
+        ".*sync_dist=True.*",  # scores come from tables that were gathered before
+    ):
+        warnings.filterwarnings("ignore", message=pattern)

@@ -1,0 +1,73 @@
+"""One clear line for each mistake of a user."""
+
+import difflib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from kd_mil.core.errors import UserError
+
+MENDABLE = (TypeError, ValueError, ImportError, AttributeError, MisconfigurationException)
+"""What objects raise on settings they cannot take."""
+
+
+@contextmanager
+def one_line_for_each_mistake(verbose: bool = False) -> Iterator[None]:
+    """Turn a user's mistake into one line on stderr and exit code 2; let everything else pass."""
+    try:
+        yield
+    except Exception as error:
+        line = explain(error)
+        if verbose or line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
+
+
+def explain(error: BaseException) -> str | None:
+    """The mistake behind an exception in one line; None if it looks like a bug instead."""
+    chain, link = [], error
+    while link is not None:
+        chain.append(link)
+        link = link.__cause__ or link.__context__  # type: ignore[assignment]
+    for link in chain:
+        if isinstance(link, UserError):
+            return str(link).rsplit("UserError: ", 1)[-1].strip()  # a loader worker wraps it in its traceback
+    for link in chain:
+        if isinstance(link, OverrideParseException) and (quoted := _in_quotes(link.override)):
+            return f"{link.override}: a path with = or the like in it takes quotes of its own: {quoted}"
+    for link in chain:
+        if isinstance(link, OmegaConfBaseException) and getattr(link, "key", None) is not None:
+            return _one_line(chain[0]) + _suggestion(link)
+    if isinstance(error, InstantiationException):
+        cause = chain[1] if len(chain) > 1 else error
+        return _one_line(error) if isinstance(cause, MENDABLE) else None
+    if isinstance(error, HydraException | OmegaConfBaseException | MisconfigurationException):
+        return _one_line(error)
+    return None
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(line.strip() for line in str(error).strip().split("\n") if line.strip())
+
+
+def _in_quotes(override: str) -> str | None:
+    """An override that Hydra cannot parse as a shell takes it with quotes around its value; None if it is no path."""
+    key, _, value = override.partition("=")
+    is_path = ("/" in value or "=" in value) and value[0] not in "=[{'\""
+    return f"'{key}=\"{value}\"'" if is_path else None
+
+
+def _suggestion(error: OmegaConfBaseException) -> str:
+    """The existing keys closest to a misspelt one, or all there are."""
+    parent = error.parent_node
+    if not isinstance(parent, DictConfig):
+        return ""
+    keys = [str(key) for key in parent if key != "_target_"]
+    close = difflib.get_close_matches(str(error.key), keys, n=3)
+    return f" Did you mean {' or '.join(close)}?" if close else f" There are: {', '.join(keys)}."

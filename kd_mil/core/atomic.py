@@ -1,0 +1,74 @@
+"""Files that appear under their name only when they are complete."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from glob import escape
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+
+from kd_mil.core.errors import UserError
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a hidden path in the same folder to write to; renamed to `path` at the end, removed after an error.
+
+    The folder is made if need be. The last of several writers wins.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_new(path: Path, text: str) -> bool:
+    """Write a small file that must not exist yet; False where it does. Of several writers one wins.
+
+    It is never seen without its content, but on a file system without hard links.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
+    try:
+        aside.write_text(text)
+        try:
+            os.link(aside, path)
+        except FileExistsError:
+            raise
+        except OSError:
+            with path.open("x") as file:
+                file.write(text)
+    except FileExistsError:
+        return False
+    finally:
+        aside.unlink(missing_ok=True)
+    return True
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what killed writers of `path` left; only where nobody else may be writing it now."""
+    for part in path.parent.glob(f".{escape(path.name)}.*.part"):
+        part.unlink(missing_ok=True)
+
+
+def require_writable(folder: Path) -> None:
+    """Find out, without making it, that a folder for results cannot be made or written to.
+
+    Raises:
+        UserError: it cannot.
+    """
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        why = "may not be written" if nearest.is_dir() else "is no folder"
+        raise UserError(f"out={folder}: {str(nearest)!r} {why}; choose another folder")
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write an `.npz` that is either whole or not there, also when several processes write it at once."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]

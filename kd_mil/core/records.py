@@ -1,0 +1,186 @@
+"""What a run leaves behind for people and other tools: run.json, metrics.json, and the rules of its directory."""
+
+import hashlib
+import json
+import math
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from kd_mil import __version__
+from kd_mil.core.atomic import atomic_path
+from kd_mil.core.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows: no lock there
+    fcntl = None  # type: ignore[assignment]
+
+PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "omegaconf", "timm", "numpy")
+LOCK_PATIENCE = 8.0
+"""Seconds."""
+
+
+class RunRecord:
+    """The record of one run, in `run.json` of its directory; `status` goes from `running` to `finished`.
+
+    Args:
+        directory: run directory.
+        config: resolved configuration, plain containers.
+        overwrite: forget whatever the directory held.
+
+    Raises:
+        UserError: the directory holds a run of another configuration, or one that started from another checkpoint; or
+            what is to be overwritten is what to go on from.
+    """
+
+    def __init__(self, directory: Path, config: dict[str, Any], overwrite: bool = False) -> None:
+        self.directory, self.path = directory, directory / "run.json"
+        self.config_hash = config_hash(config)
+        self.given = None if config["ckpt_path"] is None else str(Path(config["ckpt_path"]).absolute())
+        own = self.given is not None and Path(self.given).is_relative_to(directory)
+        if own and overwrite:
+            raise UserError(f"overwrite=true would remove {self.given}, which ckpt_path asks for: give one of the two")
+        earlier = {} if overwrite else read_record(self.path)
+        same = earlier.get("config_hash", self.config_hash) == self.config_hash
+        if not same and not own:
+            raise UserError(
+                f"{directory} holds a run of another configuration: choose another hydra.run.dir=..., or overwrite=true"
+            )
+        if earlier and self.given is not None and not own and earlier.get("started_from") != self.given:
+            raise UserError(
+                f"{directory} holds a run that did not start from ckpt_path={self.given}: "
+                "choose another hydra.run.dir=..., or overwrite=true"
+            )
+        self.finished = same and earlier.get("status") == "finished"
+        self.started_from = earlier.get("started_from", self.given)
+        self.continues = bool(earlier) and same
+        self.earlier_seconds = earlier.get("wall_seconds", 0.0)
+        self.earlier_processes = earlier.get("processes")
+        self.started, self.git_commit = time.monotonic(), git_commit()
+        self._facts: dict[str, Any] = {}
+        self._lock: IO[str] | None = None
+
+    def last_checkpoint(self, processes: int) -> Path | None:
+        """Where an interrupted run of the same configuration can go on.
+
+        Raises:
+            UserError: it was interrupted with another number of processes, which would visit other bags together.
+        """
+        path = self.directory / "checkpoints" / "last.ckpt"
+        if not (self.continues and path.exists()):
+            return None
+        if self.earlier_processes not in (None, processes):
+            raise UserError(
+                f"the interrupted run in {self.directory} had {self.earlier_processes} process(es), now there are "
+                f"{processes}: it would not end as it began; give it as many, or overwrite=true"
+            )
+        return path
+
+    def lock(self) -> None:
+        """Keep other processes out of the directory for as long as this one lives.
+
+        The workers of a killed run hold its lock until they notice, hence the patience.
+
+        Raises:
+            UserError: one is at work there.
+        """
+        if fcntl is None:
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.directory / ".lock", "w")  # noqa: SIM115  held until the process ends
+        deadline = time.monotonic() + LOCK_PATIENCE
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise UserError(f"another process runs in {self.directory}: wait for it, or end it") from error
+                time.sleep(0.2)
+
+    def write(self, status: str, **facts: Any) -> None:
+        """Write run.json with the present status and time; `facts` are added to those given before."""
+        self._facts |= facts
+        record = {
+            "status": status,
+            "command": " ".join(["python", "-m", "kd_mil.run", *sys.argv[1:]]),
+            "config_hash": self.config_hash,
+            "started_from": self.started_from,
+            "wall_seconds": round(self.earlier_seconds + time.monotonic() - self.started, 2),
+            "git_commit": self.git_commit,
+            "versions": {"kd_mil": __version__, "python": platform.python_version()}
+            | {name: version(name) for name in PACKAGES},
+            "threads": torch.get_num_threads(),
+        }
+        write_json(self.path, record | self._facts)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Content of a run.json; empty where there is none.
+
+    Raises:
+        UserError: a damaged file.
+    """
+    if not path.exists():
+        return {}
+    try:
+        record = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: remove it, or give overwrite=true") from error
+    if not isinstance(record, dict):
+        raise UserError(f"{path} is damaged: remove it, or give overwrite=true")
+    return record
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON atomically; NaN and infinities become null."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(_plain(content), indent=2, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def config_hash(config: dict[str, Any]) -> str:
+    """Hash of what determines a result: the configuration without places, pictures, and the way it was started."""
+    apart = ("run_dir", "ckpt_path", "overwrite", "paths", "callbacks", "logger", "sweep")
+    fixed = {key: _without_places(value) for key, value in config.items() if key not in apart}
+    return hashlib.sha256(json.dumps(fixed, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _without_places(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_places(item) for key, item in value.items() if key not in ("data_dir", "cache_dir")}
+    return value
+
+
+def git_commit() -> str | None:
+    """Commit of the source tree, with `+` when it has uncommitted changes; None outside a repository."""
+    try:
+        command = ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"]
+        result = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip()
+
+
+def device_name(device: torch.device) -> str:
+    """Name of the GPU, or of the processor's architecture."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()

@@ -1,0 +1,154 @@
+"""Packed bags: B >= 1 bags laid end to end, without padding and without masks."""
+
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from kd_mil.core.errors import UserError
+from kd_mil.data.batches import BagBatch, InstanceBatch
+
+
+class LazyInstances(Protocol):
+    """Instances that stay in files and are read by position; the alternative to one big tensor."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    def __getitem__(self, positions: Tensor) -> Tensor:
+        """Read the instances at `positions` (M,) int64, in that order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Bags:
+    """All bags of a data set, end to end: bag b owns `sizes[b]` consecutive instances.
+
+    The position of an instance here is its `instance_id`.
+
+    Raises:
+        UserError: an empty bag, a label outside the classes, a repeated bag id, or tables that disagree in length.
+    """
+
+    instances: Tensor | LazyInstances
+    """(N, ...) uint8 pixels, float16/float32 features, or a reader of them."""
+    sizes: Tensor
+    """(B,) int64."""
+    labels: Tensor
+    """(B,) int64 in [0, len(class_names))."""
+    bag_ids: list[str]
+    instance_labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    """(N,) int64, -1 = unknown; empty means all unknown."""
+    coords: Tensor | None = None
+    """(N, 2) int64 level-0 pixels."""
+    case_ids: list[str] | None = None
+    """Patient or case of each bag; None = every bag is a case of its own."""
+    class_names: tuple[str, ...] = ("negative", "positive")
+    bag_of_instance: Tensor = field(init=False, repr=False)
+    """(N,) int64."""
+
+    def __post_init__(self) -> None:
+        if self.instance_labels.numel() == 0:
+            object.__setattr__(self, "instance_labels", torch.full((int(self.sizes.sum()),), -1))
+        self._check()
+        owners = torch.arange(len(self.sizes), device=self.sizes.device)
+        object.__setattr__(self, "bag_of_instance", owners.repeat_interleave(self.sizes))
+
+    def _check(self) -> None:
+        if len(self.class_names) < 2:
+            raise UserError(
+                f"all bags have the one class {self.class_names[0]!r}: a negative and a positive one are needed"
+            )
+        count, total = len(self.bag_ids), int(self.sizes.sum())
+        lengths = {"sizes": len(self.sizes), "labels": len(self.labels)}
+        lengths |= {} if self.case_ids is None else {"case_ids": len(self.case_ids)}
+        for name, length in lengths.items():
+            if length != count:
+                raise UserError(f"{count} bag ids but {length} {name}: give one per bag")
+        if total != self.instances.shape[0] or total != len(self.instance_labels):
+            raise UserError(
+                f"bag sizes add up to {total}, but there are {self.instances.shape[0]} instances "
+                f"and {len(self.instance_labels)} instance labels"
+            )
+        for bag in (self.sizes < 1).nonzero().flatten().tolist():
+            raise UserError(f"bag {self.bag_ids[bag]!r} is empty: remove it or give it instances")
+        outside = (self.labels < 0) | (self.labels >= len(self.class_names))
+        for bag in outside.nonzero().flatten().tolist():
+            raise UserError(
+                f"bag {self.bag_ids[bag]!r} has label {int(self.labels[bag])}, "
+                f"outside the {len(self.class_names)} classes {list(self.class_names)}"
+            )
+        if len(set(self.bag_ids)) != count:
+            repeated = next(name for name in self.bag_ids if self.bag_ids.count(name) > 1)
+            raise UserError(f"bag id {repeated!r} occurs more than once: ids must be unique")
+
+    def __len__(self) -> int:
+        return len(self.bag_ids)
+
+    @property
+    def starts(self) -> Tensor:
+        """(B,) position of the first instance of each bag."""
+        return self.sizes.cumsum(0) - self.sizes
+
+    @property
+    def instance_shape(self) -> tuple[int, ...]:
+        """Shape of one instance: (C, H, W) or (D,)."""
+        return tuple(self.instances.shape[1:])
+
+    @property
+    def device(self) -> torch.device:
+        return self.instances.device if isinstance(self.instances, Tensor) else torch.device("cpu")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all instances, whether they are in memory or not."""
+        shape = self.instances.shape
+        return torch.Size(shape).numel() * torch.empty(0, dtype=self.instances.dtype).element_size()
+
+    def instances_of(self, bag_indices: Tensor) -> Tensor:
+        """Positions (N,) of all instances of the given bags (B,), bag after bag."""
+        sizes, starts = self.sizes[bag_indices], self.starts[bag_indices]
+        shift = starts - (sizes.cumsum(0) - sizes)
+        return shift.repeat_interleave(sizes) + torch.arange(int(sizes.sum()), device=sizes.device)
+
+    def batch(self, bag_indices: Tensor) -> BagBatch:
+        """Pack the given bags (B,) int64; the index tensors follow the instances to their device."""
+        positions = self.instances_of(bag_indices)
+        device = self.device
+        coords = None if self.coords is None else self.coords[positions].to(device)
+        return BagBatch(
+            instances=self.instances[positions.to(device)],
+            sizes=self.sizes[bag_indices].to(device),
+            labels=self.labels[bag_indices].to(device),
+            instance_labels=self.instance_labels[positions].to(device),
+            instance_ids=positions.to(device),
+            coords=coords,
+            bag_indices=bag_indices.to(device),
+            bag_ids=[self.bag_ids[index] for index in bag_indices.tolist()],
+        )
+
+    def instance_batch(self, positions: Tensor) -> InstanceBatch:
+        """Gather single instances (M,) int64 from any bags."""
+        device = self.device
+        owners = self.bag_of_instance[positions]
+        return InstanceBatch(
+            instances=self.instances[positions.to(device)],
+            labels=self.labels[owners].to(device),
+            instance_labels=self.instance_labels[positions].to(device),
+            instance_ids=positions.to(device),
+            bag_indices=owners.to(device),
+        )
+
+    def to(self, device: torch.device | str) -> "Bags":
+        """Move the instances; tables stay on the CPU, where batches are planned. Lazy instances stay in their files."""
+        return replace(self, instances=self.instances.to(device)) if isinstance(self.instances, Tensor) else self
+
+
+class BagSplits(NamedTuple):
+    """A data set and its three disjoint parts, as bag positions."""
+
+    bags: Bags
+    train: Tensor
+    val: Tensor
+    test: Tensor

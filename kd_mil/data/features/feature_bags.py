@@ -1,0 +1,176 @@
+"""FeatureBags: slides whose instances were encoded before, listed in a manifest."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+from tqdm import tqdm
+
+from kd_mil.core.errors import UserError
+from kd_mil.data.bags import Bags, BagSplits
+from kd_mil.data.datamodules import GIBIBYTE, BagDataModule, Loading
+from kd_mil.data.features.check import check_values
+from kd_mil.data.features.files import TUMOUR_THRESHOLD, FeatureFile, FeatureFiles
+from kd_mil.data.features.manifest import Manifest, read_manifest
+from kd_mil.data.features.provenance import common_source
+from kd_mil.data.splits import PARTS, split_around, stratified_folds
+
+DTYPES = {"float16": torch.float16, "float32": torch.float32}
+
+
+class FeatureBags(BagDataModule):
+    """Bags of feature vectors (N, D), one file per slide; formats and keys are listed in docs/formats.md.
+
+    Sets up to `loading.resident_gib` are read and checked at once. Larger ones stay in their files, which are read
+    through once before the first training on them.
+
+    Args:
+        manifest: CSV `slide_id,label,feature_path` and, where wanted, `case_id`, `split`, `fold`; or a folder of
+            features of `kd_mil.extract`, CLAM, TRIDENT, STAMP or torchmil; or DSMIL's CSV.
+        labels: CSV `slide_id,label` and, where wanted, `case_id`, `split`, `fold`, for a folder.
+        loading: as in `BagDataModule`.
+        root: folder from which relative feature paths start; None = the manifest's own.
+        classes: names of the labels in order, or a mapping name: index; None = the labels are 0..C-1.
+        fold: None = the `split` column, or fold 0 where there is none; else the fold to test: of the `fold` column, or
+            of `num_folds` stratified folds with cases kept whole.
+        num_folds: folds made where the manifest has no `fold` column.
+        val_fraction: share of all cases held out for validation, unless the `split` column says which.
+        dtype: `float16` or `float32`, in which features are kept.
+        tumour_threshold: least tumour area fraction of a positive instance, in (0, 1], where files hold fractions.
+        cache_dir: remembers which files were read through.
+        split_file: CSV `bag_id,split` that replaces the split.
+        seed: of folds, validation part and visiting order.
+
+    Raises:
+        UserError: an unknown `dtype`, or a threshold outside (0, 1].
+    """
+
+    def __init__(
+        self,
+        manifest: str | None,
+        loading: Loading,
+        labels: str | None = None,
+        root: str | None = None,
+        classes: Sequence[str] | Mapping[str, int] | None = None,
+        fold: int | None = None,
+        num_folds: int = 5,
+        val_fraction: float = 0.1,
+        dtype: str = "float16",
+        tumour_threshold: float = TUMOUR_THRESHOLD,
+        cache_dir: str = ".cache/kd_mil",
+        split_file: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(loading, split_file, seed)
+        self.manifest, self.root, self.classes, self.labels = manifest, root, classes, labels
+        self.fold, self.num_folds, self.val_fraction = fold, num_folds, val_fraction
+        if not 0 < tumour_threshold <= 1:
+            raise UserError(f"data.tumour_threshold={tumour_threshold}: an area fraction, it must lie in (0, 1]")
+        self.tumour_threshold = tumour_threshold
+        self.dtype, self.cache_dir = feature_dtype(dtype), Path(cache_dir)
+
+    def load(self) -> BagSplits:
+        """Check the manifest, open every file, and read the features where they fit in memory."""
+        if self.manifest is None:
+            raise UserError("data.manifest is not set: give a CSV with columns slide_id,label,feature_path")
+        manifest = read_manifest(self.manifest, self.classes, self.root, self.labels)
+        resident_bytes = self.loading.resident_gib * GIBIBYTE
+        bags, self._of_area = read_bags(manifest, self.dtype, resident_bytes, self.tumour_threshold)
+        if self._of_area:
+            self._say(bags)
+        if isinstance(bags.instances, FeatureFiles):
+            check_values(bags.instances, self.cache_dir / "checked_features.txt")
+        self._source = common_source(manifest.feature_paths, *bags.instance_shape)
+        return BagSplits(bags, *self._split(manifest))
+
+    @property
+    def instance_source(self) -> dict[str, Any]:
+        """Kind, type and, where the files know them: encoder, weights, transform, resolution and size of the tiles.
+
+        And the threshold, where it made the instance labels.
+        """
+        threshold = {"tumour_threshold": self.tumour_threshold} if self._of_area else {}
+        return {"kind": "features", "dtype": str(self.dtype).removeprefix("torch."), **self._source, **threshold}
+
+    @rank_zero_only
+    def _say(self, bags: Bags) -> None:
+        known, positive = int((bags.instance_labels >= 0).sum()), int((bags.instance_labels > 0).sum())
+        print(
+            f"{len(bags)} bags, {len(bags.instance_labels)} instances; tumour in {positive} of {known} known ones "
+            f"(from {self.tumour_threshold:.0%} of their area on)"
+        )
+
+    def _split(self, manifest: Manifest) -> tuple[Tensor, Tensor, Tensor]:
+        labels, cases = manifest.labels, manifest.case_ids
+        if self.fold is None and manifest.splits is not None:
+            train, val, test = (torch.tensor([word == part for word in manifest.splits]) for part in PARTS)
+            if val.any():
+                return train.nonzero().flatten(), val.nonzero().flatten(), test.nonzero().flatten()
+            return split_around(test, labels, cases, self.val_fraction, self.seed)
+        fold = self.fold or 0
+        if manifest.folds is None:
+            return stratified_folds(labels, cases, fold, self.num_folds, self.val_fraction, self.seed)
+        if fold not in manifest.folds:
+            raise UserError(f"data.fold={fold}: the manifest has folds {manifest.folds.unique().tolist()}")
+        return split_around(manifest.folds == fold, labels, cases, self.val_fraction, self.seed)
+
+
+def read_bags(
+    manifest: Manifest, dtype: torch.dtype, resident_bytes: float, tumour_threshold: float = TUMOUR_THRESHOLD
+) -> tuple[Bags, bool]:
+    """The bags of a manifest, and whether instance labels follow from tumour areas by the threshold.
+
+    Features up to `resident_bytes` are read into one tensor.
+
+    Raises:
+        UserError: a file that `FeatureFile` refuses, or features of unequal width.
+    """
+    sizes, coords, instance_labels, width, of_area = [], [], [], None, False
+    paths = manifest.feature_paths
+    for path in tqdm(paths, desc="feature files", unit="bag", disable=None, leave=False):
+        file = FeatureFile(path)
+        width = width or file.width
+        if file.width != width:
+            raise UserError(f"{path} has {file.width} features per instance, {paths[0]} has {width}: use one encoder")
+        sizes.append(file.num_instances)
+        coords.append(file.coords())
+        instance_labels.append(file.instance_labels(tumour_threshold))
+        of_area = of_area or file.tumour_fraction() is not None
+    files = FeatureFiles(paths, torch.tensor(sizes), width or 0, dtype)
+    bags = Bags(
+        instances=files.read() if files.nbytes <= resident_bytes else files,
+        sizes=torch.tensor(sizes),
+        labels=manifest.labels,
+        bag_ids=manifest.slide_ids,
+        instance_labels=torch.cat(instance_labels),
+        coords=_together(coords),
+        case_ids=manifest.case_ids,
+        class_names=manifest.class_names,
+    )
+    return bags, of_area
+
+
+def feature_dtype(name: str) -> torch.dtype:
+    """The type of this name.
+
+    Raises:
+        UserError: a name other than float16 and float32.
+    """
+    if name not in DTYPES:
+        raise UserError(f"data.dtype={name!r}: must be float16 or float32")
+    return DTYPES[name]
+
+
+def _together(coords: list[Tensor | None]) -> Tensor | None:
+    present = [own for own in coords if own is not None]
+    if len(present) == len(coords):
+        return torch.cat(present)
+    if present:
+        warnings.warn(
+            f"{len(coords) - len(present)} of {len(coords)} feature files have no coords: all left out", stacklevel=2
+        )
+    return None

@@ -1,0 +1,114 @@
+"""Which images train, validate, test, and which serve without their labels."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kd_mil.core.errors import UserError
+from kd_mil.data.pairs.stack import ImageSource
+from kd_mil.data.splits import AUXILIARY, PARTS, hold_out, read_split_file, stratified_folds
+
+Unlabelled = Literal["train", "auxiliary", "both"]
+
+
+@dataclass(frozen=True)
+class Division:
+    """How images are divided where their source does not say; arguments of `PairedImages`."""
+
+    auxiliary_fraction: float
+    fold: int | None
+    num_folds: int
+    test_fraction: float
+    val_fraction: float
+    split_file: str | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.auxiliary_fraction < 1:
+            raise UserError(f"data.auxiliary_fraction={self.auxiliary_fraction}: must lie in [0, 1)")
+
+
+def divide(source: ImageSource, how: Division) -> list[str]:
+    """Part of each image: from the split file, else from the source, else drawn by case, stratified by class.
+
+    Raises:
+        UserError: fewer than two classes, or no images to divide.
+    """
+    if len(source.class_names) < 2:
+        found = f"one class, {source.class_names[0]}" if source.class_names else "no labels"
+        raise UserError(f"the data set has {found}: telling apart takes two classes")
+    if how.split_file is not None:
+        return read_split_file(how.split_file, source.ids)
+    parts = list(source.parts or [""] * len(source.ids))
+    free = members(parts, "")
+    if len(free):
+        assign(parts, draw_parts(source, free, how))
+    if "val" not in parts:
+        move_cases(source, parts, "val", how.val_fraction, how.seed)
+    if how.auxiliary_fraction > 0:
+        move_cases(source, parts, AUXILIARY, how.auxiliary_fraction, how.seed)
+    return parts
+
+
+def draw_parts(source: ImageSource, free: Tensor, how: Division) -> dict[str, Tensor]:
+    """Training and test images (and validation, with folds) among the positions `free`."""
+    if how.fold is None:
+        rest, test = hold_out(source.labels, source.cases, free, how.test_fraction, how.seed)
+        return {"train": rest, "test": test}
+    cases = None if source.cases is None else [source.cases[at] for at in free.tolist()]
+    drawn = stratified_folds(source.labels[free], cases, how.fold, how.num_folds, how.val_fraction, how.seed)
+    return {part: free[chosen] for part, chosen in zip(PARTS, drawn, strict=True)}
+
+
+def move_cases(source: ImageSource, parts: list[str], part: str, fraction: float, seed: int) -> None:
+    """Give a share of the training cases to another part."""
+    if "train" not in parts:
+        raise UserError("the train part has no images: train, val and test each need some")
+    assign(parts, {part: hold_out(source.labels, source.cases, members(parts, "train"), fraction, seed)[1]})
+
+
+def members(parts: list[str], part: str) -> Tensor:
+    """(M,) int64 positions of a part."""
+    return torch.tensor([at for at, word in enumerate(parts) if word == part], dtype=torch.long)
+
+
+def assign(parts: list[str], chosen: dict[str, Tensor]) -> None:
+    """Write the name of each part to its positions."""
+    for part, positions in chosen.items():
+        for at in positions.tolist():
+            parts[at] = part
+
+
+def check_parts(source: ImageSource, parts: list[str], distil_on: Unlabelled) -> None:
+    """Refuse a split that would train or report on something else than it says.
+
+    Raises:
+        UserError: an empty part, a case in two parts, an image without a label that needs one, a class
+            without a training image, or no auxiliary images where the student is to learn from them.
+    """
+    for part in PARTS:
+        if part not in parts:
+            raise UserError(f"the {part} part has no images: train, val and test each need some")
+    if distil_on != "train" and AUXILIARY not in parts:
+        raise UserError(
+            f"data.distil_on={distil_on}, but there are no auxiliary images: set data.auxiliary_fraction, "
+            "or mark images `auxiliary`"
+        )
+    part_of_case: dict[str, str] = {}
+    present = set()
+    for at, part in enumerate(parts):
+        case = source.ids[at] if source.cases is None else source.cases[at]
+        if part_of_case.setdefault(case, part) != part:
+            raise UserError(
+                f"case {case!r} is in both {part_of_case[case]} and {part}: keep all its images in one part"
+            )
+        if part == AUXILIARY:
+            continue
+        if source.labels[at] < 0:
+            raise UserError(f"image {source.ids[at]!r} has no label: only auxiliary images may lack one")
+        present |= {int(source.labels[at])} if part == "train" else set()
+    for label, name in enumerate(source.class_names):
+        if label not in present:
+            raise UserError(f"no training image has class {name!r}: every class needs at least one")

@@ -1,0 +1,82 @@
+"""Lists of labelled image files: from a CSV table or from folders, checked before anything is decoded."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from kd_mil.core.errors import UserError
+from kd_mil.core.suggestions import closest
+from kd_mil.core.tables import read_csv
+from kd_mil.data.pairs.stack import ImageSource
+from kd_mil.data.patches.image_files import IMAGE_SUFFIXES, images_in, open_image
+from kd_mil.data.splits import AUXILIARY, PARTS
+
+
+class Row(NamedTuple):
+    """One image of a table or folder; an empty label or split is unknown."""
+
+    path: Path
+    label: str
+    image_id: str
+    case_id: str = ""
+    split: str = ""
+
+
+def image_files(rows: list[Row], classes: Sequence[str] | None, where: str) -> ImageSource:
+    """A source of image files, checked: no image twice, labels among the classes, files that exist.
+
+    Raises:
+        UserError: naming `where` and the image.
+    """
+    names = list(classes) if classes is not None else sorted({row.label for row in rows} - {""})
+    index = {name: number for number, name in enumerate(names)} | {"": -1}
+    seen: set[str] = set()
+    for row in rows:
+        if row.label not in index:
+            raise UserError(f"{where}: label {row.label!r} of image {row.image_id!r}; {closest(row.label, names)}")
+        if row.image_id in seen:
+            raise UserError(f"{where}: image {row.image_id!r} is listed twice")
+        if not row.path.is_file():
+            raise UserError(f"{where}: there is no image {row.path}")
+        if row.split not in ("", *PARTS, AUXILIARY):
+            raise UserError(f"{where}: split {row.split!r} of image {row.image_id!r} is no part")
+        seen.add(row.image_id)
+    paths = [row.path for row in rows]
+    return ImageSource(
+        ids=[row.image_id for row in rows],
+        labels=torch.tensor([index[row.label] for row in rows]),
+        class_names=tuple(names),
+        open=lambda at: open_image(paths[at]),
+        cases=[row.case_id or row.image_id for row in rows],
+        parts=[row.split for row in rows],
+    )
+
+
+def table_rows(path: Path) -> list[Row]:
+    """Images of a CSV; relative paths start at its folder."""
+    table = read_csv(path, ("image_path", "label"))
+    for column in ("image_id", "case_id", "split"):
+        if column not in table:
+            table[column] = ""
+    columns = zip(*(table[name] for name in ("image_path", "label", "image_id", "case_id", "split")), strict=True)
+    return [Row(path.parent / name, label, own or name, case, split) for name, label, own, case, split in columns]
+
+
+def folder_rows(root: Path) -> list[Row]:
+    """Images of class folders, or of `train`, `val` and `test` folders of them; `auxiliary` holds images only."""
+    rows = [Row(path, "", str(path.relative_to(root)), split=AUXILIARY) for path in images_in(root / AUXILIARY)]
+    parts = {part: root / part for part in PARTS if (root / part).is_dir()}
+    if parts and not parts.keys() >= {"train", "test"}:
+        raise UserError(f"{root} holds {' and '.join(parts)}, but both train and test are needed")
+    for part, folder in (parts or {"": root}).items():
+        classes = sorted(one for one in folder.iterdir() if one.is_dir() and one.name != AUXILIARY)
+        for one in classes:
+            found = images_in(one)
+            if not found:
+                raise UserError(f"class folder {one} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+            rows += [Row(path, one.name, str(path.relative_to(root)), split=part) for path in found]
+    if not any(row.label for row in rows):
+        raise UserError(f"{root} holds no class folders: one folder of images per class is expected")
+    return rows

@@ -1,0 +1,290 @@
+"""Images at a teacher's and a student's resolution, for training, evaluation, and distillation without labels."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from kd_mil.core.errors import UserError
+from kd_mil.data.batches import PairBatch
+from kd_mil.data.datamodules import GIBIBYTE, DistillationData, classes_in_turn
+from kd_mil.data.pairs.division import Division, Unlabelled, check_parts, divide, members
+from kd_mil.data.pairs.stack import ImageSource, ImageStack, channel_statistics
+from kd_mil.data.samplers import EpochSampler, IndexedView
+from kd_mil.data.splits import AUXILIARY, PARTS
+
+RESOLUTIONS = ("teacher", "student")
+
+
+class PairedImages(DistillationData):
+    """Base of the paired sets; a set says how to `read` its originals.
+
+    Every image exists at the teacher's and at the student's resolution, made from the original by one Lanczos step.
+    Images whose part the source does not say are divided by case, stratified by class.
+
+    Args:
+        teacher_downsample, student_downsample: side lengths of the original are divided by this much; at least 1.
+        images_per_step: images of one update of one process; 32 in the authors' code.
+        distil_on: images the student is distilled on, without labels: `train`, `auxiliary`, or `both`.
+        auxiliary_fraction: share of the training cases whose labels are dropped and which become auxiliary.
+        fold: which of `num_folds` folds over cases is tested; None holds out `test_fraction` of the cases.
+        num_folds, test_fraction, val_fraction: of the cases.
+        split_file: CSV `image_id,split` that replaces the split; `auxiliary` is a fourth word.
+        drop_last: leave out the incomplete last step of an epoch, as the authors' code.
+        resident_gib: memory for decoded images, student's first; the others are decoded whenever they are needed.
+        num_workers: processes that decode those.
+        limit_batches: steps of one epoch, to try things out; None for all.
+        limit_images: training images, classes in turn, and as many auxiliary ones; None for all.
+        seed: of the split, not of the run.
+
+    Raises:
+        UserError: a setting out of range.
+    """
+
+    def __init__(
+        self,
+        teacher_downsample: float = 1.0,
+        student_downsample: float = 4.0,
+        images_per_step: int = 32,
+        distil_on: Unlabelled = "train",
+        auxiliary_fraction: float = 0.0,
+        fold: int | None = None,
+        num_folds: int = 5,
+        test_fraction: float = 0.2,
+        val_fraction: float = 0.15,
+        split_file: str | None = None,
+        drop_last: bool = False,
+        resident_gib: float = 8.0,
+        num_workers: int = 0,
+        limit_batches: int | None = None,
+        limit_images: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value in (("teacher_downsample", teacher_downsample), ("student_downsample", student_downsample)):
+            if not 1 <= value < float("inf"):
+                raise UserError(f"data.{name}={value}: images are made from the original, it must be at least 1")
+        if images_per_step < 1:
+            raise UserError(f"data.images_per_step={images_per_step}: must be at least 1")
+        for name, limit in (("limit_batches", limit_batches), ("limit_images", limit_images)):
+            if limit is not None and limit < 1:
+                raise UserError(f"data.{name}={limit}: must be at least 1")
+        if distil_on not in ("train", "auxiliary", "both"):
+            raise UserError(f"data.distil_on={distil_on!r}: choose train, auxiliary or both")
+        self.downsamples = {"teacher": float(teacher_downsample), "student": float(student_downsample)}
+        self.images_per_step, self.distil_on, self.drop_last = images_per_step, distil_on, drop_last
+        self.resident_gib, self.num_workers = resident_gib, num_workers
+        self.limit_batches, self.limit_images = limit_batches, limit_images
+        self.division = Division(auxiliary_fraction, fold, num_folds, test_fraction, val_fraction, split_file, seed)
+
+    def read(self) -> ImageSource:
+        """List the originals. The one method a set must write."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how to read its images")
+
+    def setup(self, stage: str | None = None) -> None:
+        if hasattr(self, "source"):
+            return
+        source = self.read()
+        parts = divide(source, self.division)
+        check_parts(source, parts, self.distil_on)
+        self.source = source
+        self.positions = {part: members(parts, part) for part in (*PARTS, AUXILIARY)}
+        if self.limit_images is not None:
+            train = self.positions["train"]
+            self.positions["train"] = train[classes_in_turn(source.labels[train], self.limit_images)]
+            self.positions[AUXILIARY] = self.positions[AUXILIARY][: self.limit_images]
+        self.images = self._make_images(source)
+        self._statistics: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def _make_images(self, source: ImageSource) -> dict[str, ImageStack]:
+        stacks = {of: ImageStack(source, self.downsamples[of]) for of in RESOLUTIONS}
+        if self.downsamples["teacher"] == self.downsamples["student"]:
+            stacks["teacher"] = stacks["student"]
+        distinct = list({id(stack): stack for stack in reversed(stacks.values())}.values())
+        for at in tqdm(range(len(source.ids)), desc="images", unit="image", disable=None, leave=False):
+            original = source.open(at)
+            for stack in distinct:
+                stack.keep(at, original, int(self.resident_gib * GIBIBYTE) - sum(one.nbytes for one in distinct))
+        return stacks
+
+    @property
+    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.source.class_names
+
+    @property
+    def model_inputs(self) -> dict[str, Any]:
+        """Classes, the two resolutions, whether the student sees images without labels, and which are held out."""
+        return {
+            "class_names": list(self.class_names),
+            "teacher_downsample": self.downsamples["teacher"],
+            "student_downsample": self.downsamples["student"],
+            "auxiliary": self.distil_on != "train",
+            "held_out": self.held_out(),
+        }
+
+    def held_out(self) -> str:
+        """Hash of the names of validation and test images: a teacher is of use here if it has not seen those."""
+        names = [sorted(self.source.ids[at] for at in self.positions[part].tolist()) for part in ("val", "test")]
+        return hashlib.sha256(repr(names).encode()).hexdigest()[:16]
+
+    def channel_statistics(self, resolution: str) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (3,) of the labelled training images at one resolution, computed once."""
+        if resolution not in self._statistics:
+            images = self.images[resolution]
+            self._statistics[resolution] = channel_statistics([images[at] for at in self.positions["train"].tolist()])
+        return self._statistics[resolution]
+
+    def input_sizes(self, resolution: str, part: str = "test") -> list[tuple[int, int]]:
+        """(height, width) of every image of a part, as a network gets it."""
+        return [self.images[resolution].sizes[at] for at in self.positions[part].tolist()]
+
+    def distilled_positions(self) -> Tensor:
+        """(M,) positions the student is distilled on."""
+        chosen = {"train": ("train",), "auxiliary": (AUXILIARY,), "both": ("train", AUXILIARY)}[self.distil_on]
+        return torch.cat([self.positions[part] for part in chosen])
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(repr((self.source.ids, self.class_names, self.downsamples)).encode())
+        digest.update(self.source.labels.numpy().data)
+        for part in (*PARTS, AUXILIARY):
+            digest.update(part.encode() + self.positions[part].numpy().tobytes())
+        for stack in self.images.values():
+            for at in sorted(stack.kept):
+                digest.update(stack.kept[at].numpy().data)
+        return digest.hexdigest()[:16]
+
+    def counts(self) -> dict[str, int]:
+        return {part: len(self.positions[part]) for part in (*PARTS, AUXILIARY)}
+
+    def write_split_file(self, path: Path) -> None:
+        """Write `image_id, case_id, label, split`: fit to be read back as `split_file`."""
+        part_of = {at: part for part, positions in self.positions.items() for at in positions.tolist()}
+        rows = [self._row(at) | {"split": part_of[at]} for at in sorted(part_of)]
+        pd.DataFrame(rows).to_csv(path, index=False)
+
+    def _row(self, at: int) -> dict[str, str]:
+        label = int(self.source.labels[at])
+        case = self.source.ids[at] if self.source.cases is None else self.source.cases[at]
+        return {
+            "image_id": self.source.ids[at],
+            "case_id": case,
+            "label": self.class_names[label] if label >= 0 else "",
+        }
+
+    def view(self, positions: Tensor, resolutions: tuple[str, ...], labelled: bool = True) -> PairBatch:
+        """Images at the given resolutions; without labels, there are none in the batch."""
+        at = positions.tolist()
+        teacher, student = ([self.images[of][one] for one in at] if of in resolutions else [] for of in RESOLUTIONS)
+        labels = self.source.labels[positions]
+        return PairBatch(teacher, student, labels if labelled else torch.full_like(labels, -1), positions)
+
+    def train_dataloader(self) -> "PhaseLoader":
+        """What the method's present phase trains on: labelled images of one resolution, or pairs without labels."""
+        method = self._method()
+        loaders = {
+            "teacher": self._loader("train", ("teacher",)),
+            "student": self._loader("train", ("student",)),
+            "pairs": self._loader(None, RESOLUTIONS, labelled=False),
+        }
+        trainer = self.trainer
+        assert trainer is not None
+        return PhaseLoader(loaders, lambda: method.train_view, lambda: trainer.current_epoch, self.limit_batches)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._eval_loader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        return self._eval_loader("test")
+
+    def _loader(self, part: str | None, resolutions: tuple[str, ...], labelled: bool = True) -> DataLoader:
+        positions = self.distilled_positions() if part is None else self.positions[part]
+        rank, world_size = self._shard()
+        sampler = ImageSampler(
+            positions,
+            self.images_per_step,
+            self.drop_last,
+            seed=self._method().seed,
+            rank=rank,
+            world_size=world_size,
+        )
+        return self._data_loader(lambda chosen: self.view(chosen, resolutions, labelled), sampler)
+
+    def _eval_loader(self, part: str) -> DataLoader:
+        rank, world_size = self._shard()
+        own = self.positions[part][rank::world_size]
+        if not len(own):
+            raise UserError(
+                f"{len(self.positions[part])} images to evaluate on {world_size} processes: use fewer devices"
+            )
+        resolutions = self._method().resolutions
+        return self._data_loader(lambda chosen: self.view(chosen, resolutions), list(own.split(self.images_per_step)))
+
+    def _data_loader(self, fetch: Callable[[Tensor], PairBatch], sampler: Any) -> DataLoader:
+        every = all(len(stack.kept) == len(self.source.ids) for stack in self.images.values())
+        workers = 0 if every else self.num_workers
+        return DataLoader(
+            IndexedView(fetch),
+            sampler=sampler,
+            batch_size=None,
+            num_workers=workers,
+            generator=torch.Generator(),  # without one, every iterator draws from the global generator
+        )
+
+    def _method(self) -> Any:
+        assert self.trainer is not None
+        return self.trainer.lightning_module
+
+    def _shard(self) -> tuple[int, int]:
+        assert self.trainer is not None
+        return self.trainer.global_rank, self.trainer.world_size
+
+
+class ImageSampler(EpochSampler):
+    """Random groups of image positions, every image once an epoch; all ranks take equal shares of every group.
+
+    The last group holds the rest; images from the start of the epoch complete it to a multiple of the ranks.
+    """
+
+    def __init__(
+        self, positions: Tensor, images_per_step: int, drop_last: bool, *, seed: int, rank: int, world_size: int
+    ) -> None:
+        super().__init__(seed, rank, world_size)
+        self.positions, self.images_per_step, self.drop_last = positions, images_per_step, drop_last
+
+    def __iter__(self) -> Iterator[Tensor]:
+        order = self.shuffled(self.positions)
+        together = self.images_per_step * self.world_size
+        for start in range(0, len(self) * together, together):
+            group = order[start : start + together]
+            missing = -len(group) % self.world_size
+            yield torch.cat([group, order.repeat(self.world_size)[:missing]])[self.rank :: self.world_size]
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.positions), self.images_per_step * self.world_size)
+        return full + (rest > 0 and not (self.drop_last and full))
+
+
+class PhaseLoader:
+    """The loader of the present phase, asked for when an epoch starts; its length may change, so it has none."""
+
+    def __init__(
+        self,
+        loaders: dict[str, DataLoader],
+        view: Callable[[], str],
+        epoch: Callable[[], int],
+        limit: int | None = None,
+    ) -> None:
+        self.loaders, self.view, self.epoch, self.limit = loaders, view, epoch, limit
+
+    def __iter__(self) -> Iterator[PairBatch]:
+        loader = self.loaders[self.view()]
+        assert isinstance(loader.sampler, EpochSampler)
+        loader.sampler.set_epoch(self.epoch())
+        yield from islice(loader, self.limit)

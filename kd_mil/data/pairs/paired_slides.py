@@ -1,0 +1,139 @@
+"""Pieces of tissue cut whole from slides, at the teacher's and the student's resolution."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy import ndimage
+from tqdm import tqdm
+
+from kd_mil.core.errors import UserError
+from kd_mil.core.suggestions import closest
+from kd_mil.data.pairs.pair_data import PairedImages
+from kd_mil.data.pairs.stack import ImageSource
+from kd_mil.slides.formats.reader import Slide, open_slide
+from kd_mil.slides.slide_list import SlideEntry, list_slides, with_labels
+from kd_mil.slides.tiles.tissue import TissueMask, TissueSettings, find_tissue
+
+Box = tuple[int, int, int, int]
+
+
+class PairedSlides(PairedImages):
+    """Every piece of tissue of every slide as one image with its slide's label (Sec. 4.2).
+
+    Slides of a case stay together. Downsample 1 is `mpp`; every size is made from level 0 in one step.
+
+    Args:
+        slides: folder, pattern or CSV of slides (`slide_path`, `label`, `case_id`, `split`).
+        tissue: how tissue is found.
+        labels: CSV `slide_id,label` where the slides come without.
+        classes: names in the order of their index; None = sorted by name.
+        mpp: um per pixel at downsample 1; 1.0 is 10x.
+        margin_um: widens the box around a piece.
+        min_side_um: pieces with a shorter side are left out.
+        max_megapixels: largest piece at level 0 that may be read.
+        **pairs: arguments of `PairedImages`.
+    """
+
+    def __init__(
+        self,
+        slides: str | None,
+        tissue: TissueSettings,
+        labels: str | None = None,
+        classes: Sequence[str] | None = None,
+        mpp: float = 1.0,
+        margin_um: float = 32.0,
+        min_side_um: float = 200.0,
+        max_megapixels: float = 500.0,
+        **pairs: Any,
+    ) -> None:
+        super().__init__(**pairs)
+        if mpp <= 0:
+            raise UserError(f"data.mpp={mpp}: must be positive (um per pixel)")
+        self.slides, self.labels, self.mpp, self.tissue = slides, labels, mpp, tissue
+        self.classes = None if classes is None else list(classes)
+        self.margin_um, self.min_side_um, self.max_megapixels = margin_um, min_side_um, max_megapixels
+
+    def read(self) -> ImageSource:
+        if self.slides is None:
+            raise UserError("data.slides is not set: point it to a folder of slides or a CSV slide_path,label")
+        entries = list_slides(self.slides)
+        entries = entries if self.labels is None else with_labels(entries, self.labels)
+        names = self.classes or sorted({entry.label for entry in entries if entry.label is not None})
+        pieces: list[tuple[SlideEntry, int, Box]] = []
+        scales: list[float] = []
+        for entry in tqdm(entries, desc="tissue", unit="slide", disable=None, leave=False):
+            slide = open_slide(entry.path, entry.mpp)
+            for number, box in enumerate(self._boxes(slide)):
+                pieces.append((entry, number, box))
+                scales.append(self.mpp / slide.mpp)
+            slide.close()
+        if not pieces:
+            raise UserError(
+                f"{self.slides}: no piece of tissue has sides of {self.min_side_um:g} um: lower data.min_side_um, or "
+                "look for tissue otherwise (tissue=)"
+            )
+        return ImageSource(
+            ids=[f"{entry.slide_id}-{number}" for entry, number, _ in pieces],
+            labels=torch.tensor([_label(entry, names) for entry, *_ in pieces]),
+            class_names=tuple(names),
+            open=lambda at: read_box(pieces[at][0], pieces[at][2]),
+            cases=[entry.case_id for entry, *_ in pieces],
+            parts=[entry.split or ("" if entry.label else "auxiliary") for entry, *_ in pieces],
+            scales=scales,
+        )
+
+    def _boxes(self, slide: Slide) -> list[Box]:
+        if slide.mpp > self.mpp * 1.01 * self.downsamples["teacher"]:
+            raise UserError(
+                f"slide {slide.name!r} has {slide.mpp:g} um per pixel, coarser than the teacher's "
+                f"{self.mpp * self.downsamples['teacher']:g}: raise data.mpp or data.teacher_downsample"
+            )
+        boxes = tissue_boxes(find_tissue(slide, self.tissue), slide, self.margin_um, self.min_side_um)
+        for _, _, width, height in boxes:
+            if width * height > self.max_megapixels * 1e6:
+                raise UserError(
+                    f"slide {slide.name!r} has a piece of {width} x {height} pixels at level 0: "
+                    f"raise data.max_megapixels={self.max_megapixels:g}"
+                )
+        return boxes
+
+
+def tissue_boxes(found: TissueMask, slide: Slide, margin_um: float, min_side_um: float) -> list[Box]:
+    """Bounding boxes (x, y, width, height) in level-0 pixels of the pieces of tissue, clipped to the slide."""
+    pieces, _ = ndimage.label(found.mask)
+    left, top, full_width, full_height = slide.bounds
+    margin, least = margin_um / slide.mpp, min_side_um / slide.mpp
+    boxes = []
+    for rows, columns in ndimage.find_objects(pieces):
+        sides = [(span.stop - span.start) * found.downsample for span in (rows, columns)]
+        if min(sides) < least:
+            continue
+        x0, x1 = (found.origin[0] + edge * found.downsample for edge in (columns.start, columns.stop))
+        y0, y1 = (found.origin[1] + edge * found.downsample for edge in (rows.start, rows.stop))
+        x0, y0 = max(left, int(x0 - margin)), max(top, int(y0 - margin))
+        x1, y1 = min(left + full_width, round(x1 + margin)), min(top + full_height, round(y1 + margin))
+        boxes.append((x0, y0, x1 - x0, y1 - y0))
+    return boxes
+
+
+def read_box(entry: SlideEntry, box: Box) -> Image.Image:
+    """The pixels of a box at level 0."""
+    slide = _opened(entry)
+    return Image.fromarray(np.asarray(slide.read(box[0], box[1], box[2:], slide.mpp)))
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(entry: SlideEntry) -> Slide:
+    return open_slide(entry.path, entry.mpp)
+
+
+def _label(entry: SlideEntry, names: Sequence[str]) -> int:
+    if entry.label is None:
+        return -1
+    if entry.label not in names:
+        raise UserError(f"slide {entry.slide_id!r} has the label {entry.label!r}; {closest(entry.label, names)}")
+    return list(names).index(entry.label)

@@ -1,0 +1,89 @@
+"""Images at two resolutions: the batch, and the one way a smaller copy is made."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+class ImageSource(NamedTuple):
+    """N labelled images that are not decoded yet."""
+
+    ids: list[str]
+    """Unique."""
+    labels: Tensor
+    """(N,) int64; -1 = unknown, for auxiliary images alone."""
+    class_names: tuple[str, ...]
+    open: Callable[[int], Image.Image]
+    """RGB image at a position, at the original resolution."""
+    cases: list[str] | None = None
+    """Patient of each image; None: every image is a case of its own."""
+    parts: list[str] | None = None
+    """`train`, `val`, `test` or `auxiliary`; empty where the data module is to divide."""
+    scales: list[float] | None = None
+    """Pixels of each original for one pixel at downsample 1, where originals differ in resolution; None: 1."""
+
+
+class ImageStack:
+    """The images of a source at one downsampling, made once from the originals and kept as uint8.
+
+    Images beyond the memory given are made anew whenever they are asked for.
+
+    Args:
+        source: gives the originals.
+        downsample: side lengths are divided by this much, in one Lanczos step; 1 keeps the original.
+    """
+
+    def __init__(self, source: ImageSource, downsample: float) -> None:
+        self.open_image = source.open
+        self.downsamples = [downsample * scale for scale in source.scales or [1.0] * len(source.ids)]
+        self.kept: dict[int, Tensor] = {}
+        self.sizes: dict[int, tuple[int, int]] = {}
+        self.nbytes = 0
+
+    def keep(self, position: int, original: Image.Image, room: int) -> None:
+        """Take in one image, unless it needs more than `room` bytes."""
+        width, height = downsampled_size(original.size, self.downsamples[position])
+        self.sizes[position] = (height, width)
+        if 3 * height * width <= room:
+            self.kept[position] = pixels(downsampled(original, self.downsamples[position]))
+            self.nbytes += 3 * height * width
+
+    def __getitem__(self, position: int) -> Tensor:
+        """Image (3, H, W) uint8."""
+        if position in self.kept:
+            return self.kept[position]
+        return pixels(downsampled(self.open_image(position), self.downsamples[position]))
+
+
+def downsampled_size(size: tuple[int, int], downsample: float) -> tuple[int, int]:
+    """(width, height) after dividing by `downsample`, rounded, at least one pixel."""
+    return max(1, round(size[0] / downsample)), max(1, round(size[1] / downsample))
+
+
+def downsampled(original: Image.Image, downsample: float) -> Image.Image:
+    """An RGB image reduced in one Lanczos step (Sec. 4.1); itself where there is nothing to reduce."""
+    if downsample == 1:
+        return original
+    return original.resize(downsampled_size(original.size, downsample), Image.Resampling.LANCZOS)
+
+
+def pixels(image: Image.Image) -> Tensor:
+    """RGB image as (3, H, W) uint8."""
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+
+
+def channel_statistics(images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (3,) over all pixels of uint8 images, on the scale of [0, 1]; constants get 1."""
+    histogram = torch.zeros(3, 256, dtype=torch.float64)
+    for image in images:
+        for channel in range(3):
+            histogram[channel] += torch.bincount(image[channel].flatten().long(), minlength=256)
+    share = histogram / histogram.sum(1, keepdim=True)
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    mean = share @ levels
+    std = (share * (levels - mean[:, None]).square()).sum(1).sqrt()
+    return mean.float(), torch.where(std > 0, std, 1.0).float()

@@ -1,0 +1,273 @@
+"""SlidesData: bags are slides, instances are their tiles."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from kd_mil.core.errors import UserError
+from kd_mil.core.suggestions import closest
+from kd_mil.data.bags import Bags, BagSplits
+from kd_mil.data.datamodules import GIBIBYTE, BagDataModule, Loading
+from kd_mil.data.splits import PARTS, split_around, stratified_folds
+from kd_mil.data.tiles.cache import CutSlide, TileCache, over_slides, require_space
+from kd_mil.data.tiles.files import TileFiles, TilesInCache, TilesInSlides
+from kd_mil.slides.annotations.annotations import AnnotationSettings, read_annotation
+from kd_mil.slides.overlays.slide_picture import SlidePicture, picture_of
+from kd_mil.slides.slide_list import SlideEntry, list_slides, with_labels
+from kd_mil.slides.tiles.cutting import Cutting
+from kd_mil.slides.tiles.tiling import TilingSettings
+from kd_mil.slides.tiles.tissue import TissueSettings
+
+NAMED_AT_MOST = 3
+"""Slides named in a message."""
+
+
+class SlidesData(BagDataModule):
+    """Slides cut into tiles of tissue, (3, S, S) uint8; annotations become instance labels, for evaluation only.
+
+    A tile is positive from `tumour_threshold` tumour area on. Tiles of slides of the first class are negative, if the
+    first class means "no tumour"; tiles of other slides without an annotation are unknown.
+
+    Coordinates are computed once and kept. Pixels are read from the slides by worker processes, or kept too (`cache`),
+    and then moved to memory where they fit into `loading.resident_gib`.
+
+    Args:
+        slides: folder, pattern, slide file, or CSV `slide_path` with `slide_id`, `case_id`, `label`, `split`, `mpp`,
+            `annotation_path` where wanted.
+        loading: as in `BagDataModule`; its workers also cut the slides.
+        tiling: size and resolution of the tiles.
+        tissue: how tissue is found.
+        annotations: what counts as tumour.
+        labels: CSV `slide_id,label` and, where wanted, `case_id`, `split`, for slides that come without.
+        classes: names of the labels in order; None = the labels are 0..C-1.
+        negatives_known: the first class means "no tumour".
+        tumour_threshold: least tumour area fraction of a positive tile, in (0, 1].
+        mpp: um per level-0 pixel of slides that state none.
+        backend: `openslide` or `fastslide`.
+        cache: keep the pixels of all tiles, uncompressed, under `cache_dir`.
+        cache_dir: where coordinates and tiles are kept.
+        exclude: ids of slides to leave out.
+        fold: None = the `split` column, or fold 0 where there is none; else the fold to test.
+        num_folds: stratified folds with cases kept whole.
+        val_fraction: share of all cases held out for validation, unless the `split` column says which.
+        split_file: CSV `bag_id,split` that replaces the split.
+        seed: of folds, validation part and visiting order.
+
+    Raises:
+        UserError: a threshold outside (0, 1].
+    """
+
+    cuts: list[CutSlide]
+
+    def __init__(
+        self,
+        slides: str | None,
+        loading: Loading,
+        tiling: TilingSettings,
+        tissue: TissueSettings,
+        annotations: AnnotationSettings | None = None,
+        labels: str | None = None,
+        classes: Sequence[str] | None = None,
+        negatives_known: bool = True,
+        tumour_threshold: float = 0.25,
+        mpp: float | None = None,
+        backend: str = "openslide",
+        cache: bool = False,
+        cache_dir: str = ".cache/kd_mil",
+        exclude: Sequence[str] = (),
+        fold: int | None = None,
+        num_folds: int = 5,
+        val_fraction: float = 0.1,
+        split_file: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(loading, split_file, seed)
+        if not 0 < tumour_threshold <= 1:
+            raise UserError(f"data.tumour_threshold={tumour_threshold}: an area fraction, it must lie in (0, 1]")
+        self.slides, self.labels, self.classes = slides, labels, classes
+        self.cutting = Cutting(tiling, tissue, annotations or AnnotationSettings(), mpp, backend)
+        self.negatives_known, self.tumour_threshold = negatives_known, tumour_threshold
+        self.cache, self.cache_dir, self.exclude = cache, Path(cache_dir), [str(name) for name in exclude]
+        self.fold, self.num_folds, self.val_fraction = fold, num_folds, val_fraction
+
+    def entries(self) -> list[SlideEntry]:
+        """The slides with their labels; what a data set of slides overrides."""
+        if self.slides is None:
+            raise UserError("data.slides is not set: give a folder of slides, or a CSV with a column slide_path")
+        return list_slides(self.slides)
+
+    def load(self) -> BagSplits:
+        """Find the slides, cut them, and read or keep their pixels as the settings say."""
+        entries = self.entries()
+        if self.labels is not None:
+            entries = with_labels(entries, self.labels)
+        entries = without(entries, self.exclude)
+        classes, class_names = class_indices(entries, self.classes)
+        cache = TileCache(self.cache_dir / "tiles", self.cutting)
+        self.cuts = over_slides(cache.cut, entries, "tissue and tiles", self.loading.num_workers)
+        require_tiles(self.cuts)
+        bags = Bags(
+            instances=self._pixels(cache),
+            sizes=torch.tensor([len(cut.tiles.coords) for cut in self.cuts]),
+            labels=classes,
+            bag_ids=[entry.slide_id for entry in entries],
+            instance_labels=torch.cat([self._tile_labels(*pair) for pair in zip(self.cuts, classes, strict=True)]),
+            coords=torch.from_numpy(np.concatenate([cut.tiles.coords for cut in self.cuts])),
+            case_ids=[entry.case_id for entry in entries],
+            class_names=class_names,
+        )
+        self._say(bags)
+        return BagSplits(bags, *self._split(entries, bags))
+
+    def _pixels(self, cache: TileCache) -> Tensor | TileFiles:
+        if not self.cache:
+            return TilesInSlides(self.cuts, self.cutting)
+        missing = [cut for cut in self.cuts if not cache.pixels_path(cut.entry).exists()]
+        if missing:
+            require_space(cache.folder, TileFiles(missing).nbytes)
+            over_slides(cache.keep_pixels, missing, "tile pixels", self.loading.num_workers)
+        tiles = TilesInCache(self.cuts, cache)
+        return tiles.read() if tiles.nbytes <= self.loading.resident_gib * GIBIBYTE else tiles
+
+    def _tile_labels(self, cut: CutSlide, label: Tensor) -> Tensor:
+        """(N,) 1 for tumour, 0 for none, -1 for unknown."""
+        negative = self.negatives_known and int(label) == 0
+        if cut.tumour is None:
+            return torch.full((len(cut.tiles.coords),), 0 if negative else -1)
+        if negative and cut.tumour.any():
+            raise UserError(
+                f"slide {cut.entry.slide_id!r} has the label of slides without tumour, but tumour is outlined "
+                f"in {str(cut.entry.annotation_path)!r}: mend one of them"
+            )
+        return torch.from_numpy(cut.tumour >= self.tumour_threshold).long()
+
+    def _split(self, entries: Sequence[SlideEntry], bags: Bags) -> tuple[Tensor, Tensor, Tensor]:
+        words = [entry.split for entry in entries]
+        if self.fold is not None or not any(words):
+            return stratified_folds(
+                bags.labels, bags.case_ids, self.fold or 0, self.num_folds, self.val_fraction, self.seed
+            )
+        if None in words:
+            raise UserError(f"{named(e.slide_id for e in entries if e.split is None)} no split, but others have one")
+        train, val, test = (torch.tensor([word == part for word in words]) for part in PARTS)
+        if not val.any():
+            return split_around(test, bags.labels, bags.case_ids, self.val_fraction, self.seed)
+        return train.nonzero().flatten(), val.nonzero().flatten(), test.nonzero().flatten()
+
+    @rank_zero_only
+    def _say(self, bags: Bags) -> None:
+        """One line on what was found, with the threshold that makes a tile positive."""
+        known, positive = int((bags.instance_labels >= 0).sum()), int((bags.instance_labels > 0).sum())
+        tiles = self.cuts[0].tiles
+        print(
+            f"{len(bags)} slides, {len(bags.instance_labels)} tiles of {tiles.tile_size} px at {tiles.mpp:g} um/px; "
+            f"tumour in {positive} of {known} known tiles (from {self.tumour_threshold:.0%} of their area on)"
+        )
+
+    @property
+    def instance_source(self) -> dict[str, Any]:
+        """How tiles are cut; `mpp` is the median over the slides where the tiling goes by magnification."""
+        how = self.cutting
+        return {
+            "kind": "tiles",
+            "tiling": asdict(how.tiling),
+            "tissue": asdict(how.tissue),
+            "mpp": median(cut.tiles.mpp for cut in self.cuts),
+            "backend": how.backend,
+            "tumour_threshold": self.tumour_threshold,
+        }
+
+    def slide_picture(self, bag: int, max_side: int) -> SlidePicture:
+        """Thumbnail and truth of the slide at position `bag`."""
+        entry, how = self.cuts[bag].entry, self.cutting
+        slide = how.open(entry)
+        annotation = None
+        if entry.annotation_path is not None:
+            annotation = read_annotation(entry.annotation_path, slide, how.annotations)
+        picture = picture_of(slide, annotation, max_side)
+        slide.close()
+        return picture
+
+    def tile_size_level0(self, bag: int) -> int:
+        """Side of a tile of the slide at position `bag`, in level-0 pixels."""
+        return self.cuts[bag].tiles.tile_size_level0
+
+
+def without(entries: Sequence[SlideEntry], exclude: Sequence[str]) -> list[SlideEntry]:
+    """The entries whose ids are not excluded.
+
+    Raises:
+        UserError: an excluded id that does not occur, or nothing left.
+    """
+    known = {entry.slide_id for entry in entries}
+    for name in exclude:
+        if name not in known:
+            raise UserError(f"data.exclude names slide {name!r}, which is not among the {len(known)} slides")
+    kept = [entry for entry in entries if entry.slide_id not in exclude]
+    if not kept:
+        raise UserError("data.exclude leaves no slides")
+    return kept
+
+
+def class_indices(entries: Sequence[SlideEntry], classes: Sequence[str] | None) -> tuple[Tensor, tuple[str, ...]]:
+    """Class (B,) int64 of each slide, and the names of the classes.
+
+    Raises:
+        UserError: a slide without a label, a label outside the classes, or no classes and labels other than 0..C-1.
+    """
+    unlabelled = [entry.slide_id for entry in entries if entry.label is None]
+    if unlabelled:
+        raise UserError(f"{named(unlabelled)} no label: give a column `label`, or data.labels=CSV (slide_id,label)")
+    found = sorted({str(entry.label) for entry in entries})
+    names = [str(number) for number in range(len(found))] if classes is None else [str(name) for name in classes]
+    if classes is None and sorted(names) != found:
+        raise UserError(
+            f"labels {', '.join(found)} are not the integers 0..C-1: name the classes in order, negative first, "
+            f"data.classes=[{','.join(found)}]"
+        )
+    for entry in entries:
+        if entry.label not in names:
+            hint = closest(str(entry.label), names)
+            raise UserError(f"slide {entry.slide_id!r} has label {entry.label!r}, which is no class; {hint}")
+    return torch.tensor([names.index(str(entry.label)) for entry in entries]), tuple(names)
+
+
+def require_tiles(cuts: Sequence[CutSlide]) -> None:
+    """Refuse slides without a single tile.
+
+    Raises:
+        UserError: naming them.
+    """
+    empty = [cut.entry.slide_id for cut in cuts if len(cut.tiles.coords) == 0]
+    if empty:
+        raise UserError(
+            f"{named(empty)} no tiles: lower tiling.min_tissue, look at the settings under `tissue`, "
+            f"or leave them out with data.exclude=[{','.join(empty)}]"
+        )
+
+
+def named(slide_ids: Any) -> str:
+    """`slide 'a' has`, or `4 slides ('a', 'b', 'c', ...) have`: the beginning of a message."""
+    ids = [repr(name) for name in slide_ids]
+    if len(ids) == 1:
+        return f"slide {ids[0]} has"
+    more = ", ..." if len(ids) > NAMED_AT_MOST else ""
+    return f"{len(ids)} slides ({', '.join(ids[:NAMED_AT_MOST])}{more}) have"
+
+
+def slides_in(folder: Path, recursive: bool = False) -> list[SlideEntry]:
+    """Slides of a folder that must be there and not be empty.
+
+    Raises:
+        UserError: it is not, or it is.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{str(folder)!r} does not exist: the data set is incomplete, or data.root points elsewhere")
+    return list_slides(folder, recursive)

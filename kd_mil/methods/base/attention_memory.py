@@ -1,0 +1,127 @@
+"""What the teacher's last phase leaves behind for the student: the range of its scores, and the scores themselves."""
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from kd_mil.core.distributed import all_reduce
+from kd_mil.core.errors import UserError
+
+Normalisation = Literal["training_set", "bag"]
+
+
+class AttentionMemory(nn.Module):
+    """Range and bank of teacher scores, complete and equal on all ranks once `finalize` has run.
+
+    Args:
+        normalisation: `training_set` keeps one range for all bags, `bag` one range for each bag.
+        keep_scores: keep the score of every instance (a bank), for aggregators whose attention cannot be recomputed
+            outside the bag.
+        classes: scores come as (N, classes), each class with a range of its own; None for one score an instance (N,).
+
+    Raises:
+        UserError: unknown normalisation.
+    """
+
+    low: Tensor
+    high: Tensor
+    scores: Tensor
+
+    def __init__(
+        self, normalisation: Normalisation = "training_set", keep_scores: bool = False, classes: int | None = None
+    ) -> None:
+        super().__init__()
+        if normalisation not in ("training_set", "bag"):
+            raise UserError(f"method.normalisation={normalisation!r}: choose training_set or bag")
+        self.per_bag, self.keep_scores = normalisation == "bag", keep_scores
+        self.columns = () if classes is None else (classes,)
+        self.allocate(num_bags=1, num_instances=0)
+
+    def allocate(self, num_bags: int, num_instances: int) -> None:
+        """Size the memory for a data set; forgets everything."""
+        ranges = num_bags if self.per_bag else 1
+        rows = num_instances if self.keep_scores else 0
+        device = next(self.buffers()).device if self._buffers else None
+        self.register_buffer("low", torch.zeros(ranges, *self.columns, device=device))
+        self.register_buffer("high", torch.ones(ranges, *self.columns, device=device))
+        self.register_buffer("scores", torch.zeros(rows, *self.columns, device=device))
+        self._open = False
+
+    def record_range(self, scores: Tensor, bag_of_instance: Tensor) -> None:
+        """Widen this phase's range by scores of instances that lie in the bags (N,) int64."""
+        self._begin()
+        group = bag_of_instance if self.per_bag else torch.zeros_like(bag_of_instance)
+        scores = scores.detach().to(self.low.dtype)
+        group = group.view(-1, *[1] * len(self.columns)).expand_as(scores)
+        self._low.scatter_reduce_(0, group, scores, "amin")
+        self._high.scatter_reduce_(0, group, scores, "amax")
+
+    def record_scores(self, scores: Tensor, instance_ids: Tensor) -> None:
+        """Write the scores of instances into the bank."""
+        self._begin()
+        self._fresh[instance_ids] = scores.detach().to(self._fresh.dtype)
+
+    def finalize(self) -> None:
+        """Close the teacher phase: merge what the ranks saw; without a phase since the last call nothing happens."""
+        if not self._open:
+            return
+        low, high = all_reduce(self._low, "min"), all_reduce(self._high, "max")
+        seen = high >= low
+        self.low.copy_(torch.where(seen, low, self.low))
+        self.high.copy_(torch.where(seen, high, self.high))
+        if self.keep_scores:
+            written = ~self._fresh.isnan()
+            total = all_reduce(self._fresh.nan_to_num(), "sum")
+            count = all_reduce(written.float(), "sum")
+            self.scores.copy_(torch.where(count > 0, total / count.clamp_min(1), self.scores))
+        self._open = False
+
+    def range_of(self, bag_of_instance: Tensor) -> tuple[Tensor, Tensor]:
+        """(low, high) for instances of the given bags (N,): (N, ...) each, or (1, ...) with one range for all."""
+        return (self.low[bag_of_instance], self.high[bag_of_instance]) if self.per_bag else (self.low, self.high)
+
+    def _begin(self) -> None:
+        if not self._open:
+            self._low = torch.full_like(self.low, math.inf)
+            self._high = torch.full_like(self.high, -math.inf)
+            self._fresh = torch.full_like(self.scores, math.nan)
+            self._open = True
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        """Take the sizes of the checkpoint: prediction has no training set to allocate for."""
+        for name in ("low", "high", "scores"):
+            stored = state_dict.get(prefix + name)
+            if stored is not None:
+                setattr(self, name, torch.empty_like(stored, device=getattr(self, name).device))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+NARROWEST_RANGE = 1e-5
+"""Scores closer together than this are one score: dividing by less would turn rounding errors into labels."""
+
+
+def attention_pseudo_labels(
+    scores: Tensor, bag_labels: Tensor, low: Tensor, high: Tensor, range_of_bag: bool = False
+) -> Tensor:
+    """Soft instance labels from teacher attention: Eq. 13, with norm() of Eq. 7.
+
+    Args:
+        scores: (M,) teacher attention before the softmax, without gradient.
+        bag_labels: (M,) label in {0, 1} of the bag each instance comes from.
+        low, high: range of the scores in the last teacher phase, (1,) or (M,); equal on all ranks.
+        range_of_bag: the range is that of the instance's own bag.
+
+    Returns:
+        (M,) in [0, 1]; exactly 0 for every instance of a negative bag. Where the range is the bag's own and has
+        no width, as in a bag of one, 1 in a positive bag: nothing tells its instances apart.
+
+    Note:
+        Eq. 6-7 do not say over what minimum and maximum run, nor whether attention is taken before or after its
+        softmax: docs/fidelity.md, "norm".
+    """
+    scaled = ((scores - low) / (high - low).clamp_min(NARROWEST_RANGE)).clamp(0, 1)
+    if range_of_bag:
+        scaled = scaled.masked_fill(high - low < NARROWEST_RANGE, 1.0)
+    return scaled * (bag_labels > 0)

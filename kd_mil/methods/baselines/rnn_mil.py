@@ -1,0 +1,165 @@
+"""MIL-RNN: learn from the best tiles of each slide, then read them (Campanella et al., Nature Medicine 2019)."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kd_mil.core.errors import UserError
+from kd_mil.data.batches import BagBatch
+from kd_mil.methods.base.bag_method import BagMethod
+from kd_mil.methods.base.method import ModuleFactory
+from kd_mil.models.heads import LogitLayer
+from kd_mil.models.outputs import Prediction, max_pooled
+from kd_mil.models.segments import segment_ids, segment_ranks
+
+
+class RNNMIL(BagMethod):
+    """Two phases, Sec. "MIL training" and "RNN-based slide integration" of the paper's methods.
+
+    In the first a tile classifier learns from the `top` most positive instances of each bag, chosen by itself, under
+    the bag's label. From `rnn_start_epoch` on it and the encoder stand still, and an RNN learns to read the features
+    of the `read` most positive instances, best first. The authors choose once per epoch, and start the RNN from the
+    best epoch on validation: here the choice is made anew at every step, and the RNN starts from the present weights.
+
+    Args:
+        instance_shape: (C, H, W) or (D,) of one instance.
+        num_classes: C >= 2; class 0 is the negative one.
+        encoder, student_head: factories of the encoder and the tile classifier.
+        top: instances of a bag the tile classifier learns from.
+        read: instances of a bag the RNN reads.
+        state: width of the RNN's state.
+        rnn_start_epoch: first epoch (from 0) of the second phase.
+        **training: preprocess, optimizer, gradient_clip, seed of `BagMethod`.
+
+    Raises:
+        UserError: a count below 1, or no epoch left for one of the phases.
+    """
+
+    roles = ("tile", "rnn")
+    rnn_trained: Tensor
+
+    def __init__(
+        self,
+        instance_shape: tuple[int, ...],
+        num_classes: int,
+        encoder: ModuleFactory,
+        student_head: ModuleFactory,
+        top: int = 1,
+        read: int = 10,
+        state: int = 128,
+        rnn_start_epoch: int = 20,
+        **training: Any,
+    ) -> None:
+        super().__init__(**training)
+        if min(top, read, state, rnn_start_epoch) < 1:
+            raise UserError("method.top, read, state and rnn_start_epoch must be at least 1")
+        self.encoder = encoder(instance_shape=tuple(instance_shape))
+        width: Any = self.encoder.out_features
+        self.tile_classifier = student_head(in_features=width, num_classes=num_classes)
+        self.rnn = TileRNN(width, num_classes, state)
+        self.top, self.read, self.rnn_start_epoch = top, read, rnn_start_epoch
+        self.register_buffer("rnn_trained", torch.zeros((), dtype=torch.bool))
+
+    @property
+    def default_monitor(self) -> str:
+        return "val/rnn/bag_loss"
+
+    @property
+    def phase_starts(self) -> list[int]:
+        return [0, self.rnn_start_epoch]
+
+    def parts(self) -> list[nn.Module]:
+        return [self.encoder, self.tile_classifier, self.rnn]
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        last = self.trainer.max_epochs
+        if stage == "fit" and last is not None and 0 <= last <= self.rnn_start_epoch:
+            raise UserError(
+                f"method.rnn_start_epoch={self.rnn_start_epoch} leaves the RNN no epoch of trainer.max_epochs={last}"
+            )
+
+    def training_step(self, bags: BagBatch, batch_idx: int) -> None:
+        encoder, tile_classifier, rnn = self.optimizer_list()
+        if self.current_epoch < self.rnn_start_epoch:
+            loss = self.tile_loss(bags)
+            self.step_optimizers(loss, encoder, tile_classifier)
+            self.log_loss("tile", loss, batch_size=len(bags.sizes))
+        else:
+            loss = self.rnn_loss(bags)
+            self.step_optimizers(loss, rnn)
+            self.rnn_trained.fill_(True)
+            self.log_loss("rnn", loss, batch_size=len(bags.sizes))
+
+    def tile_loss(self, bags: BagBatch) -> Tensor:
+        """Cross-entropy of the most positive instances under their bag's label, a mean over the bags."""
+        _, probs = self._look(bags.instances)
+        owner = segment_ids(bags.sizes, len(bags.instances))
+        chosen = segment_ranks(1 - probs[:, 0], bags.sizes) < self.top
+        pixels = self.preprocess(bags.instances[chosen], bags.sizes.clamp_max(self.top))
+        logits = self.tile_classifier(self.encoder(pixels))
+        losses = F.cross_entropy(logits, bags.labels[owner[chosen]], reduction="none")
+        return (losses / bags.sizes.clamp_max(self.top)[owner[chosen]]).sum() / len(bags.sizes)
+
+    def rnn_loss(self, bags: BagBatch) -> Tensor:
+        """Cross-entropy of the RNN on the features of the most positive instances."""
+        features, probs = self._look(bags.instances)
+        return F.cross_entropy(self.rnn(*best_first(features, 1 - probs[:, 0], bags.sizes, self.read)), bags.labels)
+
+    def encode(self, instances: Tensor) -> tuple[Tensor, ...]:
+        return (self.encoder(self.preprocess(instances)),)
+
+    def predict_encoded(self, encoded: tuple[Tensor, ...], sizes: Tensor) -> dict[str, Prediction]:
+        """Maximum over the tiles; and once it has learned something, what the RNN makes of the best of them."""
+        [features] = encoded
+        probs = self.tile_classifier(features).double().softmax(1)
+        positive, by_class = 1 - probs[:, 0], probs if probs.shape[1] > 2 else None
+        predictions = {"tile": Prediction(max_pooled(probs, sizes), positive, positive, None, by_class)}
+        if self.rnn_trained:
+            logits = self.rnn(*best_first(features, positive, sizes, self.read))
+            predictions["rnn"] = Prediction(logits.double().softmax(1), positive, positive, None, by_class)
+        return predictions
+
+    @torch.no_grad()
+    def _look(self, instances: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (N, D) and tile probabilities (N, C) in evaluation mode, without gradient."""
+        self.eval()
+        [features] = self.encode(instances)
+        probs = self.tile_classifier(features).softmax(1)
+        self.train()
+        return features, probs
+
+
+def best_first(features: Tensor, scores: Tensor, sizes: Tensor, read: int) -> tuple[Tensor, Tensor]:
+    """The `read` instances of highest score of each bag in that order, (B, S, D), and how many there are (B,)."""
+    rank, owner = segment_ranks(scores, sizes), segment_ids(sizes, len(scores))
+    chosen = (rank < read).nonzero().squeeze(1)
+    sequences = features.new_zeros(len(sizes), min(read, int(sizes.max())), features.shape[1])
+    sequences[owner[chosen], rank[chosen]] = features[chosen]
+    return sequences, sizes.clamp_max(read)
+
+
+class TileRNN(nn.Module):
+    """state = ReLU(A x + B state) over the tiles, best first; the last state is classified.
+
+    Args:
+        in_features: D, width of the tile features.
+        num_classes: C.
+        state: width of the state, 128 in the paper.
+    """
+
+    def __init__(self, in_features: int, num_classes: int = 2, state: int = 128) -> None:
+        super().__init__()
+        self.read, self.keep = nn.Linear(in_features, state), nn.Linear(state, state)
+        self.classifier = LogitLayer(state, num_classes)
+
+    def forward(self, sequences: Tensor, lengths: Tensor) -> Tensor:
+        """Bag logits (B, C) from sequences (B, S, D) of which the first `lengths` (B,) tiles are real."""
+        inputs = self.read(sequences)
+        state = torch.zeros_like(inputs[:, 0])
+        for step, tile in enumerate(inputs.unbind(1)):
+            following = torch.relu(tile + self.keep(state))
+            state = torch.where((step < lengths)[:, None], following, state)
+        return self.classifier(state)

@@ -1,0 +1,60 @@
+"""An encoder and an aggregator as one network, which also reads single instances, as bags of one."""
+
+import torch
+from torch import Tensor, nn
+
+from kd_mil.methods.distill_to_label.vat import PackedViews
+from kd_mil.models.outputs import MILOutput
+from kd_mil.models.segments import segment_max, segment_min
+
+
+class BagClassifier(nn.Module):
+    """A bag classifier from instances to logits.
+
+    Args:
+        encoder: instances (N, ...) to features (N, D).
+        aggregator: features (N, D) and sizes (B,) to `MILOutput`.
+    """
+
+    def __init__(self, encoder: nn.Module, aggregator: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.aggregator = encoder, aggregator
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether the features of an instance do not depend on what else is in the batch."""
+        return not any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in self.encoder.modules())
+
+    def forward(self, instances: Tensor, sizes: Tensor) -> MILOutput:
+        """Classify bags of instances (N, ...) with sizes (B,)."""
+        return self.aggregator(self.encoder(instances), sizes)
+
+    def read(self, features: Tensor, sizes: Tensor) -> tuple[MILOutput, Tensor]:
+        """Of encoded instances (N, D): bags with sizes (B,), and logits (N, C) of every instance as a bag of one."""
+        ones = torch.ones(len(features), dtype=sizes.dtype, device=sizes.device)
+        return self.aggregator(features, sizes), self.aggregator(features, ones).bag_logits
+
+    def classify_views(self, instances: Tensor, views: PackedViews) -> MILOutput:
+        """Classify all views of some bags at once; each instance is encoded once, unless batch statistics mix them."""
+        if self.pointwise:
+            return self.aggregator(self.encoder(instances)[views.positions], views.sizes)
+        counts = views.sizes.view(len(views.names), -1).sum(1).tolist()
+        features = [self.encoder(instances[positions]) for positions in views.positions.split(counts)]
+        return self.aggregator(torch.cat(features), views.sizes)
+
+
+def first_bags(output: MILOutput, bags: int, instances: int) -> MILOutput:
+    """What the label loss reads of the first of several equal views: `bags` bags with `instances` instances."""
+    stream, auxiliary, views = output.instance_logits, output.auxiliary_loss, len(output.bag_logits) // bags
+    return output._replace(
+        bag_logits=output.bag_logits[:bags],
+        instance_logits=None if stream is None else stream[:instances],
+        # an aggregator's own loss looks at every view
+        auxiliary_loss=None if auxiliary is None else lambda labels: auxiliary(labels.repeat(views)),
+    )
+
+
+def relative_attention(attention: Tensor, sizes: Tensor) -> Tensor:
+    """Attention (N,) scaled to [0, 1] within each bag, as Ilse et al. 2018 show it; 1 in a bag of equal weights."""
+    low, high = (extreme(attention, sizes).repeat_interleave(sizes) for extreme in (segment_min, segment_max))
+    return torch.where(high > low, (attention - low) / (high - low), 1.0)

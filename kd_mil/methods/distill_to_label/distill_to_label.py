@@ -1,0 +1,267 @@
+"""Distill-to-Label: instance labels from a distilled bag classifier (Thiagarajan et al. 2019, arXiv 1907.12926)."""
+
+import copy
+import math
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from kd_mil.core.checks import check_share
+from kd_mil.core.errors import UserError
+from kd_mil.data.batches import BagBatch
+from kd_mil.evaluation.metrics import negative_log_likelihood
+from kd_mil.methods.base.bag_method import BagMethod, aggregator_loss
+from kd_mil.methods.base.method import ModuleFactory
+from kd_mil.methods.distill_to_label.bag_classifier import BagClassifier, first_bags, relative_attention
+from kd_mil.methods.distill_to_label.losses import consistency, divergence, entropy
+from kd_mil.methods.distill_to_label.vat import VAT
+from kd_mil.methods.distill_to_label.weights import Distillation
+from kd_mil.models.outputs import MILOutput, Prediction
+from kd_mil.models.segments import segment_mean, segment_sum
+
+Terms = dict[str, Tensor]
+
+
+class DistillToLabel(BagMethod):
+    """A bag classifier trained to withstand disturbed bags teaches an equal one that also reads single instances.
+
+    The teacher trains for `teacher_epochs` (Eq. 3). Its best epoch by validation bag loss is then reloaded and frozen
+    (`reload`), and the student trains for `student_epochs` (Eq. 5) on the same augmented bags. An instance is a bag
+    of one.
+
+    Args:
+        instance_shape: (C, H, W) or (D,) of one instance.
+        num_classes: C >= 2; class 0 is the negative one. The paper has two.
+        encoder, aggregator: factories of the parts of both networks.
+        vat: how bags are disturbed, weights of Eq. 3.
+        kd: weights and temperature of Eq. 5.
+        teacher_epochs: epochs of the teacher.
+        student_epochs: epochs of the student in each round; 0 trains the teacher alone.
+        rounds: more than 1: the best student becomes the teacher of a new one (born-again; not in the paper).
+        student_init: `random`, or the weights of the `teacher`.
+        reload: the epoch of a network that teaches: its `best` on validation, or its `last` validated one, where too
+            few validation bags would pick one by luck.
+        instance_score: the teacher's word on instances: `bag_of_one`, its `attention` scaled to [0, 1] in each bag, or
+            `attention_times_prob`, the same times the bag's probability.
+        instance_stream_weight: share of the instance stream in cross-entropies of labels, where the aggregator has one.
+        **training: preprocess, optimizer, gradient_clip, seed of `BagMethod`.
+
+    Raises:
+        UserError: a setting out of range.
+    """
+
+    roles: tuple[str, ...] = ("teacher", "student")
+    best_loss: Tensor
+    student_began: Tensor
+
+    def __init__(
+        self,
+        instance_shape: tuple[int, ...],
+        num_classes: int,
+        encoder: ModuleFactory,
+        aggregator: ModuleFactory,
+        vat: VAT,
+        kd: Distillation,
+        teacher_epochs: int = 100,
+        student_epochs: int = 100,
+        rounds: int = 1,
+        student_init: Literal["random", "teacher"] = "random",
+        reload: Literal["best", "last"] = "best",
+        instance_score: Literal["bag_of_one", "attention", "attention_times_prob"] = "bag_of_one",
+        instance_stream_weight: float = 0.5,
+        **training: Any,
+    ) -> None:
+        for name, count, least in (("teacher", teacher_epochs, 1), ("student", student_epochs, 0)):
+            if count < least:
+                raise UserError(f"method.{name}_epochs={count}: at least {least}")
+        if rounds < 1:
+            raise UserError(f"method.rounds={rounds}: at least 1")
+        _check_choice("student_init", student_init, "random", "teacher")
+        _check_choice("reload", reload, "best", "last")
+        _check_choice("instance_score", instance_score, "bag_of_one", "attention", "attention_times_prob")
+        check_share("method.instance_stream_weight", instance_stream_weight)
+        self.roles = ("teacher", "student") if student_epochs else ("teacher",)
+        super().__init__(**training)
+        self._parts = encoder, aggregator, {"instance_shape": tuple(instance_shape)}, {"num_classes": num_classes}
+        self.teacher, self.student = self._new_network(), self._new_network()
+        self.best = copy.deepcopy(self.teacher).requires_grad_(False)
+        self.register_buffer("best_loss", torch.tensor(math.inf))
+        self.register_buffer("student_began", torch.tensor(False))
+        self.vat, self.kd = vat, kd
+        self.vat.allocate(instance_shape[0])
+        self.teacher_epochs, self.student_epochs, self.rounds = teacher_epochs, student_epochs, rounds
+        self.student_init, self.reload, self.instance_score = student_init, reload, instance_score
+        self.instance_stream_weight = instance_stream_weight
+
+    def _new_network(self) -> BagClassifier:
+        make_encoder, make_aggregator, instances, classes = self._parts
+        encoder = make_encoder(**instances)
+        return BagClassifier(encoder, make_aggregator(in_features=encoder.out_features, **classes))
+
+    @property
+    def default_monitor(self) -> str:
+        return f"val/{self.roles[-1]}/bag_loss"
+
+    def parts(self) -> list[torch.nn.Module]:
+        return [self.teacher, self.student]
+
+    @property
+    def round(self) -> int:
+        """Of the student that trains in the present epoch, from 0; -1 while the first teacher trains."""
+        return -1 if self.current_epoch < self.teacher_epochs else self._student_epoch // self.student_epochs
+
+    @property
+    def _student_epoch(self) -> int:
+        return self.current_epoch - self.teacher_epochs
+
+    @property
+    def phase_starts(self) -> list[int]:
+        rounds = range(self.rounds if self.student_epochs else 0)
+        return [0, *(self.teacher_epochs + number * self.student_epochs for number in rounds)]
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage != "fit":
+            return
+        needed = self.teacher_epochs + self.rounds * self.student_epochs
+        if self.trainer.max_epochs != needed:
+            raise UserError(
+                f"trainer.max_epochs={self.trainer.max_epochs}, but the phases take {needed}: "
+                "set method.teacher_epochs, method.student_epochs, method.rounds and leave trainer.max_epochs alone"
+            )
+        sample = self.training_sample()
+        others = [0, *range(2, sample.dim())]
+        extremes = torch.cat([sample.amin(others, keepdim=True), sample.amax(others, keepdim=True)])
+        # the data may be on the training device by now, the method is not yet
+        self.vat.set_range(*self.preprocess.eval()(extremes.to(self.preprocess.mean.device)).flatten(1))
+        self.preprocess.train()
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        if self.round >= 0 and self._student_epoch % self.student_epochs == 0:
+            self._hand_over()
+        self.teacher.train(self.round < 0)
+        self.student.train(self.round >= 0)
+
+    def _hand_over(self) -> None:
+        """Begin a round: the best network so far is the teacher, frozen from now on; a new student begins."""
+        if not self.best_loss.isfinite():
+            raise UserError("the teacher was never validated: use trainer.check_val_every_n_epoch=1")
+        self.teacher.load_state_dict(self.best.state_dict())
+        self.best_loss.fill_(math.inf)
+        self.student_began.fill_(True)
+        if self.round > 0:
+            self.optimizer_list()[1].state.clear()
+            with torch.random.fork_rng(devices=[]):  # on the CPU and without the rank: all ranks draw the same
+                torch.manual_seed(self.seed * 1_000_003 + self.round)
+                self.student.load_state_dict(self._new_network().state_dict())
+        if self.student_init == "teacher":
+            self.student.load_state_dict(self.teacher.state_dict())
+
+    def training_step(self, bags: BagBatch, batch_idx: int) -> None:
+        teacher, student = self.optimizer_list()
+        if self.round < 0:
+            self._descend("teacher", teacher, self.teacher_terms(bags), self.vat.weights, len(bags.sizes))
+        else:
+            self._descend("student", student, self.student_terms(bags), self.kd.weights, len(bags.sizes))
+
+    def _descend(self, role: str, optimizer: Any, terms: Terms, weights: dict[str, float], count: int) -> None:
+        """One update of a network on its weighted terms."""
+        loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+        self.step_optimizers(loss, optimizer)
+        self.log_loss(role, loss, count)
+        for name, term in terms.items():
+            self.log(f"terms/{role}_{name}", term.detach(), on_step=False, on_epoch=True, batch_size=count)
+
+    def teacher_terms(self, bags: BagBatch) -> Terms:
+        """Terms of Eq. 3 without their weights, each the mean over the bags.
+
+        The clean bag, the bag with noise, the perturbed bag and the subsets are packed and go through the network as
+        one batch; features of clean instances serve all but the perturbed bag, unless batch statistics mix the views.
+        """
+        vat, clean = self.vat, self.preprocess(bags.instances, bags.sizes)
+        pixels, noise_owners, perturbed = [clean], None, "perturbation" in vat.weights
+        if "noise" in vat.weights:
+            noise, noise_owners = vat.noise(clean, bags.sizes)
+            pixels.append(noise)
+        if perturbed:
+            pixels.append(vat.perturb(clean, lambda values: self.teacher(values, bags.sizes).bag_logits))
+        views = vat.views(bags.sizes, noise_owners, perturbed)
+        output = self.teacher.classify_views(torch.cat(pixels), views)
+        by_view = list(zip(views.names, output.bag_logits.split(len(bags.sizes)), strict=True))
+        clean_output = first_bags(output, len(bags.sizes), len(clean))
+        terms = {"label": aggregator_loss(clean_output, bags.labels, bags.sizes, self.instance_stream_weight)}
+        for name, logits in by_view:
+            if name in ("noise", "perturbation"):
+                terms[name] = consistency(by_view[0][1], logits, vat.detach_target).mean()
+        if "subset" in vat.weights:
+            terms["subset"] = entropy(torch.cat([logits for name, logits in by_view if name == "subset"])).mean()
+        return terms
+
+    def student_terms(self, bags: BagBatch) -> Terms:
+        """Terms of Eq. 5 without their weights, each the mean over the bags."""
+        pixels = self.preprocess(bags.instances, bags.sizes)
+        over_bag = segment_sum if self.kd.reduction == "sum" else segment_mean
+        with torch.no_grad():
+            teacher, teacher_instances = self.teacher.read(self.teacher.encoder(pixels), bags.sizes)
+        student, instances = self.student.read(self.student.encoder(pixels), bags.sizes)
+        taught = self._divergence(teacher_instances, instances)
+        if self.kd.negative_bags == "zero":
+            known = bags.labels.repeat_interleave(bags.sizes) == 0
+            taught = torch.where(known, -instances.log_softmax(1)[:, 0], taught)
+        return {
+            "label": aggregator_loss(student, bags.labels, bags.sizes, self.instance_stream_weight),
+            "bag": self._divergence(teacher.bag_logits, student.bag_logits).mean(),
+            "instance": over_bag(taught, bags.sizes).mean(),
+            "entropy": over_bag(entropy(instances), bags.sizes).mean(),
+        }
+
+    def _divergence(self, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
+        """Divergence (N,) of the student from the teacher at the temperature."""
+        scale = self.kd.temperature**2 if self.kd.tau_squared else 1.0
+        return scale * divergence(teacher_logits, student_logits, self.kd.temperature)
+
+    def encode(self, instances: Tensor) -> tuple[Tensor, ...]:
+        pixels = self.preprocess(instances)
+        return tuple(network.encoder(pixels) for network in self._readers.values())
+
+    def predict_encoded(self, encoded: tuple[Tensor, ...], sizes: Tensor) -> dict[str, Prediction]:
+        """Bag probabilities, and every instance as a bag of one; the student is left out until it trains."""
+        read = zip(self._readers.items(), encoded, strict=True)
+        return {role: self._predict(role, *network.read(features, sizes), sizes) for (role, network), features in read}
+
+    @property
+    def _readers(self) -> dict[str, BagClassifier]:
+        """Networks that have a word to say."""
+        return {"teacher": self.teacher} | ({"student": self.student} if self.student_began else {})
+
+    def _predict(self, role: str, output: MILOutput, instance_logits: Tensor, sizes: Tensor) -> Prediction:
+        bag_probs, logits = output.bag_logits.double().softmax(1), instance_logits.double()
+        if role == "student" or self.instance_score == "bag_of_one":
+            margin = logits[:, 1:].logsumexp(1) - logits[:, 0]
+            return Prediction(bag_probs, margin.sigmoid(), margin, output.attention)
+        probs = relative_attention(output.attention.double(), sizes)
+        if self.instance_score == "attention_times_prob":
+            probs = probs * (1 - bag_probs[:, 0]).repeat_interleave(sizes)
+        return Prediction(bag_probs, probs, probs, output.attention)
+
+    def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            self._keep_the_best()
+
+    def _keep_the_best(self) -> None:
+        """Snapshot the network in training if none of its phase had a lower validation bag loss; always for `last`."""
+        role, network = ("teacher", self.teacher) if self.round < 0 else ("student", self.student)
+        bags = self.tables["val"].bags
+        loss = negative_log_likelihood(bags[f"{role}/probs"], bags["label"])
+        if loss < self.best_loss or self.reload == "last":
+            self.best_loss.fill_(loss)
+            self.best.load_state_dict(network.state_dict())
+
+
+def _check_choice(name: str, value: str, *choices: str) -> None:
+    if value not in choices:
+        raise UserError(f"method.{name}={value!r}: choose {' or '.join(choices)}")

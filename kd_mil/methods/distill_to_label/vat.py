@@ -1,0 +1,194 @@
+"""How Distill-to-Label disturbs a bag: noise instances, a perturbation of every instance, random subsets."""
+
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from kd_mil.core.errors import UserError
+from kd_mil.models.segments import segment_ids
+
+TINY_STEP = 1e-2
+"""Share of delta at which the adversarial direction is measured."""
+
+
+class PackedViews(NamedTuple):
+    """Packed bags (clean, with noise, perturbed, subsets in turn) as positions into [clean; noise; perturbed]."""
+
+    positions: Tensor
+    """(M,) int64."""
+    sizes: Tensor
+    """(V * B,) int64, view after view, in each the B bags."""
+    names: tuple[str, ...]
+    """(V,) `clean`, `noise`, `perturbation`, `subset`, `subset`, ..."""
+
+
+class VAT(nn.Module):
+    """Virtual adversarial training of bags (Thiagarajan et al. 2019, Sec. III-B): what is disturbed and how it counts.
+
+    The paper gives the weights alone; the rest are readings of it. Ranges of values are those of the training data
+    after preprocessing, by channel; the perturbation is random in the paper, in spite of the name.
+
+    Args:
+        label_weight, noise_weight, perturbation_weight, entropy_weight: lambda_c, lambda_n, lambda_delta, lambda_e of
+            Eq. 3. Of the last three, a weight of 0 leaves the term out.
+        noise_ratio: noise instances, uniform in the range of the data, as a share of the bag; at least one.
+        delta: radius of the ball around an instance, as a share of the range of values.
+        norm: `linf`, each value moves by at most delta, or `l2`, the root mean square of the moves is at most delta.
+        keep_ratio: share of the bag that a subset keeps; at least one instance stays and, of two or more, one goes.
+        subsets: how many subsets are drawn; their entropies are averaged.
+        mode: `random` perturbation, or the `adversarial` one: delta away in the direction that one step of power
+            iteration finds to change the prediction most (Miyato et al. 2018).
+        detach_target: the clean prediction is a constant target.
+
+    Raises:
+        UserError: a setting out of range.
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(
+        self,
+        label_weight: float = 1.0,
+        noise_weight: float = 0.5,
+        perturbation_weight: float = 0.3,
+        entropy_weight: float = 0.3,
+        noise_ratio: float = 0.2,
+        delta: float = 0.05,
+        norm: Literal["linf", "l2"] = "linf",
+        keep_ratio: float = 0.8,
+        subsets: int = 1,
+        mode: Literal["random", "adversarial"] = "random",
+        detach_target: bool = True,
+    ) -> None:
+        super().__init__()
+        self.label_weight, self.noise_weight = label_weight, noise_weight
+        self.perturbation_weight, self.entropy_weight = perturbation_weight, entropy_weight
+        self.noise_ratio, self.delta, self.keep_ratio, self.subsets = noise_ratio, delta, keep_ratio, subsets
+        self.norm, self.mode, self.detach_target = norm, mode, detach_target
+        self._check()
+        self.register_buffer("low", torch.zeros(1))
+        self.register_buffer("high", torch.ones(1))
+
+    def _check(self) -> None:
+        weights = ("label_weight", "noise_weight", "perturbation_weight", "entropy_weight")
+        for name in (*weights, "noise_ratio", "delta"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"method.vat.{name}={getattr(self, name)}: must be 0 or more")
+        if not 0 < self.keep_ratio <= 1:
+            raise UserError(f"method.vat.keep_ratio={self.keep_ratio}: a share above 0 and at most 1")
+        if self.subsets < 1:
+            raise UserError(f"method.vat.subsets={self.subsets}: at least 1; method.vat.entropy_weight=0 goes without")
+        for name, choices in (("norm", ("linf", "l2")), ("mode", ("random", "adversarial"))):
+            if getattr(self, name) not in choices:
+                raise UserError(f"method.vat.{name}={getattr(self, name)!r}: choose {' or '.join(choices)}")
+
+    def allocate(self, channels: int) -> None:
+        """Size the range for instances (channels, ...)."""
+        self.low, self.high = self.low.new_zeros(channels), self.high.new_ones(channels)
+
+    def set_range(self, low: Tensor, high: Tensor) -> None:
+        """Take the smallest and largest preprocessed value of each channel (C,) in the training data."""
+        self.low.copy_(low)
+        self.high.copy_(high)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weights of Eq. 3 by term; terms of weight 0 but the label's are left out."""
+        disturbed = {
+            "noise": self.noise_weight,
+            "perturbation": self.perturbation_weight,
+            "subset": self.entropy_weight,
+        }
+        return {"label": self.label_weight} | {name: weight for name, weight in disturbed.items() if weight > 0}
+
+    def noise(self, clean: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """Noise instances for each bag: (M, ...) uniform in the range of the data, and (M,) the bag each is for."""
+        counts = (self.noise_ratio * sizes).round().long().clamp_min(1)
+        owners = segment_ids(counts, int(counts.sum()))
+        uniform = torch.rand(len(owners), *clean.shape[1:], dtype=clean.dtype, device=clean.device)
+        low, high = self._per_value(self.low, clean), self._per_value(self.high, clean)
+        return low + (high - low) * uniform, owners
+
+    def perturb(self, clean: Tensor, bag_logits: Callable[[Tensor], Tensor]) -> Tensor:
+        """The instances (N, ...), each moved within its ball.
+
+        Args:
+            clean: (N, ...) preprocessed instances.
+            bag_logits: from instances to the logits (B, C) of their bags; asked in `adversarial` mode only.
+        """
+        radius = self.delta * self._per_value(self.high - self.low, clean)
+        if self.mode == "random":
+            return clean + radius * self._random_move(clean)
+        gradient = adversarial_gradient(clean, TINY_STEP * radius * self._random_move(clean), bag_logits) * radius
+        if self.norm == "linf":
+            return clean + radius * gradient.sign()
+        return clean + radius * gradient / root_mean_square(gradient)
+
+    def _random_move(self, clean: Tensor) -> Tensor:
+        """(N, ...) uniform in the unit ball: of the largest value, or of the root mean square."""
+        if self.norm == "linf":
+            return 2 * torch.rand_like(clean) - 1
+        direction = torch.randn_like(clean)
+        depth = torch.rand(len(clean), *[1] * (clean.dim() - 1), dtype=clean.dtype, device=clean.device)
+        return direction / root_mean_square(direction) * depth ** (1 / clean[0].numel())
+
+    def subset(self, sizes: Tensor, total: int) -> tuple[Tensor, Tensor]:
+        """Random subsets without replacement: ascending positions (M,) in the packed batch, and sizes (B,)."""
+        kept = torch.minimum((self.keep_ratio * sizes).round().long(), sizes - 1).clamp_min(1)
+        owners, starts = segment_ids(sizes, total), sizes.cumsum(0) - sizes
+        shuffled = torch.rand(total, device=sizes.device).argsort()
+        shuffled = shuffled[owners[shuffled].argsort(stable=True)]  # bag after bag, shuffled within
+        rank = torch.arange(total, device=sizes.device) - starts[owners]
+        return shuffled[rank < kept[owners]].sort().values, kept
+
+    def views(self, sizes: Tensor, noise_owners: Tensor | None, perturbed: bool) -> PackedViews:
+        """Pack all views of the bags, to go through an aggregator at once.
+
+        Args:
+            sizes: (B,) of the clean bags, N instances in all.
+            noise_owners: (M,) bag of each noise instance, None without noise.
+            perturbed: whether there are perturbed instances.
+        """
+        total = int(sizes.sum())
+        clean, owners = torch.arange(total, device=sizes.device), segment_ids(sizes, total)
+        parts, view_sizes, names = [clean], [sizes], ["clean"]
+        noises = 0 if noise_owners is None else len(noise_owners)
+        if noise_owners is not None:
+            parts.append(torch.cat([owners, noise_owners]).argsort(stable=True))  # noise at the end of its bag
+            view_sizes.append(sizes + noise_owners.bincount(minlength=len(sizes)))
+            names.append("noise")
+        if perturbed:
+            parts.append(total + noises + clean)
+            view_sizes.append(sizes)
+            names.append("perturbation")
+        for _ in range(self.subsets if self.entropy_weight > 0 else 0):
+            positions, kept = self.subset(sizes, total)
+            parts.append(positions)
+            view_sizes.append(kept)
+            names.append("subset")
+        return PackedViews(torch.cat(parts), torch.cat(view_sizes), tuple(names))
+
+    @staticmethod
+    def _per_value(by_channel: Tensor, like: Tensor) -> Tensor:
+        return by_channel.to(like.dtype).view(-1, *[1] * (like.dim() - 2))
+
+
+def adversarial_gradient(clean: Tensor, move: Tensor, bag_logits: Callable[[Tensor], Tensor]) -> Tensor:
+    """Gradient (N, ...) of the divergence from the clean prediction at a small move; parameters get none."""
+    with torch.no_grad():
+        target = bag_logits(clean).softmax(1)
+    with torch.enable_grad():
+        move = move.detach().requires_grad_()
+        loss = -(target * bag_logits(clean + move).log_softmax(1)).sum()
+        [gradient] = torch.autograd.grad(loss, [move])
+    return gradient
+
+
+def root_mean_square(values: Tensor) -> Tensor:
+    """(N, 1, ...) of values (N, ...), never 0."""
+    mean = values.pow(2).flatten(1).mean(1).sqrt().clamp_min(torch.finfo(values.dtype).tiny)
+    return mean.view(-1, *[1] * (values.dim() - 1))

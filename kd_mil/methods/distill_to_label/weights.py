@@ -1,0 +1,49 @@
+"""How much of what a Distill-to-Label student learns from its teacher, and how softly."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from kd_mil.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What the student's loss weighs, Eq. 5.
+
+    Raises:
+        UserError: a setting out of range.
+    """
+
+    label_weight: float = 0.3
+    """gamma_c, cross-entropy of the bag label."""
+    bag_weight: float = 0.5
+    """gamma_b, divergence from the teacher on the bag."""
+    instance_weight: float = 0.5
+    """gamma_i, divergence from the teacher on every instance as a bag of one."""
+    entropy_weight: float = 0.1
+    """gamma_e, entropy of the student on every instance."""
+    temperature: float = 2.0
+    """tau of Eq. 4, not given in the paper."""
+    tau_squared: bool = False
+    """Multiply divergences by tau squared, as Hinton et al. 2015; the paper writes no such factor."""
+    reduction: Literal["sum", "mean"] = "sum"
+    """Of the instance terms over a bag; Eq. 5 sums."""
+    negative_bags: Literal["teacher", "zero"] = "teacher"
+    """Target of instances of negative bags: the teacher's word (paper), or their class, which is known."""
+
+    def __post_init__(self) -> None:
+        for name in ("label_weight", "bag_weight", "instance_weight", "entropy_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"method.kd.{name}={getattr(self, name)}: must be 0 or more")
+        if not 0 < self.temperature < math.inf:
+            raise UserError(f"method.kd.temperature={self.temperature}: must be above 0")
+        for name, choices in (("reduction", ("sum", "mean")), ("negative_bags", ("teacher", "zero"))):
+            if getattr(self, name) not in choices:
+                raise UserError(f"method.kd.{name}={getattr(self, name)!r}: choose {' or '.join(choices)}")
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weights of Eq. 5 by term."""
+        names = ("label", "bag", "instance", "entropy")
+        return {name: getattr(self, f"{name}_weight") for name in names}

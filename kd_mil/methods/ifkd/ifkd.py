@@ -1,0 +1,230 @@
+"""IFKD: weakly supervised segmentation by iterative fusion distillation (He, Li, Zemp, arXiv 2407.10274)."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from kd_mil.core.errors import UserError
+from kd_mil.data.batches import ImageBatch
+from kd_mil.methods.base.method import ModuleFactory
+from kd_mil.methods.base.segmentation_method import SegmentationMethod
+from kd_mil.methods.base.snapshot import Snapshot
+from kd_mil.methods.ifkd.losses import (
+    DistillationMode,
+    PixelSpace,
+    PixelTarget,
+    distillation_loss,
+    teacher_dice,
+    teacher_gm_bce,
+    teacher_targets,
+    weighted_cross_entropy,
+)
+from kd_mil.methods.ifkd.role_switch import RoleSwitch
+from kd_mil.models.outputs import SegmentationOutput
+
+
+@dataclass(frozen=True)
+class PixelCrossEntropy:
+    """The weighted cross-entropy L_wce of stage two; see `losses.ifkd.weighted_cross_entropy`.
+
+    Raises:
+        UserError: an unknown choice, or a negative weight.
+    """
+
+    weight: float = 2.0
+    """lambda_wce; 0 = none."""
+    target: PixelTarget = "threshold"
+    space: PixelSpace = "logit"
+    easy_examples: bool = True
+
+    def __post_init__(self) -> None:
+        if self.weight < 0:
+            raise UserError(f"method.wce.weight={self.weight}: must not be negative")
+        for name, choices in (("target", ("threshold", "soft", "trunc")), ("space", ("logit", "prob"))):
+            if getattr(self, name) not in choices:
+                raise UserError(f"method.wce.{name}={getattr(self, name)!r}: choose {', '.join(choices)}")
+
+
+class IFKD(SegmentationMethod):
+    """A MIL segmenter teaches a copy of itself by its fused map; when the student is better, they change places.
+
+    Stage one trains the teacher on image labels. Stage two freezes its best epoch and trains the student: in positive
+    images on the teacher's fused map, in negative ones on an empty map. No mask is ever read for it.
+
+    What is "best" in either stage, and whether a switch pays, is judged by the metric of the run's `monitor`, taken for
+    the role in question.
+
+    Args:
+        instance_shape: (C, H, W) of the images.
+        num_classes: 2.
+        segmenter: factory of the network, one architecture for both roles.
+        teacher_epochs: length of stage one.
+        stage_one: loss of stage one, `dice` against the image label everywhere (released), or `gm_bce`, cross-entropy
+            of the generalised mean (the base works).
+        mode: which map teaches which, Fig. 2: `fusion`, `layer` or `output`.
+        wce: the pixel cross-entropy of stage two.
+        switch: when and how roles are switched.
+        **training: preprocess, reading, optimizer, gradient_clip, seed of `SegmentationMethod`.
+
+    Raises:
+        UserError: more than two classes, or a switch outside its choices.
+    """
+
+    roles = ("teacher", "student")
+    distilling: Tensor
+    switches: Tensor
+    score_to_beat: Tensor
+    last_score: Tensor
+
+    def __init__(
+        self,
+        instance_shape: tuple[int, ...],
+        num_classes: int,
+        segmenter: ModuleFactory,
+        wce: PixelCrossEntropy,
+        switch: RoleSwitch,
+        teacher_epochs: int = 30,
+        stage_one: Literal["dice", "gm_bce"] = "dice",
+        mode: DistillationMode = "fusion",
+        **training: Any,
+    ) -> None:
+        super().__init__(**training)
+        if num_classes != 2:
+            raise UserError(f"IFKD tells tumour from the rest, but the data has {num_classes} classes")
+        if teacher_epochs < 1:
+            raise UserError(f"method.teacher_epochs={teacher_epochs}: must be at least 1")
+        if stage_one not in ("dice", "gm_bce") or mode not in ("fusion", "layer", "output"):
+            raise UserError(
+                f"method.stage_one={stage_one!r}, method.mode={mode!r}: choose dice or gm_bce, fusion, layer or output"
+            )
+        self.new_segmenter, self.instance_shape = segmenter, tuple(instance_shape)
+        self.teacher = segmenter(instance_shape=self.instance_shape)
+        self.student = segmenter(instance_shape=self.instance_shape)
+        self.best = Snapshot(self.teacher)
+        self.teacher_epochs, self.mode, self.wce, self.switch = teacher_epochs, mode, wce, switch
+        self.teacher_loss = teacher_dice if stage_one == "dice" else teacher_gm_bce
+        self.metric = "image_loss"
+        self.stage_two = False
+        self.register_buffer("distilling", torch.tensor(False))
+        self.register_buffer("switches", torch.tensor(0))
+        for name in ("score_to_beat", "last_score"):
+            self.register_buffer(name, torch.tensor(math.nan, dtype=torch.float64))
+
+    def parts(self) -> list[nn.Module]:
+        return [self.teacher, self.student]
+
+    def trained_parts(self) -> list[nn.Module]:
+        return [self.student if self.stage_two else self.teacher]
+
+    def check_monitor(self, monitor: str) -> None:
+        """As for all methods on images; the metric also judges the best epochs and the switches."""
+        super().check_monitor(monitor)
+        self.metric = monitor.split("/")[2]
+
+    def on_train_epoch_start(self) -> None:
+        """Freeze, switch, or go on: decided before the epoch, so that checkpoints hold what validation scored."""
+        super().on_train_epoch_start()
+        epochs = self.current_epoch - self.teacher_epochs
+        if epochs >= 0 and not self.distilling:
+            self.freeze_teacher()
+        elif epochs > 0 and self.switch.due(epochs):
+            self.switch_roles()
+        self.stage_two = bool(self.distilling)
+        self.teacher.train(not self.stage_two)
+        self.student.train(self.stage_two)
+
+    def freeze_teacher(self) -> None:
+        """From stage one to stage two: the teacher's best epoch is the teacher, and nothing trains it any more."""
+        if not self.best.empty:
+            self.teacher.load_state_dict(self.best.network.state_dict())
+        self.score_to_beat.copy_(self.best.score)
+        self.best.forget()
+        self.distilling.fill_(True)
+
+    def switch_roles(self) -> None:
+        """The student becomes the teacher, if the rule says so. Weights move, networks and optimisers stay."""
+        from_best = self.switch.source == "best" and not self.best.empty
+        score = self.best.score if from_best else self.last_score
+        better = bool(score > self.score_to_beat) or bool(self.score_to_beat.isnan())
+        if self.switch.rule == "if_better" and not better:
+            return
+        promoted = self.best.network if from_best and better else self.student
+        old_teacher = {name: value.clone() for name, value in self.teacher.state_dict().items()}
+        self.teacher.load_state_dict(promoted.state_dict())
+        if self.switch.student_reinit == "old_teacher":
+            self.student.load_state_dict(old_teacher)
+        elif self.switch.student_reinit == "fresh":
+            self.student.load_state_dict(self._fresh_weights())
+        if self.switch.reset_optimizer:
+            self.optimizer_list()[1].optimizer.state.clear()
+        self.score_to_beat.copy_(score if better else self.score_to_beat)
+        self.best.forget()
+        self.switches += 1
+
+    def _fresh_weights(self) -> dict[str, Tensor]:
+        """New weights, the same on every rank, another set at each switch."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed * 1_000_003 + int(self.switches) + 1)
+            return self.new_segmenter(instance_shape=self.instance_shape).state_dict()
+
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
+        teacher, student = self.optimizer_list()
+        images = self.preprocess(batch.images)
+        if self.stage_two:
+            loss = self.student_loss(images, batch.labels)
+            self.step_optimizers(loss, student)
+        else:
+            output: SegmentationOutput = self.teacher(images)
+            loss = self.teacher_loss(output.sides, output.fused, batch.labels).mean()
+            self.step_optimizers(loss, teacher)
+        self.log_loss("student" if self.stage_two else "teacher", loss, batch_size=len(batch.labels))
+
+    def student_loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """L = L_kd + lambda L_wce, the mean over images already preprocessed (B, C, H, W)."""
+        with torch.no_grad():
+            taught: SegmentationOutput = self.teacher(images)
+        said: SegmentationOutput = self.student(images)
+        loss = distillation_loss(said.sides, said.fused, taught.sides, taught.fused, labels, self.mode).mean()
+        self.log_loss("distillation", loss, batch_size=len(labels))
+        if self.wce.weight == 0:
+            return loss
+        targets = teacher_targets(taught.fused, labels)
+        pixels = weighted_cross_entropy(
+            said.fused, targets, self.wce.target, self.wce.space, self.wce.easy_examples
+        ).mean()
+        self.log_loss("wce", pixels, batch_size=len(labels))
+        return loss + self.wce.weight * pixels
+
+    @property
+    def phase_starts(self) -> list[int]:
+        return [0, self.teacher_epochs]
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        epochs = self.trainer.max_epochs
+        if stage == "fit" and epochs is not None and 0 <= epochs <= self.teacher_epochs:
+            raise UserError(
+                f"trainer.max_epochs={epochs} ends before the student begins: more than "
+                f"method.teacher_epochs={self.teacher_epochs} are needed"
+            )
+
+    def predict_maps(self, images: Tensor) -> dict[str, Tensor]:
+        """Fused maps; the student's once it has begun to learn."""
+        pixels = self.preprocess(images)
+        maps = {"teacher": self.teacher(pixels).fused}
+        return maps | {"student": self.student(pixels).fused} if self.distilling else maps
+
+    def on_validation_epoch_end(self) -> None:
+        """Score, then keep the trained network if it is the best of its stage so far."""
+        super().on_validation_epoch_end()
+        if self.trainer.state.fn != "fit" or self.trainer.sanity_checking:
+            return
+        role = "student" if self.stage_two else "teacher"
+        score = self.scores["val"][role][self.metric]
+        score = -score if self.metric.endswith("loss") else score
+        self.best.offer(self.student if self.stage_two else self.teacher, score)
+        self.last_score.fill_(score)
+        self.log("switch/count", float(self.switches), batch_size=1)

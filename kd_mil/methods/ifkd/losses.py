@@ -1,0 +1,132 @@
+"""Losses of IFKD (He, Li, Zemp, arXiv 2407.10274) as in its authors' code; pixel maps (B, H, W), in float32."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kd_mil.methods.base.pixel_losses import cross_entropy_of_logits, soft_dice
+
+DistillationMode = Literal["fusion", "layer", "output"]
+PixelTarget = Literal["threshold", "soft", "trunc"]
+PixelSpace = Literal["logit", "prob"]
+
+GM_EXPONENT = 4.0
+LEAST_PROB = 1e-6
+
+
+def polar_dice(probs: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
+    """Dice with polarity (B,): of the foreground in positive images, of the background in negative ones.
+
+    Args:
+        probs, targets: (B, H, W) in [0, 1].
+        labels: (B,) int64 in {0, 1}.
+    """
+    positive = (labels > 0).view(-1, 1, 1)
+    probs, targets = probs.float(), targets.float()
+    return soft_dice(torch.where(positive, probs, 1 - probs), torch.where(positive, targets, 1 - targets))
+
+
+def teacher_dice(sides: Tensor, fused: Tensor, labels: Tensor) -> Tensor:
+    """Stage one, L^t: Dice of each side and of the fused map against a mask of the image label throughout.
+
+    Args:
+        sides: (B, S, H, W) side outputs in [0, 1].
+        fused: (B, H, W) their fixed convex combination f_w.
+        labels: (B,) int64 in {0, 1}.
+
+    Returns:
+        (B,).
+    """
+    label_mask = labels.float().view(-1, 1, 1).expand_as(fused)
+    return torch.stack([polar_dice(probs, label_mask, labels) for probs in (*sides.unbind(1), fused)]).sum(0)
+
+
+def generalised_mean(probs: Tensor, exponent: float = GM_EXPONENT) -> Tensor:
+    """GM_r(p) = (mean of p^r over the pixels)^(1/r), the probability (B,) of an image from its map (B, H, W)."""
+    powers = probs.float().flatten(1).pow(exponent).mean(1)
+    return powers.clamp_min(LEAST_PROB**exponent).pow(1 / exponent)
+
+
+def teacher_gm_bce(sides: Tensor, fused: Tensor, labels: Tensor, exponent: float = GM_EXPONENT) -> Tensor:
+    """The classic alternative of stage one: cross-entropy (B,) of the generalised mean of every map; see above."""
+    maps = (*sides.unbind(1), fused)
+    return torch.stack([cross_entropy_of(generalised_mean(one, exponent), labels.float()) for one in maps]).sum(0)
+
+
+def teacher_targets(teacher_maps: Tensor, labels: Tensor) -> Tensor:
+    """T of L_kd: the teacher's map in positive images, 0 in negative ones; (B, ..., H, W) as given."""
+    return teacher_maps.float() * (labels > 0).view(-1, *[1] * (teacher_maps.dim() - 1))
+
+
+def distillation_loss(
+    sides: Tensor,
+    fused: Tensor,
+    teacher_sides: Tensor,
+    teacher_fused: Tensor,
+    labels: Tensor,
+    mode: DistillationMode = "fusion",
+) -> Tensor:
+    """L_kd, the Dice (B,) of the student's maps against the teacher's, Fig. 2.
+
+    Args:
+        sides, fused: the student's maps (B, S, H, W) and (B, H, W).
+        teacher_sides, teacher_fused: the teacher's, no gradient.
+        labels: (B,) int64 in {0, 1}; negative images are taught by 0, whatever the teacher says.
+        mode: `fusion`, the teacher's fused map teaches every map (c); `layer`, side by side and fused by fused (a);
+            `output`, fused by fused alone (b).
+    """
+    whole = teacher_targets(teacher_fused, labels)
+    loss = polar_dice(fused, whole, labels)
+    if mode == "output":
+        return loss
+    parts = teacher_targets(teacher_sides, labels)
+    for side, own in zip(sides.unbind(1), parts.unbind(1), strict=True):
+        loss = loss + polar_dice(side, whole if mode == "fusion" else own, labels)
+    return loss
+
+
+def weighted_cross_entropy(
+    fused: Tensor,
+    targets: Tensor,
+    target: PixelTarget = "threshold",
+    space: PixelSpace = "logit",
+    easy_examples: bool = True,
+) -> Tensor:
+    """L_wce (B,): cross-entropy of the fused map against the pseudo-mask, easy pixels weighing more (OEEM).
+
+    Args:
+        fused: (B, H, W) the student's fused map.
+        targets: (B, H, W) `teacher_targets`, no gradient.
+        target: how the map becomes a pseudo-mask m: `threshold` at 0.5, `soft` as it is, or `trunc` as in the
+            authors' code, where m = 1 only at a probability of exactly 1.
+        space: `logit`, ordinary cross-entropy of the probability p; `prob`, as in the authors' code, [1 - p, p] taken
+            for logits, so that a pixel costs between 0.313 and 1.313.
+        easy_examples: weight pixels by softmax(-cross-entropy) over the image, divided by its mean; no weights where
+            the pseudo-mask holds one class alone.
+    """
+    masks = {"threshold": (targets >= 0.5).float(), "soft": targets.float(), "trunc": targets.float().trunc()}[target]
+    losses = cross_entropy_of(fused, masks) if space == "logit" else cross_entropy_of_unscaled(fused, masks)
+    losses = losses.flatten(1)
+    if easy_examples:
+        losses = losses * easy_weights(losses.detach(), masks.flatten(1))
+    return losses.mean(1)
+
+
+def easy_weights(losses: Tensor, masks: Tensor) -> Tensor:
+    """Weights (B, P) of the pixels, mean 1 in each image: softmax(-loss), or 1 where the mask holds one class alone."""
+    weights = (-losses).softmax(1) * losses.shape[1]
+    classes = masks >= 0.5
+    mixed = classes.any(1) & ~classes.all(1)
+    return torch.where(mixed[:, None], weights, 1.0)
+
+
+def cross_entropy_of(probs: Tensor, targets: Tensor) -> Tensor:
+    """-t log p - (1 - t) log(1 - p), element by element; p is kept 1e-6 away from 0 and 1."""
+    probs = probs.float().clamp(LEAST_PROB, 1 - LEAST_PROB)
+    return -(targets * probs.log() + (1 - targets) * torch.log1p(-probs))
+
+
+def cross_entropy_of_unscaled(probs: Tensor, targets: Tensor) -> Tensor:
+    """The same with [1 - p, p] for logits: t softplus(1 - 2p) + (1 - t) softplus(2p - 1)."""
+    return cross_entropy_of_logits(2 * probs.float() - 1, targets)

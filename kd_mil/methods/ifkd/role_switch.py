@@ -1,0 +1,46 @@
+"""Teacher and student change places: when, by which rule, and the best weights so far."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from kd_mil.core.errors import UserError
+
+CHOICES = {
+    "rule": ("if_better", "periodic", "never"),
+    "source": ("best", "last"),
+    "student_reinit": ("old_teacher", "keep", "fresh"),
+}
+
+
+@dataclass(frozen=True)
+class RoleSwitch:
+    """When the student becomes the teacher, and what becomes of the student.
+
+    Raises:
+        UserError: an unknown choice, or a period below 1.
+    """
+
+    rule: Literal["if_better", "periodic", "never"] = "if_better"
+    """`if_better`: at each period, if the student's score exceeds the teacher's; `periodic`: at each period (released);
+    `never`."""
+    first: int = 30
+    """Epochs of distillation before the first chance."""
+    period: int = 30
+    """Epochs between chances."""
+    source: Literal["best", "last"] = "best"
+    """Which student is promoted: the best since the last switch, or the present one."""
+    student_reinit: Literal["old_teacher", "keep", "fresh"] = "old_teacher"
+    """Where the student goes on from: the old teacher's weights (released), its own, or new ones."""
+    reset_optimizer: bool = False
+    """Forget the student's optimiser state at a switch."""
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise UserError(f"method.switch.{name}={getattr(self, name)!r}: choose {', '.join(choices)}")
+        if self.first < 1 or self.period < 1:
+            raise UserError(f"method.switch.first={self.first}, period={self.period}: must be at least 1")
+
+    def due(self, epochs: int) -> bool:
+        """Whether there is a chance after that many epochs of distillation."""
+        return self.rule != "never" and epochs >= self.first and (epochs - self.first) % self.period == 0

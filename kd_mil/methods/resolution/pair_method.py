@@ -1,0 +1,176 @@
+"""What the methods on image pairs share: updates over images of unequal sizes, and evaluation without padding."""
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import ParallelStrategy
+from torch import Tensor
+
+from kd_mil.core.checkpoints import read_checkpoint
+from kd_mil.core.errors import UserError
+from kd_mil.data.batches import PairBatch, same_size_groups
+from kd_mil.evaluation.classification import IMAGE_METRICS, Columns, image_scores
+from kd_mil.evaluation.metrics import Scores
+from kd_mil.evaluation.tables import ImageRows
+from kd_mil.methods.base.method import Method
+from kd_mil.methods.resolution.pair_augment import PairAugment, recolour, turn
+from kd_mil.models.image_classifier import ImageClassifier
+
+Losses = dict[str, Tensor]
+
+
+class PairMethod(Method):
+    """Base of every method on images at two resolutions: a method adds its losses and which networks move.
+
+    Args:
+        augment: random changes, the same for both members of a pair.
+        max_pixels: pixels that go through the networks at once; more are taken in turn, without changing the update.
+        **training: optimizer, gradient_clip, seed of `Method`.
+    """
+
+    teacher: ImageClassifier
+    student: ImageClassifier
+
+    def __init__(self, augment: PairAugment, max_pixels: int = 4_000_000, **training: Any) -> None:
+        super().__init__(**training)
+        self.augment, self.max_pixels = augment, max_pixels
+        self.tables: dict[str, Columns] = {}
+        self.scores: dict[str, dict[str, Scores]] = {}
+        self._rows = ImageRows()
+
+    @property
+    def resolutions(self) -> tuple[str, ...]:
+        """Where this run has a network, and what it is evaluated on: `teacher`, `student`."""
+        raise NotImplementedError
+
+    @property
+    def train_view(self) -> str:
+        """What the data module is to show now: `teacher` or `student` images with labels, or `pairs` without."""
+        raise NotImplementedError
+
+    def losses(self, teacher_images: Tensor | None, student_images: Tensor | None, labels: Tensor) -> Losses:
+        """Losses of B images of one size, float (B, 3, H, W) in [0, 1]; `total` is what the gradient is taken of."""
+        raise NotImplementedError
+
+    def moved(self) -> list[Any]:
+        """The optimisers that step now."""
+        raise NotImplementedError
+
+    def has_learned(self, role: str) -> bool:
+        """Whether a role's network has been trained at all."""
+        raise NotImplementedError
+
+    def classifiers(self) -> dict[str, tuple[ImageClassifier, str]]:
+        """Network of each role, and its resolution."""
+        return {
+            role: (self.teacher, "teacher") if role == "teacher" else (self.student, "student") for role in self.roles
+        }
+
+    @property
+    def default_monitor(self) -> str:
+        return f"val/{self.roles[-1]}/image_loss"
+
+    def check_monitor(self, monitor: str) -> None:
+        """Only scores of validation images may select; raises `UserError`."""
+        stage, role, metric = [*monitor.split("/"), "", ""][:3]
+        if stage != "val" or role not in self.roles or not metric.startswith("image_"):
+            raise UserError(
+                f"monitor={monitor}: selection reads validation images only, "
+                f"as val/ROLE/image_METRIC with ROLE one of {', '.join(self.roles)}"
+            )
+        known = (*IMAGE_METRICS, "agreement") if role == "student" else IMAGE_METRICS
+        if metric.removeprefix("image_") not in known:
+            raise UserError(f"monitor={monitor}: there is no {metric}, choose image_{', image_'.join(known)}")
+
+    def training_step(self, images: PairBatch, batch_idx: int) -> None:
+        """One update: gradients of images of equal size together, summed over the sizes (Sec. 3.5)."""
+        count, optimizers = len(images.labels), self.moved()
+        draw = self.augment.draw(count)
+        sides = [[turn(one, draw, at) for at, one in enumerate(side)] for side in (images.teacher, images.student)]
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        groups = same_size_groups(*sides, max_pixels=self.max_pixels)
+        logged: Losses = {}
+        for number, group in enumerate(groups):
+            chosen = torch.tensor(group)
+            teacher, student = (
+                recolour(torch.stack([side[at] for at in group]), draw, chosen) if side else None for side in sides
+            )
+            with self._without_exchange(number + 1 < len(groups)):
+                losses = self.losses(teacher, student, images.labels[chosen.to(images.labels.device)])
+                self.manual_backward(losses["total"] * (len(group) / count))
+            for name, loss in losses.items():
+                logged[name] = logged.get(name, torch.zeros_like(loss)) + loss.detach() * (len(group) / count)
+        self.step(*optimizers)
+        for name, loss in logged.items():
+            self.log_loss(name, loss, batch_size=count)
+
+    def _without_exchange(self, quiet: bool) -> AbstractContextManager:
+        """Ranks hold different numbers of sizes: they exchange gradients once, in the last pass of an update."""
+        strategy = self.trainer.strategy
+        return strategy.block_backward_sync() if quiet and isinstance(strategy, ParallelStrategy) else nullcontext()
+
+    def predict_images(self, images: PairBatch) -> dict[str, Tensor]:
+        """Class probabilities (B, C) float64 of each role."""
+        probs = {}
+        for role, (classifier, resolution) in self.classifiers().items():
+            side = images.teacher if resolution == "teacher" else images.student
+            rows: list[Tensor] = [torch.empty(0)] * len(side)
+            for group in same_size_groups(side, max_pixels=self.max_pixels):
+                logits = classifier(torch.stack([side[at] for at in group])).logits.double()
+                for at, row in zip(group, logits.softmax(1), strict=True):
+                    rows[at] = row
+            probs[role] = torch.stack(rows)
+        return probs
+
+    def validation_step(self, images: PairBatch, batch_idx: int) -> None:
+        self._rows.add(images.indices, images.labels, self.predict_images(images))
+
+    def test_step(self, images: PairBatch, batch_idx: int) -> None:
+        self._rows.add(images.indices, images.labels, self.predict_images(images))
+
+    def on_validation_epoch_end(self) -> None:
+        self._score("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._score("test")
+
+    def _score(self, stage: str) -> None:
+        """Score every role; a network that has not learned yet scores NaN, so that it selects nothing."""
+        rows = self.tables[stage] = self._rows.collect()
+        self.scores[stage] = {}
+        for role in self.roles:
+            if not rows[f"{role}/probs"].isfinite().all():
+                raise UserError(f"training diverged, the {role} predicts NaN: lower optimizer.lr")
+            scores = image_scores(rows[f"{role}/probs"], rows["label"], of=f"{stage}/{role} images")
+            if role == "student":
+                decided = [rows[f"{one}/probs"].argmax(1) for one in ("student", "teacher")]
+                scores["image_agreement"] = float((decided[0] == decided[1]).double().mean())
+            scores = scores if self.has_learned(role) else dict.fromkeys(scores, math.nan)
+            self.scores[stage][role] = scores
+            self.log_dict({f"{stage}/{role}/{name}": value for name, value in scores.items()}, batch_size=1)
+
+
+def load_teacher(teacher: ImageClassifier, path: str, expected: dict[str, Any]) -> None:
+    """Load the teacher of an earlier run, whole or not at all.
+
+    Raises:
+        UserError: a checkpoint without a teacher, of other classes, of another resolution, with another network, or
+            trained when other images were held out.
+    """
+    checkpoint = read_checkpoint(path)
+    inputs = checkpoint["model_card"]["model_inputs"]
+    weights = {name.removeprefix("teacher."): value for name, value in checkpoint["state_dict"].items()}
+    weights = {name: value for name, value in weights.items() if f"teacher.{name}" in checkpoint["state_dict"]}
+    if not weights:
+        raise UserError(f"method.teacher_ckpt={path} holds no teacher: train one with experiment=resolution_teacher")
+    for key, value in expected.items():
+        if inputs.get(key) != (list(value) if key == "class_names" else value):
+            why = "validation and test images differ" if key == "held_out" else f"{inputs.get(key)} there, {value} here"
+            raise UserError(f"method.teacher_ckpt={path} is a teacher of other data: {key}: {why}")
+    try:
+        teacher.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"method.teacher_ckpt={path} is a teacher of another network: check method.network") from error

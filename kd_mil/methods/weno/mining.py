@@ -1,0 +1,67 @@
+"""Hard positive instance mining (HPM): which instances of a positive bag the teacher still gets to see."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from kd_mil.core.errors import UserError
+from kd_mil.models.segments import segment_ids, segment_max, segment_min, segment_ranks
+
+
+@dataclass(frozen=True)
+class HardPositiveMining:
+    """Drop from positive bags what the student already finds, WENO Sec. 3.3; a bag is never emptied.
+
+    Raises:
+        UserError: threshold outside [0, 1], fraction outside [0, 1), negative start epoch, unknown mode.
+    """
+
+    mode: Literal["off", "threshold", "top_fraction"] = "off"
+    threshold: float = 0.5
+    """Mode `threshold`: drop instances whose student probability exceeds it."""
+    fraction: float = 0.1
+    """Mode `top_fraction`: drop this share of each positive bag, highest student probabilities first."""
+    start_epoch: int = 10
+    """First epoch (from 0) at which instances are dropped: the student must have learned something first."""
+    fallback: Literal["hardest", "easiest"] = "hardest"
+    """The one instance kept where the threshold would drop all; the released code keeps the easiest."""
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("off", "threshold", "top_fraction"):
+            raise UserError(f"hpm.mode={self.mode!r}: choose off, threshold or top_fraction")
+        if self.fallback not in ("hardest", "easiest"):
+            raise UserError(f"hpm.fallback={self.fallback!r}: choose hardest or easiest")
+        if not 0 <= self.threshold <= 1:
+            raise UserError(f"hpm.threshold={self.threshold}: a probability, it must lie in [0, 1]")
+        if not 0 <= self.fraction < 1:
+            raise UserError(f"hpm.fraction={self.fraction}: must lie in [0, 1)")
+        if self.start_epoch < 0:
+            raise UserError(f"hpm.start_epoch={self.start_epoch}: epochs count from 0")
+
+    def active(self, epoch: int) -> bool:
+        return self.mode != "off" and epoch >= self.start_epoch
+
+    def keep(self, student_probs: Tensor, sizes: Tensor, labels: Tensor) -> Tensor:
+        """Mask (N,) of the instances that stay, from probabilities (N,), bag sizes (B,) and bag labels (B,)."""
+        if self.mode == "threshold":
+            return keep_below_threshold(student_probs, sizes, labels, self.threshold, self.fallback)
+        return keep_below_top_fraction(student_probs, sizes, labels, self.fraction)
+
+
+def keep_below_threshold(
+    student_probs: Tensor, sizes: Tensor, labels: Tensor, threshold: float, fallback: str = "hardest"
+) -> Tensor:
+    """Mask (N,): all of a negative bag; of a positive one what lies at or below the threshold, but at least one."""
+    owner = segment_ids(sizes, len(student_probs))
+    keep = ~(student_probs > threshold) | (labels == 0)[owner]  # NaN stays: divergence is reported, not mined
+    empty = segment_max(keep.float(), sizes) == 0
+    last = segment_min(student_probs, sizes) if fallback == "hardest" else segment_max(student_probs, sizes)
+    return keep | (empty & (labels > 0))[owner] & (student_probs == last[owner])
+
+
+def keep_below_top_fraction(student_probs: Tensor, sizes: Tensor, labels: Tensor, fraction: float) -> Tensor:
+    """Mask (N,): of each positive bag all but its floor(fraction * n) highest probabilities."""
+    owner = segment_ids(sizes, len(student_probs))
+    dropped = (fraction * sizes.double()).long().clamp(max=sizes - 1) * (labels > 0)
+    return segment_ranks(student_probs, sizes) >= dropped[owner]

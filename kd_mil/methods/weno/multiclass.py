@@ -1,0 +1,94 @@
+"""WENO with several positive classes: an extension, NOT part of the paper, whose method is binary."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kd_mil.core.errors import UserError
+from kd_mil.data.batches import BagBatch, InstanceBatch
+from kd_mil.methods.base.attention_memory import AttentionMemory, Normalisation, attention_pseudo_labels
+from kd_mil.methods.weno.losses import class_student_loss, class_targets
+from kd_mil.methods.weno.weno import WENO
+from kd_mil.models.outputs import MILOutput, Prediction, class_scores, max_pooled
+
+
+class MultiClassWENO(WENO):
+    """Class-wise attention becomes class-wise soft labels; all else is WENO.
+
+    A bag has one class, 0 the negative one. An instance of a bag of class c > 0 is of class c as far as the attention
+    of class c says so, scaled by the range of that attention, and negative otherwise; it is of no other class.
+    Instances of negative bags are negative. Aggregators that attend for each class by itself (DSMIL, CLAM-MB) teach
+    with that; those with one attention use it for every class.
+
+    HPM hides instances by the student's probability of their bag's class. A bag is as positive as its most positive
+    instance. With two classes all of this is WENO itself.
+
+    Args:
+        num_classes: C >= 2; class 0 is the negative one.
+        **settings: as in `WENO`, with pseudo-labels from the bank and attention as their source.
+    """
+
+    def __init__(self, instance_shape: tuple[int, ...], num_classes: int, **settings: Any) -> None:
+        super().__init__(instance_shape, num_classes, **settings)
+        if self.recompute or self.attention_source != "attention":
+            raise UserError("method=weno_multiclass needs pseudo_labels=bank and attention_source=attention")
+
+    def check_classes(self, num_classes: int) -> None:
+        """Any number of classes will do."""
+
+    def new_memory(self, normalisation: Normalisation, num_classes: int) -> AttentionMemory:
+        """A range and a score for each positive class."""
+        return AttentionMemory(normalisation, keep_scores=True, classes=num_classes - 1)
+
+    def scores(self, output: MILOutput) -> Tensor:
+        """Teacher scores (N, C - 1) for the positive classes."""
+        return class_scores(output, self.num_classes)
+
+    def student_loss(self, instances: InstanceBatch) -> Tensor:
+        """Eq. 13-15 with the attention of the bag's class."""
+        features = (self.student_encoder or self.encoder)(self.preprocess(instances.instances))
+        pseudo_labels = (instances.labels > 0).to(features.dtype)
+        if self.distillation:
+            column = (instances.labels - 1).clamp_min(0)[:, None]
+            scores = self.memory.scores[instances.instance_ids].gather(1, column).squeeze(1)
+            low, high = (
+                side.expand(len(scores), -1).gather(1, column).squeeze(1)
+                for side in self.memory.range_of(instances.bag_indices)
+            )
+            pseudo_labels = attention_pseudo_labels(scores, instances.labels, low, high, self.memory.per_bag)
+        self.taught.append((instances.instance_ids, pseudo_labels))
+        targets = class_targets(pseudo_labels, instances.labels, self.num_classes)
+        return class_student_loss(self.student_head(features), targets, self.negative_weight)
+
+    def predict_encoded(self, encoded: tuple[Tensor, ...], sizes: Tensor) -> dict[str, Prediction]:
+        output = self.aggregator(encoded[0], sizes)
+        scores = self.scores(output)
+        low, high = self._evaluation_ranges(scores, sizes)
+        attention = attention_pseudo_labels(scores, torch.ones_like(scores), low, high, self.memory.per_bag)
+        positive = attention.amax(1)
+        by_class = torch.cat([1 - positive[:, None], attention], 1)
+        teacher = Prediction(
+            output.bag_logits.double().softmax(1), positive, output.attention_logits, output.attention, by_class
+        )
+        probs = self.student_head(encoded[-1]).double().softmax(1)
+        found = 1 - probs[:, 0]
+        return {"teacher": teacher, "student": Prediction(max_pooled(probs, sizes), found, found, None, probs)}
+
+    @torch.no_grad()
+    def _student_probs(self, features: Tensor, bags: BagBatch) -> Tensor:
+        """Student probability (N,) of the class of an instance's bag; of negative bags HPM drops nothing."""
+        if self.student_encoder is not None:
+            features = self.student_encoder(self.preprocess(bags.instances, bags.sizes))
+        self.student_head.eval()
+        probs = self.student_head(features).softmax(1)
+        self.student_head.train()
+        return probs.gather(1, bags.labels.repeat_interleave(bags.sizes)[:, None]).squeeze(1)
+
+    def _evaluation_ranges(self, scores: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """Ranges that turn scores (N, C - 1) of unseen bags into probabilities, class by class."""
+        if not self.memory.per_bag:
+            return self.memory.low, self.memory.high
+        ranges = [self._evaluation_range(column, sizes) for column in scores.unbind(1)]
+        low, high = (torch.stack(side, 1) for side in zip(*ranges, strict=True))
+        return low, high

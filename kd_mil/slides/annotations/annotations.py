@@ -1,0 +1,162 @@
+"""Tumour annotations of a slide, and the tumour area fraction of its tiles."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import shapely
+
+from kd_mil.core.errors import UserError
+from kd_mil.slides.annotations.annotation_files import ClassifiedPolygons, read_asap_xml, read_qupath_geojson
+from kd_mil.slides.coverage import mask_coverage
+from kd_mil.slides.formats.image_slide import IMAGE_EXTENSIONS, read_label_image
+from kd_mil.slides.formats.reader import Slide
+
+MAX_VERTICES = 256
+MAX_HALVINGS = 24
+"""More would cut below a pixel: the largest slides measure some 2**18 pixels."""
+
+
+@dataclass(frozen=True)
+class AnnotationSettings:
+    """What counts as tumour. Names are compared without regard to case.
+
+    Raises:
+        UserError: a mask resolution that is not positive.
+    """
+
+    positive_groups: Sequence[str] = ("_0", "_1", "Tumor", "metastases")
+    """ASAP groups that outline tumour."""
+    subtract_groups: Sequence[str] = ("_2", "Exclusion", "None", "normal")
+    """ASAP groups cut out of the tumour: in Camelyon, `_2` and `Exclusion` outline what is *not* tumour."""
+    positive_classes: Sequence[str] = ("Tumor", "Tumour", "Metastasis", "Metastases")
+    """QuPath classifications that outline tumour."""
+    geojson_in_bounds: bool = True
+    """QuPath crops a bounded slide (MIRAX and others) and counts from the crop's corner; false = from the slide's."""
+    mask_mpp: float | None = None
+    """um per pixel of label masks; null = the mask spans the whole slide, and its size tells."""
+    mask_values: Sequence[int] = ()
+    """Values that mark tumour in a label mask; empty = every value above 0."""
+
+    def __post_init__(self) -> None:
+        if self.mask_mpp is not None and self.mask_mpp <= 0:
+            raise UserError(f"annotations.mask_mpp={self.mask_mpp} must be positive (um per pixel of the mask)")
+
+
+@dataclass(frozen=True)
+class PolygonAnnotation:
+    """Tumour outlined by polygons."""
+
+    polygons: np.ndarray
+    """(P,) shapely polygons in level-0 pixels, disjoint but for their borders."""
+
+
+@dataclass(frozen=True)
+class MaskAnnotation:
+    """Tumour painted into a mask whose corner is the slide's."""
+
+    mask: np.ndarray
+    """(height, width) bool."""
+    downsample: float
+    """Level-0 pixels per mask pixel."""
+
+
+Annotation = PolygonAnnotation | MaskAnnotation
+
+
+def read_annotation(path: str | Path, slide: Slide, settings: AnnotationSettings | None = None) -> Annotation:
+    """Read the tumour of a slide from ASAP XML, QuPath GeoJSON or a label-mask image, told by the extension.
+
+    Raises:
+        UserError: no such file, an unknown extension, a damaged or foreign file, or a mask that does not fit the slide.
+    """
+    path, settings = Path(path), settings or AnnotationSettings()
+    suffix = path.suffix.lower()
+    if not path.is_file():
+        raise UserError(f"annotation {str(path)!r} of slide {slide.name!r} does not exist")
+    if suffix == ".xml":
+        return tumour_polygons(read_asap_xml(path), settings.positive_groups, settings.subtract_groups, path)
+    if suffix in (".geojson", ".json"):
+        origin = slide.bounds[:2] if settings.geojson_in_bounds else (0, 0)
+        return tumour_polygons(read_qupath_geojson(path, origin), settings.positive_classes, (), path)
+    if suffix in IMAGE_EXTENSIONS:
+        return read_label_mask(path, slide, settings)
+    raise UserError(f"annotation {str(path)!r} is neither .xml (ASAP), .geojson (QuPath) nor an image")
+
+
+def tumour_polygons(
+    found: ClassifiedPolygons, positive: Sequence[str], subtract: Sequence[str], path: Path
+) -> PolygonAnnotation:
+    """Union of the positive polygons less the subtracted ones; warns where a non-empty file has no positive one."""
+    chosen, removed = found.of(positive), found.of(subtract)
+    if len(found.polygons) > 0 and len(chosen) == 0:
+        names = sorted(set(found.names))
+        warnings.warn(f"{str(path)!r} has no tumour: its classes are {names}, none of {list(positive)}", stacklevel=3)
+    tumour = shapely.difference(shapely.union_all(chosen), shapely.union_all(removed))
+    return PolygonAnnotation(subdivided(areas_of(tumour)))
+
+
+def areas_of(geometries: shapely.Geometry | np.ndarray) -> np.ndarray:
+    """The single polygons (P,) in geometries of any kind; points and lines are left out."""
+    parts = shapely.get_parts(shapely.get_parts(geometries))
+    return parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON]
+
+
+def subdivided(polygons: np.ndarray) -> np.ndarray:
+    """The same area in polygons (P,) of at most `MAX_VERTICES`: tiles cut those in a fraction of the time."""
+    for _ in range(MAX_HALVINGS):
+        large = shapely.get_num_coordinates(polygons) > MAX_VERTICES
+        if not large.any():
+            break
+        left, top, right, bottom = shapely.bounds(polygons[large]).T
+        wide = right - left > bottom - top
+        middle_x, middle_y = np.where(wide, (left + right) / 2, right), np.where(wide, bottom, (top + bottom) / 2)
+        first = shapely.box(left, top, middle_x, middle_y)
+        second = shapely.box(np.where(wide, middle_x, left), np.where(wide, top, middle_y), right, bottom)
+        halves = shapely.intersection(polygons[large], np.stack([first, second]))
+        polygons = np.concatenate([polygons[~large], areas_of(halves.ravel())])
+    return polygons
+
+
+def read_label_mask(path: Path, slide: Slide, settings: AnnotationSettings) -> MaskAnnotation:
+    """Read a label mask of the whole slide.
+
+    Raises:
+        UserError: no single-channel image, or without `mask_mpp` a shape other than the slide's.
+    """
+    labels = read_label_image(path)
+    mask = np.isin(labels, list(settings.mask_values)) if settings.mask_values else labels > 0
+    if settings.mask_mpp is not None:
+        return MaskAnnotation(mask, settings.mask_mpp / slide.mpp)
+    across, down = slide.dimensions[0] / mask.shape[1], slide.dimensions[1] / mask.shape[0]
+    # Reduced masks are a whole number of pixels wide, so the two may differ by what one pixel makes.
+    if abs(across - down) > max(across / mask.shape[1], down / mask.shape[0]):
+        raise UserError(
+            f"mask {str(path)!r} ({mask.shape[1]} x {mask.shape[0]}) has not the shape of slide {slide.name!r} "
+            f"({slide.dimensions[0]} x {slide.dimensions[1]}): give annotations.mask_mpp, or the slide's own mask"
+        )
+    return MaskAnnotation(mask, (across + down) / 2)
+
+
+def tumour_fraction(annotation: Annotation, coords: np.ndarray, tile_size_level0: int) -> np.ndarray:
+    """Area fraction (N,) float32 in [0, 1] of tumour in square tiles; exact.
+
+    Args:
+        annotation: The slide's tumour.
+        coords: (N, 2) (x, y) of the tiles' top-left corners in level-0 pixels.
+        tile_size_level0: Side of a tile in level-0 pixels.
+    """
+    if isinstance(annotation, MaskAnnotation):
+        return mask_coverage(annotation.mask, (0, 0), annotation.downsample, coords, tile_size_level0)
+    corners = np.asarray(coords, dtype=np.float64)
+    tiles = shapely.box(*corners.T, *(corners + tile_size_level0).T)
+    tile, part = shapely.STRtree(annotation.polygons).query(tiles, predicate="intersects")
+    polygons = annotation.polygons[part]
+    shapely.prepare(annotation.polygons)
+    area = np.full(len(tile), float(tile_size_level0) ** 2)
+    edge = ~shapely.covers(polygons, tiles[tile])
+    area[edge] = shapely.area(shapely.intersection(polygons[edge], tiles[tile[edge]]))
+    total = np.bincount(tile, weights=area, minlength=len(tiles))
+    return np.clip(total / tile_size_level0**2, 0, 1).astype(np.float32)

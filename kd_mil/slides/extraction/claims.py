@@ -1,0 +1,129 @@
+"""Who works on what, where several processes share an output folder: one small file for each piece of work in hand."""
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from uuid import uuid4
+
+from kd_mil.core.atomic import write_new
+
+HEARTBEAT_SECONDS = 10.0
+STALE_SECONDS = 120.0
+"""A claim that was not renewed for this long is void; clocks of several machines may differ by less."""
+
+
+class Claims:
+    """Claims on names, held by this process until they are released; used as a context, which renews them.
+
+    A claim is a file made exclusively, whose time a thread renews. It is void when its process on this machine is gone,
+    or when it is no longer renewed. Two processes that find the same void claim in the same instant may both get the
+    name: work done under a claim must survive being done twice.
+
+    Args:
+        folder: where the files lie; made if need be, and removed in the end where it is empty.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._token = uuid4().hex
+        self._held: set[str] = set()
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+
+    def __enter__(self) -> "Claims":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        threading.Thread(target=self._renew, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        for name in list(self._held):
+            self.release(name)
+        with contextlib.suppress(OSError):  # others still work here
+            self.folder.rmdir()
+
+    def take(self, name: str) -> bool:
+        """Claim a name; False where a living process holds it."""
+        if name in self._held:
+            return True
+        if not self._create(name) and not (self._discard_void(name) and self._create(name)):
+            return False
+        with self._lock:
+            self._held.add(name)
+        return True
+
+    def release(self, name: str) -> None:
+        """Give a held name back."""
+        with self._lock:
+            self._held.discard(name)
+            self._path(name).unlink(missing_ok=True)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.claim"
+
+    def _create(self, name: str) -> bool:
+        content = {"host": socket.gethostname(), "pid": os.getpid(), "token": self._token}
+        try:
+            return write_new(self._path(name), json.dumps(content))
+        except FileNotFoundError:  # another process left just now, and tidied the folder away
+            return False
+
+    def _discard_void(self, name: str) -> bool:
+        """Remove a void claim; True where there is none any more."""
+        path = self._path(name)
+        void = _read(path)
+        if void is None:
+            return True
+        if not _is_void(path, void):
+            return False
+        aside = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+        try:
+            os.rename(path, aside)
+        except FileNotFoundError:  # another process was faster
+            return True
+        mistaken = _read(aside) != void  # it was faster, and made a claim of its own
+        if mistaken:
+            os.rename(aside, path)
+        else:
+            aside.unlink(missing_ok=True)
+        return not mistaken
+
+    def _renew(self) -> None:
+        while not self._stopped.wait(HEARTBEAT_SECONDS):
+            with self._lock:
+                for name in self._held:
+                    if self._path(name).exists():
+                        os.utime(self._path(name))
+
+
+def _read(path: Path) -> dict | None:
+    """Content of a claim, {} while it is being written; None where there is none."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+
+
+def _is_void(path: Path, claim: dict) -> bool:
+    if claim.get("host") == socket.gethostname() and not _is_alive(claim["pid"]):
+        return True
+    try:
+        return time.time() - path.stat().st_mtime > STALE_SECONDS
+    except FileNotFoundError:
+        return True
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it belongs to somebody else
+        return True
+    return True

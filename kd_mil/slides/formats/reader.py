@@ -1,0 +1,104 @@
+"""Slides behind one small protocol: pixels by level-0 position and target resolution, whatever the file format."""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import openslide
+
+from kd_mil.core.errors import UserError
+from kd_mil.slides.formats.image_slide import IMAGE_EXTENSIONS, ImageSlide
+from kd_mil.slides.formats.openslide_slide import OpenSlideSlide
+
+BACKENDS = ("openslide", "fastslide")
+
+
+class Slide(Protocol):
+    """A slide file. Positions are level-0 pixels from the top-left corner; resolutions are um per pixel.
+
+    Slides travel to data-loader workers: pickling and forking are safe, each process opens its own handle at its first
+    read.
+    """
+
+    path: Path
+    level_dimensions: tuple[tuple[int, int], ...]
+    """(width, height) of each level, finest first."""
+    level_downsamples: tuple[float, ...]
+    """Level-0 pixels per pixel of each level; starts with 1."""
+    mpp: float
+    """um per level-0 pixel: the override if one was given, else what the file says."""
+    magnification: float | None
+    """Objective power as the file states it; None where it does not. Not corrected by `mpp`."""
+    bounds: tuple[int, int, int, int]
+    """(x, y, width, height) of the scanned area in level-0 pixels; the whole slide for most formats."""
+    properties: dict[str, str]
+    """The file's own metadata."""
+
+    @property
+    def name(self) -> str:
+        """File name without its last extension."""
+        ...
+
+    @property
+    def dimensions(self) -> tuple[int, int]:
+        """(width, height) of level 0."""
+        ...
+
+    def read(self, x: int, y: int, size: tuple[int, int], mpp: float) -> np.ndarray:
+        """Read uint8 RGB (height, width, 3), read-only, at `mpp`, with its top-left corner at level-0 (x, y).
+
+        The nearest level at or finer than `mpp` is read and resampled once. A level within 1 % of `mpp` is taken as it
+        is: the pixels are then the reader's own. Outside the slide, and where it is transparent, pixels are white.
+
+        Args:
+            x: Level-0 column; may lie outside the slide.
+            y: Level-0 row; may lie outside the slide.
+            size: (width, height) in pixels of the result.
+            mpp: Resolution of the result; finer than level 0 is interpolated.
+
+        Raises:
+            UserError: the file cannot be decoded there.
+        """
+        ...
+
+    def thumbnail(self, max_side: int) -> np.ndarray:
+        """Picture of `bounds`, uint8 RGB (height, width, 3), longer side at most `max_side` pixels."""
+        ...
+
+    def close(self) -> None:
+        """Give this process's file handle back; a later read opens the file again."""
+        ...
+
+
+def open_slide(path: str | Path, mpp: float | None = None, backend: str = "openslide") -> Slide:
+    """Open a slide file.
+
+    Args:
+        path: Anything OpenSlide reads, or a PNG, JPEG or TIFF image (a slide of one level; a TIFF's first page).
+        mpp: um per level-0 pixel; overrides the file's. Without it and the file's own, 10 / objective power is taken
+            (0.5 um at 20x, 0.25 um at 40x).
+        backend: `openslide`, or `fastslide` (an optional package: faster, pixels not quite the same; see `fast_slide`).
+
+    Raises:
+        UserError: no such file, an empty, damaged or foreign file, no resolution to be had, or an unknown backend.
+    """
+    path = Path(path)
+    _check_file(path)
+    if backend not in BACKENDS:
+        raise UserError(f"unknown slide backend {backend!r}: take one of {', '.join(BACKENDS)}")
+    if backend == "fastslide":
+        from kd_mil.slides.formats.fast_slide import FastSlideSlide  # needs an optional package
+
+        return FastSlideSlide(path, mpp)
+    if openslide.OpenSlide.detect_format(path) is None and path.suffix.lower() in IMAGE_EXTENSIONS:
+        return ImageSlide(path, mpp)
+    return OpenSlideSlide(path, mpp)
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(
+            f"slide {str(path)!r} {'is a folder' if path.is_dir() else 'does not exist'}: give a slide file"
+        )
+    if path.stat().st_size == 0:
+        raise UserError(f"slide {str(path)!r} is empty (0 bytes): copy or export it again")

@@ -1,0 +1,157 @@
+"""Wrong kinds of values are found before anything is built; presets are what they say."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch import Callback
+from omegaconf import OmegaConf
+
+from kd_mil.cli.command import CONFIG_DIR
+from kd_mil.cli.settings import check_settings
+from kd_mil.core.errors import UserError
+from kd_mil.run import choose_monitor
+from kd_mil.training.lr_scaling import scaled
+from kd_mil.training.slurm import Slurm
+from tests.support.configs import EXPERIMENTS, compose_run
+from tests.support.tiny_images import write_pictures
+
+
+def plain(*overrides):
+    config = OmegaConf.to_container(compose_run(*overrides), resolve=True)
+    config.pop("hydra")
+    return config
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_what_is_shipped_is_of_the_right_kind(experiment):
+    check_settings(plain(f"experiment={experiment}"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.positive_ratio=abc", "data.positive_ratio=abc: must be a number"),
+        ("data.seed=1.5", "data.seed=1.5: must be an integer"),
+        ("bags_per_step=two", "bags_per_step=two: must be an integer"),
+        ("trainer.max_epochs=x", "trainer.max_epochs=x: must be an integer or null"),
+        ("loading.balance_ranks=1", "balance_ranks=1: must be true or false"),
+        ("method.gradient_clip=high", "method.gradient_clip=high: must be a number or null"),
+        ("data.positive_ratio=null", "data.positive_ratio=null: must be a number"),
+        ("data.positive_classes=9", r"data.positive_classes=9: must be a list \[a,b\]"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_named(override, message):
+    with pytest.raises(UserError, match=message):
+        check_settings(plain("data=digits_mil", override))
+
+
+def test_arguments_passed_up_to_a_base_class_are_checked_there():
+    """`positive_ratio` is an argument of BuiltBags, which DigitsMIL hands on as **settings."""
+    node = {"_target_": "kd_mil.data.patches.digits_mil.DigitsMIL", "bag_length": "ten"}
+    with pytest.raises(UserError, match=r"data\.bag_length=ten"):
+        check_settings({"data": node})
+
+
+def test_what_cannot_be_imported_is_left_to_those_who_build_it():
+    check_settings({"aggregator": {"_target_": "no.such.Thing", "size": "x"}})
+
+
+@pytest.mark.parametrize("preset", ["cpu", "auto", "gpu", "bf16", "ddp", "ddp_cpu"])
+def test_trainer_presets_never_pad_evaluation(preset):
+    trainer = plain(f"trainer={preset}")["trainer"]
+    assert trainer["use_distributed_sampler"] is False
+    if preset.startswith("ddp"):
+        assert trainer["strategy"]["timeout"] == {"_target_": "datetime.timedelta", "minutes": 30}
+        assert instantiate(trainer["strategy"])._timeout.total_seconds() == 1800
+
+
+def test_slurm_takes_its_shape_from_the_job(monkeypatch):
+    for name, value in {"SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "2"}.items():
+        monkeypatch.setenv(name, value)
+    trainer = plain("trainer=slurm")["trainer"]
+    assert (trainer["devices"], trainer["num_nodes"]) == (4, 2)
+    for name in ("SLURM_NTASKS", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match="inside `srun` only"):
+        Slurm()
+
+
+ONE_OF_EACH_METHOD = [
+    *("mil_abmil", "mhim_abmil", "rnn_mil", "supervised", "weno_abmil", "weno_multiclass", "d2l_colon"),
+    *("ifkd_vgg", "ifkd_vgg_released", "cam_baseline", "unet_supervised", "resolution_kd", "resolution_teacher"),
+]
+
+
+@pytest.mark.parametrize("preset", ["one_batch", "overfit", "profiler"])
+@pytest.mark.parametrize("experiment", ONE_OF_EACH_METHOD)
+def test_debug_presets_suit_every_method(experiment, preset, tmp_path):
+    """None refuses its epochs, and each phase is as long as the preset says."""
+    config = compose_run(f"experiment={experiment}", "trainer=cpu", f"debug={preset}", run_dir=str(tmp_path))
+    trainer = instantiate(config.trainer, _convert_="all", logger=False, enable_checkpointing=False)
+    whole, phase = {"one_batch": (1, 1), "overfit": (60, 30), "profiler": (2, 1)}[preset]
+    expected = {"DistillToLabel": 2 * phase, "IFKD": 3 * phase, "RNNMIL": 2 * phase, "Resolution": -1}
+    assert trainer.max_epochs == expected.get(config.method._target_.rpartition(".")[2], whole)
+    settings = OmegaConf.to_container(config, resolve=True)
+    settings.pop("hydra")
+    check_settings(settings)
+
+
+def test_every_method_has_its_debug_presets_tested():
+    targets = {compose_run(f"experiment={name}").method._target_ for name in ONE_OF_EACH_METHOD}
+    assert targets == {OmegaConf.load(path).get("_target_") for path in (CONFIG_DIR / "method").glob("*.yaml")} - {None}
+
+
+PICTURES = ["data=paired_images", "data.images_per_step=4", "method.network.width=8", "method.network.groups=4"]
+GLANDS = ["data=synthetic_glands", "data.image_size=32", "instances_per_step=4", "segmenter.widths=[4,6,8]"]
+DIGITS = ["data=digits_mil", "data.max_train_bags=20", "data.max_test_bags=10", "encoder=tiny_cnn"]
+
+
+@pytest.mark.parametrize(
+    ("experiment", "settings", "batches"),
+    [
+        ("weno_gated_abmil", DIGITS, [2]),
+        ("rnn_mil", DIGITS, [1, 1]),
+        ("d2l_mnist", [*DIGITS, "method.rounds=2"], [1, 1, 1]),
+        ("ifkd_vgg_released", [*GLANDS, "segmenter.pretrained=false"], [1, 1, 1]),
+        ("resolution_kd", [*PICTURES, "method.finetune=on"], [1, 1, 1]),
+        ("resolution_baseline", PICTURES, [1]),
+    ],
+)
+def test_one_batch_goes_through_every_phase(experiment, settings, batches, tmp_path):
+    """One batch of each view of the data in each epoch, one epoch for each phase."""
+    seen = []
+
+    class Count(Callback):
+        def on_train_epoch_start(self, *args):
+            seen.append(0)
+
+        def on_train_batch_end(self, *args):
+            seen[-1] += 1
+
+    if "data=paired_images" in settings:
+        write_pictures(tmp_path / "pictures")
+        settings = [*settings, f"data.root={tmp_path / 'pictures'}"]
+    config = compose_run(f"experiment={experiment}", "trainer=cpu", "debug=one_batch", *settings, run_dir=str(tmp_path))
+    data = instantiate(config.data, _convert_="all")
+    data.setup()
+    method = instantiate(config.method, _convert_="all")(**data.model_inputs)
+    choose_monitor(config, method)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = instantiate(config.trainer, _convert_="all", callbacks=[Count()], **quiet)
+    trainer.fit(method, datamodule=data)
+    assert seen == batches
+    assert math.isfinite(trainer.callback_metrics[config.monitor])
+
+
+@pytest.mark.parametrize(("rule", "rate"), [("none", 0.1), ("sqrt", 0.2), ("linear", 0.4)])
+def test_learning_rates_follow_the_number_of_processes(rule, rate):
+    make = scaled(partial(torch.optim.SGD, lr=0.1), rule, processes=4)
+    assert make([torch.nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"] == pytest.approx(rate)
+
+
+def test_an_unknown_rule_is_refused():
+    with pytest.raises(UserError, match="scale_lr=cubic: choose none, sqrt, linear"):
+        scaled(partial(torch.optim.SGD, lr=0.1), "cubic", processes=1)

@@ -1,0 +1,92 @@
+"""Every configuration composes, says nothing it does not mean, and builds its objects."""
+
+from pathlib import Path
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from kd_mil.cli.command import CONFIG_DIR
+from kd_mil.cli.resolvers import run_name
+from kd_mil.core.errors import UserError
+from kd_mil.run import choose_monitor
+from tests.support.configs import EXPERIMENTS, compose_run
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_experiment_composes_and_its_method_builds(experiment):
+    config = compose_run(f"experiment={experiment}")
+    assert config.experiment_name == experiment
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+    plain.pop("hydra")
+    assert "???" not in str({key: value for key, value in plain.items() if key != "data"})
+    features = config.encoder._target_.endswith(("FeatureProjector", "Identity"))
+    shape = (16,) if features else (3, 32, 32)
+    inputs = {"instance_shape": shape, "num_classes": 2}
+    if ".pairs." in config.data._target_:
+        names = {"class_names": ["benign", "malignant"], "auxiliary": False, "held_out": ""}
+        inputs = names | {"teacher_downsample": 2.0, "student_downsample": 8.0}
+    method = instantiate(config.method, _convert_="all")(**inputs)
+    choose_monitor(config, method)
+    if plain["monitor"] is None:
+        first, last = method.roles[0], method.roles[-1]
+        assert config.monitor in {f"val/{first}/bag_loss", f"val/{last}/bag_loss", f"val/{last}/image_loss"}
+        assert config.monitor_mode == "min"
+
+
+@pytest.mark.parametrize("monitor", ["val/student/instance_auroc", "test/student/bag_auroc", "val/model/bag_loss", "x"])
+def test_only_validation_bags_of_a_role_may_select(monitor):
+    """Instance labels and test data select nothing."""
+    config = compose_run("experiment=weno_abmil", f"monitor={monitor}")
+    method = instantiate(config.method, _convert_="all")(instance_shape=(1, 8, 8), num_classes=2)
+    with pytest.raises(UserError, match="validation bags only"):
+        choose_monitor(config, method)
+
+
+def test_a_misspelt_metric_cannot_select():
+    config = compose_run("experiment=weno_abmil", "monitor=val/student/bag_aurocc")
+    method = instantiate(config.method, _convert_="all")(instance_shape=(1, 8, 8), num_classes=2)
+    with pytest.raises(UserError, match="there is no bag_aurocc, choose bag_loss"):
+        choose_monitor(config, method)
+
+
+def test_direction_of_selection_follows_the_metric():
+    config = compose_run("experiment=weno_abmil", "monitor=val/student/bag_auroc")
+    method = instantiate(config.method, _convert_="all")(instance_shape=(1, 8, 8), num_classes=2)
+    choose_monitor(config, method)
+    assert config.monitor_mode == "max"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIG_DIR.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONFIG_DIR)))
+def test_every_target_exists(path):
+    """A `_target_` that moved would only show when somebody picks that file."""
+    from hydra.utils import get_object
+
+    def targets(node):
+        if isinstance(node, dict):
+            yield from ([node["_target_"]] if node.get("_target_", "???") != "???" else [])  # ???: the user names it
+            for value in node.values():
+                yield from targets(value)
+        elif isinstance(node, list):
+            for value in node:
+                yield from targets(value)
+
+    for target in targets(OmegaConf.to_container(OmegaConf.load(path))):
+        assert callable(get_object(target))
+
+
+def test_run_directories_are_named_by_the_overrides():
+    assert run_name(["experiment=weno_dsmil"]) == "default"
+    assert run_name(["seed=1", "experiment=weno_dsmil", "hpm.threshold=0.7"]) == "hpm.threshold=0.7,seed=1"
+    assert run_name(["data.root=/a/b c"]) == "data.root=_a_b_c"
+    long = [f"data.root={'x' * 300}{end}" for end in "ab"]
+    assert run_name(long[:1]) != run_name(long[1:])
+    assert len(run_name(long[:1])) < 125
+
+
+def test_configuration_lies_where_the_wheel_puts_it():
+    """pyproject ships the top-level conf/ as kd_mil/conf, and lists every package."""
+    text = (CONFIG_DIR.parent / "pyproject.toml").read_text()
+    packages = {path.parent.relative_to(CONFIG_DIR.parent) for path in Path(CONFIG_DIR.parent, "kd_mil").rglob("*.py")}
+    for package in packages:
+        assert f'"{str(package).replace("/", ".")}"' in text

@@ -1,0 +1,81 @@
+"""Packed bags: what is cut out is what was put in, and malformed sets are refused in one line."""
+
+import pytest
+import torch
+
+from kd_mil.core.errors import UserError
+from kd_mil.data.bags import Bags
+
+SIZES = [3, 1, 4]
+
+
+def make_bags(**changes):
+    total = sum(SIZES)
+    fields = {
+        "instances": torch.arange(total * 2.0).view(total, 2),
+        "sizes": torch.tensor(SIZES),
+        "labels": torch.tensor([0, 1, 1]),
+        "bag_ids": ["a", "b", "c"],
+        "instance_labels": torch.tensor([0, 0, 0, 1, 0, 1, 0, 1]),
+        "coords": torch.arange(total * 2).view(total, 2),
+    }
+    return Bags(**(fields | changes))
+
+
+def test_a_batch_lays_whole_bags_end_to_end_in_the_order_asked_for():
+    bags = make_bags()
+    batch = bags.batch(torch.tensor([2, 0]))
+    assert batch.sizes.tolist() == [4, 3]
+    assert batch.instance_ids.tolist() == [4, 5, 6, 7, 0, 1, 2]
+    assert batch.labels.tolist() == [1, 0]
+    assert batch.instance_labels.tolist() == [0, 1, 0, 1, 0, 0, 0]
+    assert batch.bag_ids == ["c", "a"]
+    assert torch.equal(batch.instances, bags.instances[batch.instance_ids])
+    assert torch.equal(batch.coords, bags.coords[batch.instance_ids])
+
+
+def test_an_instance_batch_knows_the_bag_of_each_instance():
+    batch = make_bags().instance_batch(torch.tensor([7, 0, 3]))
+    assert batch.bag_indices.tolist() == [2, 0, 1]
+    assert batch.labels.tolist() == [1, 0, 1]
+    assert batch.instances[:, 0].tolist() == [14.0, 0.0, 6.0]
+
+
+def test_lazy_instances_give_the_same_batches():
+    resident = make_bags()
+
+    class Reader:
+        shape, dtype = resident.instances.shape, resident.instances.dtype
+
+        def __getitem__(self, positions):
+            return resident.instances[positions]
+
+    lazy = make_bags(instances=Reader())
+    for one, other in zip(resident.batch(torch.tensor([1, 2])), lazy.batch(torch.tensor([1, 2])), strict=True):
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+    assert lazy.nbytes == resident.nbytes == 8 * 2 * 4
+
+
+def test_unknown_instance_labels_are_minus_one():
+    assert make_bags(instance_labels=torch.empty(0, dtype=torch.long)).instance_labels.tolist() == [-1] * 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sizes": torch.tensor([3, 0, 5])}, "bag 'b' is empty"),
+        ({"labels": torch.tensor([0, 2, 1])}, "bag 'b' has label 2, outside the 2 classes"),
+        ({"bag_ids": ["a", "b", "a"]}, "bag id 'a' occurs more than once"),
+        ({"sizes": torch.tensor([3, 1, 3])}, "add up to 7, but there are 8 instances"),
+        ({"labels": torch.tensor([0, 1])}, "3 bag ids but 2 labels"),
+        ({"case_ids": ["x"]}, "3 bag ids but 1 case_ids"),
+    ],
+)
+def test_malformed_sets_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        make_bags(**changes)
+
+
+def test_one_class_alone_is_refused():
+    with pytest.raises(UserError, match="all bags have the one class"):
+        make_bags(class_names=("only",))

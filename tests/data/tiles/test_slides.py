@@ -1,0 +1,447 @@
+"""Slides as bags of tiles: pixels, labels, splits, what is kept between starts, and one line for each mistake."""
+
+import csv
+import json
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import openslide
+import pytest
+import torch
+import yaml
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from kd_mil.core.errors import UserError
+from kd_mil.data.datamodules import Loading
+from kd_mil.data.samplers import BagSampler, IndexedView
+from kd_mil.data.tiles import cache as tile_cache
+from kd_mil.data.tiles.camelyon16 import Camelyon16
+from kd_mil.data.tiles.files import OPEN_SLIDES, TilesInCache, TilesInSlides
+from kd_mil.data.tiles.slides import SlidesData
+from kd_mil.data.tiles.synthetic_slides import SyntheticSlides
+from kd_mil.data.tiles.tcga_lung import TcgaLung
+from kd_mil.slides.annotations.annotations import AnnotationSettings, MaskAnnotation
+from kd_mil.slides.overlays.slide_picture import tumour_area
+from kd_mil.slides.synthetic.build import SyntheticSettings, build_synthetic_slides, truth_fractions
+from kd_mil.slides.tiles import cutting
+from kd_mil.slides.tiles.tiling import TilingSettings
+from kd_mil.slides.tiles.tissue import TissueSettings
+
+SETTINGS = SyntheticSettings(slides=10, size=768, mpp=1.0, slides_per_case=1)
+TILING = TilingSettings(tile_size=32, mpp=2.0)
+TILE = 64
+"""Level-0 pixels."""
+
+
+@pytest.fixture(scope="module")
+def slide_list(tmp_path_factory) -> Path:
+    return build_synthetic_slides(tmp_path_factory.mktemp("sets"), SETTINGS, seed=0)
+
+
+def module(slides: Any, cache_dir: Path, loading: Loading | None = None, **settings: Any) -> SlidesData:
+    settings = {"classes": ("negative", "positive")} | settings
+    data = SlidesData(str(slides), loading or Loading(), TILING, TissueSettings(), cache_dir=str(cache_dir), **settings)
+    data.setup()
+    return data
+
+
+def rewrite(slide_list: Path, path: Path, **columns: Any) -> Path:
+    """The slide list with other cells; a function of the row, or None to leave the column out."""
+    rows = list(csv.DictReader(slide_list.open()))
+    for row in rows:
+        for name in ("slide_path", "annotation_path"):
+            row[name] = str(slide_list.parent / row[name])
+        row |= {name: change(row) for name, change in columns.items() if change is not None}
+        for name in [name for name, change in columns.items() if change is None]:
+            del row[name]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+# --- what the bags hold ---
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_tiles_are_openslides_own_pixels_at_a_native_level(slide_list, tmp_path, cache):
+    """2 um per pixel is level 1 of these slides: nothing is resampled."""
+    data = module(slide_list, tmp_path, cache=cache)
+    for bag in (0, 7):
+        batch = data.bags.batch(torch.tensor([bag]))
+        slide = openslide.OpenSlide(slide_list.parent / "slides" / f"{batch.bag_ids[0]}.tif")
+        for tile, (x, y) in list(zip(batch.instances, batch.coords.tolist(), strict=True))[::9]:
+            own = np.asarray(slide.read_region((x, y), 1, (32, 32)).convert("RGB"))
+            assert np.array_equal(tile.permute(1, 2, 0).numpy(), own)
+
+
+def test_tiles_are_labelled_by_their_share_of_the_truth_mask(slide_list, tmp_path):
+    data = module(slide_list, tmp_path)
+    seen = set()
+    for bag, bag_id in enumerate(data.bags.bag_ids):
+        batch = data.bags.batch(torch.tensor([bag]))
+        mask = slide_list.parent / "truth" / f"{bag_id}.png"
+        share = truth_fractions(mask, batch.coords.numpy(), TILE).sum(axis=1)
+        clear = abs(share - 0.25) > 0.03  # the mask has pixels of 4 level-0 pixels, the outlines have none
+        assert np.array_equal(batch.instance_labels.numpy()[clear], (share >= 0.25)[clear])
+        seen |= set(batch.instance_labels.tolist())
+    assert seen == {0, 1}
+
+
+def test_the_threshold_is_applied_at_load_time(slide_list, tmp_path, monkeypatch, capsys):
+    few = module(slide_list, tmp_path, tumour_threshold=0.75)
+    assert "from 75% of their area on" in capsys.readouterr().out
+    monkeypatch.setattr(cutting, "open_slide", lambda *_: pytest.fail("a slide was opened"))
+    many = module(slide_list, tmp_path, tumour_threshold=0.1)
+    assert (many.bags.instance_labels >= few.bags.instance_labels).all()
+    assert many.bags.instance_labels.sum() > few.bags.instance_labels.sum()
+
+
+def test_without_annotations_only_slides_without_tumour_are_known(slide_list, tmp_path):
+    bare = rewrite(slide_list, tmp_path / "bare.csv", annotation_path=None)
+    bags = module(bare, tmp_path).bags
+    assert torch.equal(bags.instance_labels, torch.where(bags.labels[bags.bag_of_instance] > 0, -1, 0))
+    unknown = module(bare, tmp_path, negatives_known=False).bags
+    assert (unknown.instance_labels == -1).all()
+
+
+def test_configured_annotation_settings_are_those_of_the_class():
+    text = (Path(__file__).parents[3] / "conf" / "data" / "slides.yaml").read_text()
+    given = yaml.safe_load(text)["annotations"]
+    given.pop("_target_")
+    assert given == {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(AnnotationSettings()).items()}
+
+
+def test_instance_source_is_plain_json(slide_list, tmp_path):
+    source = module(slide_list, tmp_path).instance_source
+    assert json.loads(json.dumps(source)) == source
+    assert (source["kind"], source["mpp"], source["backend"]) == ("tiles", 2.0, "openslide")
+    assert source["tiling"]["tile_size"] == 32
+    assert source["tissue"]["mpp"] == 8.0
+
+
+# --- reading and keeping ---
+
+
+def test_slides_cache_and_memory_give_the_same_tiles_in_any_order(slide_list, tmp_path):
+    lazy = module(slide_list, tmp_path).bags.instances
+    kept = module(slide_list, tmp_path, Loading(resident_gib=0), cache=True).bags.instances
+    resident = module(slide_list, tmp_path, cache=True).bags.instances
+    assert isinstance(lazy, TilesInSlides)
+    assert isinstance(kept, TilesInCache)
+    assert isinstance(resident, torch.Tensor)
+    positions = torch.randint(0, len(resident), (200,), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(lazy[positions], resident[positions])
+    assert torch.equal(kept[positions], resident[positions])
+
+
+def test_worker_processes_read_the_same_bags(slide_list, tmp_path):
+    """The parent has slides open when it forks; each worker must open its own."""
+    bags = module(slide_list, tmp_path, Loading(num_workers=2)).bags
+    alone = [bags.batch(torch.tensor([bag])).instances for bag in range(4)]
+    sampler = BagSampler(bags.sizes, torch.arange(4), bags_per_step=1, shuffle=False)
+    loader = DataLoader(IndexedView(bags.batch), sampler=sampler, batch_size=None, num_workers=2)
+    for batch, expected in zip(loader, alone, strict=True):
+        assert torch.equal(batch.instances, expected)
+
+
+def test_few_slides_are_open_at_a_time(slide_list, tmp_path, monkeypatch):
+    monkeypatch.setattr("kd_mil.data.tiles.files.OPEN_SLIDES", 3)
+    tiles = module(slide_list, tmp_path).bags.instances
+    tiles[torch.arange(0, len(tiles.cuts[0].tiles.coords) * 8, 5)]
+    assert len(tiles._slides) == 3 < OPEN_SLIDES
+
+
+def test_a_second_start_opens_no_slide(slide_list, tmp_path, monkeypatch):
+    first = module(slide_list, tmp_path, cache=True)
+    monkeypatch.setattr(cutting, "open_slide", lambda *_: pytest.fail("a slide was opened"))
+    second = module(slide_list, tmp_path, cache=True)
+    assert torch.equal(first.bags.instances, second.bags.instances)
+    assert first.fingerprint() == second.fingerprint()
+
+
+def test_another_file_or_other_settings_are_cut_anew(slide_list, tmp_path):
+    folder = tmp_path / "slides"
+    shutil.copytree(slide_list.parent, folder)
+    before = module(folder / "slides.csv", tmp_path, cache=True).bags
+    other, changed = (folder / "slides" / f"synthetic_00{number}.tif" for number in (1, 0))
+    shutil.copyfile(other, changed)
+    after = module(folder / "slides.csv", tmp_path, cache=True).bags
+    assert torch.equal(after.batch(torch.tensor([0])).instances, before.batch(torch.tensor([1])).instances)
+    coarse = SlidesData(
+        str(folder / "slides.csv"),
+        Loading(),
+        replace(TILING, tile_size=48),
+        TissueSettings(),
+        classes=("negative", "positive"),
+        cache=True,
+        cache_dir=str(tmp_path),
+    )
+    coarse.setup()
+    assert coarse.bags.instance_shape == (3, 48, 48)
+
+
+def test_an_interrupted_start_goes_on_where_it_stopped(slide_list, tmp_path, monkeypatch):
+    module(slide_list, tmp_path)
+    read, calls = tile_cache.read_tile, []
+
+    def interrupted(slide, tiles, coord):
+        if slide.name == "synthetic_003" and len(calls) > 250:
+            raise KeyboardInterrupt
+        calls.append(slide.name)
+        return read(slide, tiles, coord)
+
+    monkeypatch.setattr(tile_cache, "read_tile", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        module(slide_list, tmp_path, cache=True)
+    kept = sorted(path.name[:13] for path in (tmp_path / "tiles").glob("*.pixels.npy"))
+    assert kept == ["synthetic_000", "synthetic_001", "synthetic_002"]
+    assert not list((tmp_path / "tiles").glob(".*"))
+    monkeypatch.setattr(tile_cache, "read_tile", lambda *given: calls.append(given[0].name) or read(*given))
+    calls.clear()
+    module(slide_list, tmp_path, cache=True)
+    assert set(calls) == {f"synthetic_00{number}" for number in range(3, 10)}
+
+
+def test_a_disk_too_small_is_told_before_work_begins(slide_list, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1))
+    with pytest.raises(UserError, match=r"the tiles need 0.0 GB .* data.cache=false"):
+        module(slide_list, tmp_path, cache=True)
+    assert not list((tmp_path / "tiles").glob("*.pixels.npy"))
+
+
+# --- splits ---
+
+
+def test_the_split_of_the_list_is_kept(slide_list, tmp_path):
+    data = module(slide_list, tmp_path)
+    words = [row["split"] for row in csv.DictReader(slide_list.open())]
+    for part, bags in zip(("train", "val", "test"), data.splits[1:], strict=True):
+        assert bags.tolist() == [index for index, word in enumerate(words) if word == part]
+
+
+def test_folds_keep_cases_whole(slide_list, tmp_path):
+    """Two cases of two slides, one with tumour and one without, and six of one."""
+    partner = {"synthetic_004": "synthetic_002", "synthetic_001": "synthetic_000"}
+    paired = rewrite(
+        slide_list,
+        tmp_path / "paired.csv",
+        split=None,
+        case_id=lambda row: partner.get(row["slide_id"], row["slide_id"]),
+    )
+    tested = []
+    for fold in range(2):
+        data = module(paired, tmp_path, fold=fold, num_folds=2, val_fraction=0.3)
+        train, val, test = ({data.bags.case_ids[bag] for bag in part.tolist()} for part in data.splits[1:])
+        assert not train & val
+        assert not train & test
+        tested += data.splits.test.tolist()
+    assert sorted(tested) == list(range(10))
+
+
+def test_labels_come_from_a_table_too(slide_list, tmp_path):
+    rows = list(csv.DictReader(slide_list.open()))
+    lines = [f"{row['slide_id']},{row['label']},{row['split']}" for row in rows]
+    (tmp_path / "labels.csv").write_text("\n".join(["slide_id,label,split", *lines]))
+    data = module(slide_list.parent / "slides", tmp_path, labels=str(tmp_path / "labels.csv"))
+    listed = module(slide_list, tmp_path)
+    assert torch.equal(data.bags.labels, listed.bags.labels)
+    assert all(map(torch.equal, data.splits[1:], listed.splits[1:]))
+
+
+# --- mistakes ---
+
+
+@pytest.mark.parametrize(
+    ("columns", "settings", "message"),
+    [
+        ({}, {"classes": None}, r"data.classes=\[negative,positive\]"),
+        ({}, {"classes": ["negative", "tumour"]}, r"label 'positive', which is no class"),
+        ({"label": lambda _: ""}, {}, r"10 slides \('synthetic_000', .*, \.\.\.\) have no label"),
+        ({"split": lambda row: row["split"] * (row["slide_id"][-1] != "3")}, {}, "slide 'synthetic_003' has no split"),
+        ({"label": lambda _: "negative"}, {}, "mend one of them"),
+        ({}, {"exclude": ["synthetic_999"]}, "data.exclude names slide 'synthetic_999'"),
+        ({}, {"tumour_threshold": 25}, "tumour_threshold=25"),
+        ({}, {"backend": "turbo"}, "unknown slide backend 'turbo'"),
+        ({}, {"fold": 7}, "fold=7"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(slide_list, tmp_path, columns, settings, message):
+    with pytest.raises(UserError, match=message) as caught:
+        module(rewrite(slide_list, tmp_path / "list.csv", **columns), tmp_path, **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_slides_given(tmp_path):
+    data = SlidesData(None, Loading(), TILING, TissueSettings(), cache_dir=str(tmp_path))
+    with pytest.raises(UserError, match="slides is not set"):
+        data.setup()
+
+
+@pytest.mark.filterwarnings("ignore:slide 'blank'")
+def test_a_slide_without_tissue_is_named_and_can_be_left_out(slide_list, tmp_path):
+    Image.new("RGB", (768, 768), "white").save(tmp_path / "blank.png")
+    path = rewrite(slide_list, tmp_path / "list.csv")
+    path.write_text(path.read_text() + f"{tmp_path / 'blank.png'},blank,x,negative,train,,1.0\n")
+    with pytest.raises(UserError, match=r"slide 'blank' has no tiles: .* data.exclude=\[blank\]"):
+        module(path, tmp_path)
+    assert len(module(path, tmp_path, exclude=["blank"]).bags) == 10
+
+
+def test_a_damaged_slide_is_one_line_from_a_worker_too(slide_list, tmp_path):
+    folder = tmp_path / "slides"
+    shutil.copytree(slide_list.parent, folder)
+    (folder / "slides" / "synthetic_004.tif").write_bytes(b"")
+    for workers in (0, 2):
+        with pytest.raises(UserError, match=r"synthetic_004.tif' is empty"):
+            module(folder / "slides.csv", tmp_path / str(workers), Loading(num_workers=workers))
+
+
+# --- named sets ---
+
+
+def keywords(tmp_path: Path) -> dict[str, Any]:
+    common = {"tiling": TILING, "tissue": TissueSettings(), "cache_dir": str(tmp_path / "cache")}
+    return common | {"data_dir": str(tmp_path), "loading": Loading()}
+
+
+def copies(slide_list: Path, truth: str, count: int) -> list[Path]:
+    rows = [row for row in csv.DictReader(slide_list.open()) if row["label"] == truth]
+    return [slide_list.parent / row["slide_path"] for row in rows][:count]
+
+
+@pytest.fixture
+def camelyon(slide_list, tmp_path) -> Path:
+    """Three training slides of each class, four test slides, as published."""
+    root = tmp_path / "CAMELYON16"
+    for folder in ("training/normal", "training/tumor", "training/lesion_annotations"):
+        (root / folder).mkdir(parents=True)
+    for folder in ("images", "lesion_annotations"):
+        (root / "testing" / folder).mkdir(parents=True)
+    normal, tumor = copies(slide_list, "negative", 5), copies(slide_list, "positive", 5)
+
+    def put(source: Path, folder: str, name: str, outlines: str = "") -> None:
+        shutil.copyfile(source, root / folder / f"{name}.tif")
+        if outlines:
+            shutil.copyfile(slide_list.parent / "annotations" / f"{source.stem}.xml", root / outlines / f"{name}.xml")
+
+    for number in range(3):
+        put(normal[number], "training/normal", f"normal_{number + 1:03d}")
+        put(tumor[number], "training/tumor", f"tumor_{number + 1:03d}", "training/lesion_annotations")
+    put(normal[3], "testing/images", "test_003")
+    put(tumor[3], "testing/images", "test_001", "testing/lesion_annotations")
+    put(tumor[4], "testing/images", "test_114", "testing/lesion_annotations")
+    put(tumor[0], "testing/images", "test_049")
+    lines = [f"test_{number},Tumor,IDC,Macro\n" for number in ("001", "049", "114")]
+    (root / "testing" / "reference.csv").write_text("".join([*lines, "test_003,Normal,None,None\n"]))
+    return root
+
+
+def test_camelyon16_in_its_official_folders(camelyon, tmp_path):
+    data = Camelyon16(None, val_fraction=0.25, **keywords(tmp_path))
+    data.setup()
+    bags, tested = data.bags, [data.bags.bag_ids[bag] for bag in data.splits.test.tolist()]
+    assert tested == ["test_001", "test_003", "test_114"]  # without the duplicate
+    assert data.counts() == {"train": 4, "val": 2, "test": 3}
+    assert bags.class_names == ("normal", "tumor")
+    assert [bags.bag_ids[bag][:5] for bag in bags.labels.nonzero().flatten().tolist()] == ["tumor"] * 3 + ["test_"] * 2
+    labels = {bag_id: bags.batch(torch.tensor([bag])).instance_labels for bag, bag_id in enumerate(bags.bag_ids)}
+    assert set(labels["normal_001"].tolist()) == {0}
+    assert set(labels["tumor_001"].tolist()) == set(labels["test_001"].tolist()) == {0, 1}
+    assert set(labels["test_114"].tolist()) == {-1}  # not all of its tumour is outlined
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("", "no data at .*CAMELYON16.*: download CAMELYON16 .* and put it there, or set data.root=FOLDER"),
+        ("training/tumor", "tumor' does not exist"),
+        ("training/lesion_annotations/tumor_002.xml", "tumor_002.xml' does not exist: unpack lesion_annotations.zip"),
+        ("testing/reference.csv", "reference.csv' does not say whether 'test_001' is Normal or Tumor"),
+    ],
+)
+def test_camelyon16_incomplete(camelyon, tmp_path, missing, message):
+    path = camelyon / missing
+    path.unlink() if path.is_file() else shutil.rmtree(path)
+    with pytest.raises(UserError, match=message):
+        Camelyon16(None, **keywords(tmp_path)).setup()
+
+
+def test_tcga_lung_by_folders_keeps_patients_whole(slide_list, tmp_path):
+    """In the folders that the download tool makes; the second and the third slide are of one patient."""
+    patients = {"LUAD": (0, 1, 1, 2), "LUSC": (3, 4, 5, 6)}
+    sources = {"LUAD": copies(slide_list, "negative", 4), "LUSC": copies(slide_list, "positive", 4)}
+    for name, numbers in patients.items():
+        for index, (patient, source) in enumerate(zip(numbers, sources[name], strict=True)):
+            folder = tmp_path / "tcga_lung" / name / f"uuid{index}"
+            folder.mkdir(parents=True)
+            shutil.copyfile(source, folder / f"TCGA-05-400{patient}-01Z-00-DX{index}.tif")
+    data = TcgaLung(None, num_folds=3, fold=0, val_fraction=0.25, **keywords(tmp_path))
+    data.setup()
+    assert data.bags.labels.tolist() == [0] * 4 + [1] * 4
+    cases = data.bags.case_ids
+    assert sorted(cases) == [f"TCGA-05-400{patient}" for patient in (0, 1, 1, 2, 3, 4, 5, 6)]
+    parts = [{cases[bag] for bag in part.tolist()} for part in data.splits[1:]]
+    assert sum(map(len, parts)) == len(set(cases)) == 7
+
+
+def test_tcga_lung_from_a_list(slide_list, tmp_path):
+    lines = ["slide_path,slide_id,label"]
+    for number, row in enumerate(csv.DictReader(slide_list.open())):
+        label = "LUSC" if row["label"] == "positive" else "LUAD"
+        lines.append(f"{slide_list.parent / row['slide_path']},TCGA-05-{4000 + number}-01Z,{label}")
+    (tmp_path / "slides.csv").write_text("\n".join(lines))
+    data = TcgaLung(None, slides=str(tmp_path / "slides.csv"), num_folds=2, val_fraction=0.2, **keywords(tmp_path))
+    data.setup()
+    assert data.class_names == ("LUAD", "LUSC")
+    assert (data.bags.instance_labels == -1).all()  # adenocarcinoma is no "negative"
+
+
+def test_tcga_lung_missing_or_misnamed(slide_list, tmp_path):
+    with pytest.raises(UserError, match=r"no data at .*tcga_lung.*: download diagnostic slides of TCGA-LUAD"):
+        TcgaLung(None, **keywords(tmp_path)).setup()
+    with pytest.raises(UserError, match="slide 'synthetic_000' is not named by a TCGA barcode"):
+        TcgaLung(None, slides=str(slide_list), **keywords(tmp_path)).setup()
+
+
+def test_synthetic_slides_are_built_once_and_follow_the_seed(tmp_path):
+    few = replace(SETTINGS, slides=5, slides_per_case=1)
+    settings = {"tiling": TILING, "tissue": TissueSettings(), "cache_dir": str(tmp_path), "cache": True}
+    first, again, other = (SyntheticSlides(few, Loading(), seed=seed, **settings) for seed in (0, 0, 1))
+    for data in (first, again, other):
+        data.setup()
+    assert first.counts() == {"train": 3, "val": 1, "test": 1}
+    assert first.fingerprint() == again.fingerprint() != other.fingerprint()
+    assert len(list(tmp_path.glob("synthetic_slides_*"))) == 2
+
+
+# --- pictures ---
+
+
+def test_the_picture_of_a_slide_lies_where_the_slide_lies(slide_list, tmp_path):
+    data = module(slide_list, tmp_path)
+    picture = data.slide_picture(0, max_side=192)
+    assert picture.thumbnail.shape == (192, 192, 3)
+    assert (picture.downsample, picture.origin) == (4.0, (0, 0))
+    mask = np.asarray(Image.open(slide_list.parent / "truth" / "synthetic_000.png"))
+    assert picture.truth.area == pytest.approx((mask > 0).sum() * 16, rel=0.02)
+    x, y = np.argwhere(mask > 0).mean(axis=0)[::-1] * 4
+    assert np.hypot(picture.truth.centroid.x - x, picture.truth.centroid.y - y) < 4
+    assert data.tile_size_level0(0) == TILE
+
+
+def test_a_mask_becomes_an_outline_with_its_hole():
+    mask = np.zeros((40, 60), bool)
+    mask[5:30, 10:50] = True
+    mask[12:20, 20:40] = False
+    area = tumour_area(MaskAnnotation(mask, downsample=8.0))
+    assert area.area == pytest.approx(mask.sum() * 64, rel=0.01)
+    assert area.bounds == pytest.approx((80, 40, 400, 240), abs=0.01)
+    empty = tumour_area(MaskAnnotation(np.zeros((4, 4), bool), downsample=8.0))
+    assert empty.is_empty

@@ -1,0 +1,125 @@
+"""A bag classifier of one's own teaches WENO without a line in this package; sweeps end in their table and figure."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from kd_mil.cli.command import CONFIG_DIR
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ["trainer=cpu", "trainer.max_epochs=1", "data.max_train_bags=8", "data.max_test_bags=4"]
+OWN_MODULE = """
+import torch
+from torch import nn
+from kd_mil.models.outputs import MILOutput
+
+
+class PowerPooling(nn.Module):
+    def __init__(self, in_features, num_classes, power=1.0):
+        super().__init__()
+        self.score, self.classify, self.power = nn.Linear(in_features, 1), nn.Linear(in_features, num_classes), power
+
+    def forward(self, features, sizes):
+        logits = self.power * self.score(features).squeeze(1)
+        parts = zip(features.split(sizes.tolist()), logits.split(sizes.tolist()))
+        attention = [part.softmax(0) for part in logits.split(sizes.tolist())]
+        embedding = torch.stack([a @ h for a, (h, _) in zip(attention, parts)])
+        return MILOutput(self.classify(embedding), logits, torch.cat(attention), embedding)
+"""
+
+
+def call(*command, cwd, check=True):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [sys.executable, *command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == 0 or not check, result.stderr[-3000:]
+    return result
+
+
+@pytest.mark.slow
+def test_a_module_outside_the_repository_teaches_weno(tmp_path):
+    """Found by its dotted path in the working directory, with a setting of its own."""
+    (tmp_path / "my_pooling.py").write_text(OWN_MODULE)
+    own = ["aggregator=custom", "aggregator._target_=my_pooling.PowerPooling", "+aggregator.power=2.0"]
+    call("-m", "kd_mil.run", "experiment=weno_any", *own, *SMALL, "hydra.run.dir=out", cwd=tmp_path)
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert 0 <= metrics["test/teacher/instance_auroc"] <= 1
+    assert metrics["test/student/bag_loss"] > 0
+
+
+@pytest.mark.slow
+def test_the_class_must_be_named(tmp_path):
+    result = call("-m", "kd_mil.run", "experiment=weno_any", "aggregator=custom", *SMALL, cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    [line] = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert "_target_" in line
+
+
+@pytest.mark.parametrize(("experiment", "without"), [("weno_any", {"mean"}), ("mil_any", set())])
+def test_one_command_sweeps_every_aggregator_of_the_framework(experiment, without):
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        config = compose("run", overrides=[f"experiment={experiment}"], return_hydra_config=True)
+    swept = set(config.hydra.sweeper.params.aggregator.split(","))
+    known = {path.stem for path in (CONFIG_DIR / "aggregator").glob("*.yaml")}
+    assert swept == {name for name in known if not name.endswith("_released")} - {"custom", "torchmil"} - without
+
+
+@pytest.mark.slow
+def test_the_ablation_sweep_ends_in_table_and_curves(tmp_path, monkeypatch):
+    """Two of its rows; the sweep's other rows are in its configuration."""
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        config = compose("run", overrides=["experiment=weno_ablation"], return_hydra_config=True)
+    rows = config.hydra.sweeper.params.ablation.split(",")
+    assert sorted(rows) == sorted(path.stem for path in (CONFIG_DIR / "ablation").glob("*.yaml"))
+    call("-m", "kd_mil.run", "-m", "experiment=weno_ablation", "ablation=teacher,hpm", *SMALL, cwd=tmp_path)
+    runs = sorted((tmp_path / "runs" / "weno_ablation").glob("ablation=*"))
+    assert len(runs) == 2
+    call(str(ROOT / "experiments" / "ablation.py"), "out", *map(str, runs), cwd=tmp_path)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    for row, role in (("teacher", "model"), ("hpm", "student")):
+        [run] = [path for path in runs if f"ablation={row}" in path.name]
+        metrics = json.loads((run / "metrics.json").read_text())
+        assert results[row]["instance_auroc"]["values"] == [metrics[f"test/{role}/instance_auroc"]]
+    table = (tmp_path / "out" / "table.md").read_text().splitlines()
+    assert table[2].startswith("|  |  |  | ")
+    assert table[3].startswith("| yes | yes | yes | ")
+    assert (tmp_path / "out" / "curves.png").stat().st_size > 5000
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    curve = importlib.import_module("ablation").curve
+    [run] = [path for path in runs if "ablation=hpm" in path.name]
+    assert len(curve(run, "val/student/bag_auroc")) == 1, "one epoch; the selected checkpoint's score is none"
+
+
+def write_run(folder, experiment, aggregator, seed, scores):
+    folder.mkdir(parents=True)
+    overrides = [f"experiment={experiment}", f"aggregator={aggregator}", "data=kather_mil", f"seed={seed}"]
+    overrides += ["hpm.start_epoch=5"] if experiment == "weno_any" else []
+    run = {"status": "finished", "experiment": experiment, "overrides": overrides, "seed": seed, "git_commit": "abc"}
+    (folder / "run.json").write_text(json.dumps(run))
+    (folder / "metrics.json").write_text(json.dumps({f"test/{name}": value for name, value in scores.items()}))
+
+
+def test_the_plug_and_play_table_pairs_seeds(tmp_path):
+    """Differences are taken seed by seed, and a seed without its partner does not count."""
+    alone, taught = {0: 0.5, 1: 0.75, 2: 0.6}, {0: 0.75, 1: 0.5}
+    for seed, value in alone.items():
+        scores = {"model/instance_auroc": value, "model/bag_auroc": value / 2}
+        write_run(tmp_path / f"a{seed}", "mil_any", "abmil", seed, scores)
+    for seed, value in taught.items():
+        scores = {"student/instance_auroc": value, "student/bag_auroc": value / 2}
+        scores |= {"teacher/instance_auroc": 0.1, "teacher/bag_auroc": 0.2}
+        write_run(tmp_path / f"b{seed}", "weno_any", "abmil", seed, scores)
+    runs = [str(path) for path in tmp_path.iterdir()]
+    printed = call(str(ROOT / "experiments" / "plug_and_play.py"), "out.json", *runs, cwd=tmp_path).stdout
+    [row] = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert row["seeds"] == [0, 1]
+    assert row["instance_auroc"]["difference"]["values"] == [0.25, -0.25]
+    assert row["bag_auroc"]["weno_any/teacher"]["values"] == [0.2, 0.2]
+    assert "| data=kather_mil | abmil | 2 | 0.625 | 0.625 | +0.000 (-0.250 to +0.250) |" in printed

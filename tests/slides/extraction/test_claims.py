@@ -1,0 +1,96 @@
+"""Claims: one process holds a name, dead ones hold none, and nothing is left behind."""
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import time
+
+import pytest
+
+from kd_mil.slides.extraction import claims
+from kd_mil.slides.extraction.claims import Claims
+
+FORK = multiprocessing.get_context("fork")
+
+
+def test_a_name_is_held_by_one(tmp_path):
+    with Claims(tmp_path / "c") as first, Claims(tmp_path / "c") as second:
+        assert first.take("a")
+        assert first.take("a"), "it holds it already"
+        assert not second.take("a")
+        assert second.take("b")
+        first.release("a")
+        assert second.take("a")
+    assert not (tmp_path / "c").exists()
+
+
+def hold(folder, pipe):
+    with Claims(folder) as own:
+        pipe.send(own.take("a"))
+        time.sleep(60)
+
+
+def test_a_killed_process_holds_nothing(tmp_path):
+    receiver, sender = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=hold, args=(tmp_path, sender))
+    process.start()
+    assert receiver.recv()
+    with Claims(tmp_path) as own:
+        assert not own.take("a")
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert own.take("a")
+
+
+@pytest.mark.parametrize(("age", "taken"), [(10, False), (claims.STALE_SECONDS + 10, True)])
+def test_a_claim_of_another_machine_is_void_when_it_is_not_renewed(tmp_path, age, taken):
+    path = tmp_path / "a.claim"
+    path.write_text(json.dumps({"host": f"not-{socket.gethostname()}", "pid": os.getpid(), "token": "x"}))
+    os.utime(path, (time.time() - age,) * 2)
+    with Claims(tmp_path) as own:
+        assert own.take("a") is taken
+    assert path.exists() is not taken, "a claim of somebody else stays"
+
+
+def test_claims_in_hand_are_renewed(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "HEARTBEAT_SECONDS", 0.02)
+    with Claims(tmp_path) as own:
+        own.take("a")
+        os.utime(tmp_path / "a.claim", (0, 0))
+        deadline = time.monotonic() + 10
+        while (tmp_path / "a.claim").stat().st_mtime == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def take_all(folder, names, start, results):
+    start.wait()
+    with Claims(folder) as own:
+        results.put([name for name in names if own.take(name)])
+        time.sleep(0.5)
+
+
+def test_processes_that_start_together_share_without_overlap(tmp_path):
+    names = [str(number) for number in range(200)]
+    start, results = FORK.Event(), FORK.Queue()
+    workers = [FORK.Process(target=take_all, args=(tmp_path, names, start, results)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    start.set()
+    taken = [results.get(timeout=30) for _ in workers]
+    for worker in workers:
+        worker.join()
+    assert sorted(name for own in taken for name in own) == sorted(names)
+
+
+def test_a_void_claim_is_taken_by_one(tmp_path):
+    """Its holder is dead; of three that find it, one gets it."""
+    process = FORK.Process(target=time.sleep, args=(0,))
+    process.start()
+    process.join()
+    dead = json.dumps({"host": socket.gethostname(), "pid": process.pid, "token": "x"})
+    (tmp_path / "a.claim").write_text(dead)
+    with Claims(tmp_path) as one, Claims(tmp_path) as two, Claims(tmp_path) as three:
+        assert [claim.take("a") for claim in (one, two, three)].count(True) == 1
