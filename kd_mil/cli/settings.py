@@ -1,16 +1,23 @@
-"""Wrong kinds of values in a configuration, found before anything is built from them."""
+"""Values that the classes named by a configuration cannot take, found before anything is built from them."""
 
 import inspect
 import types
 import typing
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from hydra.utils import get_object
 
+from kd_mil.core.checks import one_of, shown
 from kd_mil.core.errors import UserError
 
-PLAIN: dict[type, tuple[type, ...]] = {float: (int, float), int: (int,), bool: (bool,), str: (str,), list: (list,)}
+PLAIN: dict[Any, tuple[type, ...]] = {
+    float: (int, float),
+    int: (int,),
+    bool: (bool,),
+    str: (str,),
+    list: (list,),
+}
 """What may stand where a class asks for one of these."""
 WORDS = {
     float: "a number",
@@ -18,34 +25,32 @@ WORDS = {
     bool: "true or false",
     str: "text",
     list: "a list [a,b]",
-    type(None): "null",
 }
 
 
 def check_settings(config: Any, path: str = "") -> None:
-    """Compare the plain values of every `_target_` node with what its constructor says it takes.
+    """Compare the values of every `_target_` node, however deep, with what its constructor says it takes.
 
-    Only arguments annotated as numbers, booleans, text, sequences or None are looked at, here and in the classes above.
+    Only arguments annotated as numbers, booleans, text, `Literal`, sequences or None, and unions of these, are looked
+    at, here and in the classes above.
 
     Raises:
         UserError: naming the key, its value and what it should be.
     """
     if isinstance(config, dict):
-        expected = constructor_types(config["_target_"]) if isinstance(config.get("_target_"), str) else {}
+        expected = constructor_hints(config["_target_"]) if isinstance(config.get("_target_"), str) else {}
         for key, value in config.items():
             place = f"{path}.{key}" if path else str(key)
-            if key in expected and not fits(value, expected[key]):
-                wanted = " or ".join(WORDS[kind] for kind in expected[key])
-                shown = "null" if value is None else value
-                raise UserError(f"{place}={shown}: must be {wanted}")
+            if key in expected:
+                check_value(place, value, expected[key])
             check_settings(value, place)
     elif isinstance(config, list):
         for position, value in enumerate(config):
             check_settings(value, f"{path}.{position}")
 
 
-def constructor_types(target: str) -> dict[str, tuple[type, ...]]:
-    """Plain types that each named argument of a class of this project may have; arguments of other types are left out.
+def constructor_hints(target: str) -> dict[str, Any]:
+    """Annotations of the named arguments of a class of this project, its bases included, or of a function.
 
     Classes that cannot be imported say so when they are built.
     """
@@ -53,36 +58,65 @@ def constructor_types(target: str) -> dict[str, tuple[type, ...]]:
         found = get_object(target)
     except Exception:  # whatever it is, building the object will say it
         return {}
-    types_of: dict[str, tuple[type, ...]] = {}
-    for one in reversed(inspect.getmro(found)) if inspect.isclass(found) else (found,):
-        if one.__module__.startswith("kd_mil") or one.__qualname__ == "Trainer":
-            function = vars(one).get("__init__") if inspect.isclass(one) else one
-            types_of |= {name: kinds for name, hint in hints(function).items() if (kinds := plain_kinds(hint))}
-    return types_of
+    hints: dict[str, Any] = {}
+    for owner in reversed(inspect.getmro(found)) if inspect.isclass(found) else (found,):
+        if owner.__module__.startswith("kd_mil") or owner.__qualname__ == "Trainer":
+            hints |= annotations(vars(owner).get("__init__") if inspect.isclass(owner) else owner)
+    return hints
 
 
-def hints(function: Any) -> dict[str, Any]:
-    """Annotations of a function; none where they cannot be resolved."""
+def annotations(function: Any) -> dict[str, Any]:
+    """Annotations of a function's arguments; none where they cannot be resolved."""
     try:
         return {name: hint for name, hint in typing.get_type_hints(function).items() if name != "return"}
     except (NameError, TypeError, AttributeError):
         return {}
 
 
-def plain_kinds(hint: Any) -> tuple[type, ...]:
-    """The types of a union of plain ones, sequences as lists; empty for anything else."""
+def check_value(place: str, value: Any, hint: Any) -> None:
+    """Refuse a value that is of none of the types of an annotation; the items of a list are compared one by one.
+
+    Raises:
+        UserError: naming the place, the value and what it should be.
+    """
+    kinds = union_members(hint)
+    items = [typing.get_args(kind)[0] for kind in kinds if is_sequence(kind) and typing.get_args(kind)]
+    if isinstance(value, list) and items:
+        for position, item in enumerate(value):
+            check_value(f"{place}.{position}", item, items[0])
+    elif not any(fits(value, kind) for kind in kinds):
+        choices = [choice for kind in kinds for choice in choices_of(kind)]
+        if all(choices_of(kind) for kind in kinds):
+            one_of(place, value, choices)
+        words = [WORDS[_plain(kind)] for kind in kinds if not choices_of(kind)]
+        raise UserError(f"{place}={shown(value)}: must be {' or '.join([*words, *map(shown, choices)])}")
+
+
+def union_members(hint: Any) -> tuple[Any, ...]:
+    """The types of a union; of anything else the thing itself."""
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    kinds = tuple(
-        list if typing.get_origin(kind) in (Sequence, list) else kind
-        for kind in (typing.get_args(hint) if union else (hint,))
-    )
-    return kinds if all(kind in (*PLAIN, type(None)) for kind in kinds) and kinds != (type(None),) else ()
+    return typing.get_args(hint) if union else (hint,)
 
 
-def fits(value: Any, kinds: tuple[type, ...]) -> bool:
-    """Whether a value of a configuration is of one of the kinds."""
-    if value is None:
-        return type(None) in kinds
-    if isinstance(value, bool):
-        return bool in kinds
-    return any(isinstance(value, PLAIN[kind]) for kind in kinds if kind in PLAIN)
+def is_sequence(kind: Any) -> bool:
+    """Whether a list of the configuration may stand there."""
+    return typing.get_origin(kind) in (Sequence, list)
+
+
+def choices_of(kind: Any) -> tuple[Any, ...]:
+    """The values that a `Literal` allows; `None` is one of its own."""
+    if kind is type(None):
+        return (None,)
+    return typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of one type of an annotation; any value is of a type that a configuration cannot spell."""
+    if choices := choices_of(kind):
+        return any(value == choice and type(value) is type(choice) for choice in choices)
+    allowed = PLAIN.get(_plain(kind), (object,))
+    return isinstance(value, allowed) and (bool in allowed or object in allowed or not isinstance(value, bool))
+
+
+def _plain(kind: Any) -> Any:
+    return list if is_sequence(kind) else kind

@@ -1,7 +1,10 @@
-"""Wrong kinds of values are found before anything is built; presets are what they say."""
+"""Wrong values are found before anything is built; presets are what they say."""
 
 import math
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ from lightning.pytorch import Callback
 from omegaconf import OmegaConf
 
 from kd_mil.cli.command import CONFIG_DIR
-from kd_mil.cli.settings import check_settings
+from kd_mil.cli.settings import check_settings, check_value
 from kd_mil.core.errors import UserError
 from kd_mil.run import choose_monitor
 from kd_mil.training.lr_scaling import scaled
@@ -53,6 +56,55 @@ def test_arguments_passed_up_to_a_base_class_are_checked_there():
     node = {"_target_": "kd_mil.data.patches.digits_mil.DigitsMIL", "bag_length": "ten"}
     with pytest.raises(UserError, match=r"data\.bag_length=ten"):
         check_settings({"data": node})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["hpm.mode=treshold"], "hpm.mode=treshold: choose off, threshold or top_fraction, did you mean 'threshold'?"),
+        (["method.pseudo_labels=x"], "method.pseudo_labels=x: choose bank or recompute"),
+        (
+            ["method=distill_to_label", "method.kd.reduction=meen"],
+            "method.kd.reduction=meen: choose sum or mean, did you mean 'mean'?",
+        ),
+        (
+            ["method=resolution", "method.loss.resize=[maxpool,bicubicc]"],
+            "method.loss.resize.1=bicubicc: choose maxpool or bicubic, did you mean 'bicubic'?",
+        ),
+        (["method=resolution", "method.finetune=null"], "method.finetune=null: choose auto, on or off"),
+        (["data=digits_mil", "encoder.channels=[8,wide]"], "encoder.channels.1=wide: must be an integer"),
+    ],
+)
+def test_a_word_that_is_no_choice_is_named_with_the_choices(overrides, message):
+    with pytest.raises(UserError) as caught:
+        check_settings(plain(*overrides))
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("hint", "accepted", "refused", "message"),
+    [
+        (int | Literal["auto"], [4, "auto"], "many", "x=many: must be an integer or auto"),
+        (int | Literal["auto"], [], True, "x=true: must be an integer or auto"),
+        (Literal["a", "b"] | None, ["a", None], "c", "x=c: choose a, b or null"),
+        (Literal[1, 2], [1], True, "x=true: must be 1 or 2"),
+        (Sequence[float] | None, [[1, 2.5], [], None], 3, "x=3: must be a list [a,b] or null"),
+        (Sequence[float], [], [1, None], "x.1=null: must be a number"),
+        (list, [[1, "a"]], "a", "x=a: must be a list [a,b]"),
+        (float, [1, 0.5], None, "x=null: must be a number"),
+    ],
+)
+def test_unions_of_types_and_words(hint, accepted, refused, message):
+    for value in accepted:
+        check_value("x", value, hint)
+    with pytest.raises(UserError) as caught:
+        check_value("x", refused, hint)
+    assert str(caught.value) == message
+
+
+def test_what_a_configuration_cannot_spell_is_left_alone():
+    for value in (3, "text", None, [1]):
+        check_value("x", value, Path | int)
 
 
 def test_what_cannot_be_imported_is_left_to_those_who_build_it():

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_mil.core.checks import check_share
+from kd_mil.core.checks import share
 from kd_mil.core.errors import UserError
 from kd_mil.data.batches import BagBatch
 from kd_mil.methods.base.attention_memory import AttentionMemory, attention_pseudo_labels
@@ -65,8 +65,8 @@ class MHIM(BagMethod):
     ) -> None:
         super().__init__(**training)
         for name, value in {"mask_ratio": mask_ratio, "low_ratio": low_ratio, "momentum": momentum}.items():
-            check_share(f"method.{name}", value)
-        check_share("method.instance_stream_weight", instance_stream_weight)
+            share(f"method.{name}", value)
+        share("method.instance_stream_weight", instance_stream_weight)
         if mask_share <= 0 or mask_share > 1 or mask_ratio + low_ratio >= 1:
             raise UserError("method.mask_share must lie in (0, 1], and mask_ratio + low_ratio below 1")
         if temperature <= 0 or consistency_weight < 0 or start_epoch < 0:

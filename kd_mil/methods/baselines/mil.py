@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_mil.core.checks import check_share
+from kd_mil.core.checks import share
 from kd_mil.data.batches import BagBatch
 from kd_mil.methods.base.attention_memory import AttentionMemory, attention_pseudo_labels
 from kd_mil.methods.base.bag_method import BagMethod, aggregator_loss
@@ -34,7 +34,7 @@ class MIL(BagMethod):
         **training: Any,
     ) -> None:
         super().__init__(**training)
-        check_share("method.instance_stream_weight", instance_stream_weight)
+        share("method.instance_stream_weight", instance_stream_weight)
         self.encoder = encoder(instance_shape=tuple(instance_shape))
         self.aggregator = aggregator(in_features=self.encoder.out_features, num_classes=num_classes)
         self.instance_stream_weight = instance_stream_weight

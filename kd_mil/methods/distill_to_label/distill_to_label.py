@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from kd_mil.core.checks import check_share
+from kd_mil.core.checks import share
 from kd_mil.core.errors import UserError
 from kd_mil.data.batches import BagBatch
 from kd_mil.evaluation.metrics import negative_log_likelihood
@@ -81,7 +81,7 @@ class DistillToLabel(BagMethod):
         _check_choice("student_init", student_init, "random", "teacher")
         _check_choice("reload", reload, "best", "last")
         _check_choice("instance_score", instance_score, "bag_of_one", "attention", "attention_times_prob")
-        check_share("method.instance_stream_weight", instance_stream_weight)
+        share("method.instance_stream_weight", instance_stream_weight)
         self.roles = ("teacher", "student") if student_epochs else ("teacher",)
         super().__init__(**training)
         self._parts = encoder, aggregator, {"instance_shape": tuple(instance_shape)}, {"num_classes": num_classes}

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from kd_mil.core.checks import check_share
+from kd_mil.core.checks import share
 from kd_mil.core.errors import UserError
 from kd_mil.data.batches import BagBatch, InstanceBatch
 from kd_mil.methods.base.attention_memory import AttentionMemory, Normalisation, attention_pseudo_labels
@@ -71,7 +71,7 @@ class WENO(BagMethod):
         self.num_classes = num_classes
         if not 0 < negative_weight < 1:
             raise UserError(f"method.negative_weight={negative_weight}: must lie strictly between 0 and 1")
-        check_share("method.instance_stream_weight", instance_stream_weight)
+        share("method.instance_stream_weight", instance_stream_weight)
         self.encoder: nn.Module = encoder(instance_shape=tuple(instance_shape))
         width = self.encoder.out_features
         self.aggregator = aggregator(in_features=width, num_classes=num_classes)

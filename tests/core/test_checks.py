@@ -1,0 +1,54 @@
+"""What no type can say about a setting is one line that names it."""
+
+import math
+
+import pytest
+
+from kd_mil.core.checks import above, at_least, one_of, share
+from kd_mil.core.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("value", "choices", "line"),
+    [
+        ("lst", ("best", "last"), "select=lst: choose best or last, did you mean 'last'?"),
+        ("x", ("none", "sqrt", "linear"), "select=x: choose none, sqrt or linear"),
+        (False, ("on", "off"), "select=false: choose on or off"),
+        (None, ("clam",), "select=null: choose clam"),
+        ("fp16", ("float32", None), "select=fp16: choose float32 or null"),
+    ],
+)
+def test_one_of_says_what_there_is_and_what_was_meant(value, choices, line):
+    with pytest.raises(UserError) as caught:
+        one_of("select", value, choices)
+    assert str(caught.value) == line
+    one_of("select", choices[-1], choices)
+
+
+@pytest.mark.parametrize(
+    ("ends", "accepted", "refused", "interval"),
+    [
+        ({}, [0, 0.5, 1], [-0.01, 1.01, math.nan], "[0, 1]"),
+        ({"zero": False}, [0.01, 1], [0, math.inf], "(0, 1]"),
+        ({"one": False}, [0, 0.99], [1, 1.0], "[0, 1)"),
+        ({"zero": False, "one": False}, [0.5], [0.0, 1], "(0, 1)"),
+    ],
+)
+def test_a_share_lies_between_its_ends(ends, accepted, refused, interval):
+    for value in accepted:
+        share("hpm.threshold", value, **ends)
+    for value in refused:
+        with pytest.raises(UserError) as caught:
+            share("hpm.threshold", value, **ends)
+        assert str(caught.value) == f"hpm.threshold={value}: a share, it must lie in {interval}"
+
+
+def test_bounds_are_finite_numbers():
+    at_least("rounds", 1, 1)
+    above("temperature", 0.1)
+    for value in (0, 0.99, math.inf, math.nan):
+        with pytest.raises(UserError, match=f"rounds={value}: must be at least 1"):
+            at_least("rounds", value, 1)
+    for value in (0, -1, math.inf, math.nan):
+        with pytest.raises(UserError, match=f"temperature={value}: must be above 0"):
+            above("temperature", value)
