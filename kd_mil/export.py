@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_mil.cli.command import command
 from kd_mil.core.atomic import require_writable
+from kd_mil.core.checks import one_of, share
 from kd_mil.core.errors import UserError
 from kd_mil.data.features.export import class_index, export_clam, export_torchmil
 from kd_mil.data.features.layouts import feature_table
@@ -21,10 +22,8 @@ def main(config: DictConfig) -> None:
     for name, hint in (("features", "a manifest or a folder of features"), ("out", "a folder for the results")):
         if plain[name] is None:
             raise UserError(f"{name}= is not set: give {hint}")
-    if plain["format"] not in FORMATS:
-        raise UserError(f"format={plain['format']!r}: choose {' or '.join(FORMATS)}")
-    if not 0 < plain["tumour_threshold"] <= 1:
-        raise UserError(f"tumour_threshold={plain['tumour_threshold']}: an area fraction, it must lie in (0, 1]")
+    one_of("format", plain["format"], FORMATS)
+    share("tumour_threshold", plain["tumour_threshold"], zero=False)
     table, folder = feature_table(plain["features"], plain["labels"])
     out = Path(plain["out"]).absolute()
     if out == folder.absolute():

@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from kd_mil.cli.command import command
 from kd_mil.core.atomic import atomic_path
+from kd_mil.core.checks import one_of
 from kd_mil.core.errors import UserError
 from kd_mil.core.records import write_json
 from kd_mil.reporting.frontier import (
@@ -23,12 +24,8 @@ from kd_mil.reporting.frontier import (
 @command("frontier")
 def main(config: DictConfig) -> None:
     """Collect reports, draw the figure, say which student is the cheapest that is good enough."""
-    if config.metric not in METRICS:
-        raise UserError(f"metric={config.metric}: choose one of {', '.join(METRICS)}")
-    if config.cost not in COSTS:
-        raise UserError(f"cost={config.cost}: choose one of {', '.join(COSTS)}")
-    if config.bootstrap not in ("plain", "balanced"):
-        raise UserError(f"bootstrap={config.bootstrap}: choose plain or balanced")
+    for name, choices in (("metric", METRICS), ("cost", COSTS), ("bootstrap", ("plain", "balanced"))):
+        one_of(name, config[name], choices)
     if not 0 <= config.within < 100:
         raise UserError(f"within={config.within}: percent of the teacher's score, it must lie in [0, 100)")
     points = collect(find_reports(config.runs), config.metric, config.cost, config.bootstrap)

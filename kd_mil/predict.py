@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from kd_mil.cli.command import command
 from kd_mil.core.atomic import require_writable
+from kd_mil.core.checks import one_of
 from kd_mil.core.errors import UserError
 from kd_mil.prediction.inputs import (
     Config,
@@ -70,8 +71,7 @@ def check(plain: Config) -> None:
     for name, least in LEAST.items():
         if plain[name] is not None and not (isinstance(plain[name], int) and plain[name] >= least):
             raise UserError(f"{name}={plain[name]}: must be a whole number, at least {least}")
-    if plain["backend"] not in (None, *BACKENDS):
-        raise UserError(f"backend={plain['backend']!r}: choose {' or '.join(BACKENDS)}")
+    one_of("backend", plain["backend"], (*BACKENDS, None))
     require_writable(Path(plain["out"]))
 
 

@@ -12,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from kd_mil.cli.command import CONFIG_DIR, command
 from kd_mil.core.atomic import atomic_path
+from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
 from kd_mil.core.records import write_json
 from kd_mil.reporting.comparison import baseline_point, compare, entries_of
@@ -29,8 +30,7 @@ def main(config: DictConfig) -> None:
     directories = [Path(text) for text in config.directories]
     if not directories:
         raise UserError("no folder given: python -m kd_mil.report RUNS")
-    if config.resamples < 1:
-        raise UserError(f"resamples={config.resamples}: must be at least 1")
+    at_least("resamples", config.resamples, 1)
     runs = find_runs(directories)
     points = points_of([run for run in runs if run.finished])
     if not points:

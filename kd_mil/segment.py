@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from kd_mil.cli.command import command
 from kd_mil.core.atomic import atomic_path
+from kd_mil.core.checks import at_least, share
 from kd_mil.core.errors import UserError
 from kd_mil.core.hashing import file_digest, identity
 from kd_mil.prediction.ledger import Ledger
@@ -53,11 +54,9 @@ def check(plain: dict[str, Any]) -> None:
     """
     if (plain["images"] is None) == (plain["slides"] is None):
         raise UserError("give images=FOLDER or slides=FOLDER, one of them")
-    if not 0 <= plain["overlap"] < 1:
-        raise UserError(f"overlap={plain['overlap']}: a share of the window, it must lie in [0, 1)")
+    share("overlap", plain["overlap"], one=False)
     for name in ("reduce", "batch_size", "min_pixels"):
-        if plain[name] < 1:
-            raise UserError(f"{name}={plain[name]}: must be at least 1")
+        at_least(name, plain[name], 1)
     scale = plain["scale"]
     if scale != "fit" and not (isinstance(scale, int | float) and scale > 0):
         raise UserError(f"scale={scale}: give fit, or pixels of the network per pixel of the image")

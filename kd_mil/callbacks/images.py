@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kd_mil.callbacks.figures import tensorboard
 from kd_mil.core.atomic import atomic_path
-from kd_mil.core.errors import UserError
+from kd_mil.core.checks import at_least
 from kd_mil.evaluation.bootstrap import RESAMPLES, bootstrap
 from kd_mil.evaluation.classification import confusion_matrix
 from kd_mil.evaluation.cost import inference_cost
@@ -33,10 +33,9 @@ class ImageReport(Callback):
     """
 
     def __init__(self, directory: str, resamples: int = RESAMPLES, latency_repeats: int = 0, pairs: int = 8) -> None:
-        for name, value in (("resamples", resamples), ("latency_repeats", latency_repeats), ("pairs", pairs)):
-            least = 0 if name == "latency_repeats" else 1
-            if value < least:
-                raise UserError(f"callbacks.images.{name}={value}: must be at least {least}")
+        at_least("callbacks.images.resamples", resamples, 1)
+        at_least("callbacks.images.latency_repeats", latency_repeats, 0)
+        at_least("callbacks.images.pairs", pairs, 1)
         self.directory, self.resamples = Path(directory), resamples
         self.latency_repeats, self.pairs = latency_repeats, pairs
 

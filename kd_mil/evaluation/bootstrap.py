@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kd_mil.core.errors import UserError
+from kd_mil.core.checks import at_least
 from kd_mil.evaluation.classification import confusion_scores
 
 RESAMPLES = 10_000
@@ -89,8 +89,8 @@ def _intervals(
     seed: int,
 ) -> dict[str, Interval]:
     size = len(labels) if size is None else size
-    if resamples < 1 or size < 1:
-        raise UserError(f"bootstrap of {resamples} resamples of {size} images: both must be at least 1")
+    at_least("resamples of the bootstrap", resamples, 1)
+    at_least("images of a resample", size, 1)
     weights = 1 / torch.bincount(labels)[labels].double() if balanced else torch.ones(len(labels), dtype=torch.float64)
     mass = torch.bincount(cells, weights, minlength=num_cells)
     occupied = mass.nonzero().flatten()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from kd_mil.core.errors import UserError
+from kd_mil.core.checks import at_least, share
 
 STEPS = 20
 
@@ -33,14 +33,10 @@ class MapReading:
     """Distance of an empty prediction: the image's diagonal, that of a point at the corner (released), or left out."""
 
     def __post_init__(self) -> None:
-        if min(self.blur, *self.blurs) < 0 or not 0 < self.threshold < 1:
-            raise UserError(
-                f"reading.blur={self.blur}, reading.threshold={self.threshold}: blurs must not be negative, the "
-                "threshold must lie between 0 and 1"
-            )
-        for name, choices in (("tuned_by", ("labels", "masks")), ("hausdorff_empty", ("diagonal", "origin", "skip"))):
-            if getattr(self, name) not in choices:
-                raise UserError(f"reading.{name}={getattr(self, name)!r}: choose {', '.join(choices)}")
+        at_least("reading.blur", self.blur, 0)
+        for blur in self.blurs:
+            at_least("reading.blurs", blur, 0)
+        share("reading.threshold", self.threshold, zero=False, one=False)
 
     @property
     def grid(self) -> tuple[list[float], list[float]]:

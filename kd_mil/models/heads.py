@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from kd_mil.core.checks import share
 from kd_mil.core.errors import UserError
 from kd_mil.models.segments import at_least_float32
 
@@ -25,7 +26,7 @@ class InstanceHead(nn.Sequential):
         init: `default` of PyTorch, or the released `normal_0.01` (weights N(0, 0.01), biases 0).
 
     Raises:
-        UserError: a width below 1, dropout outside [0, 1), or an unknown init.
+        UserError: a width below 1 or dropout outside [0, 1).
     """
 
     def __init__(
@@ -64,8 +65,7 @@ def hidden_layers(in_features: int, hidden: Sequence[int], dropout: float = 0.0)
     """
     if any(width < 1 for width in hidden):
         raise UserError(f"hidden={list(hidden)}: every hidden layer needs a width of at least 1")
-    if not 0 <= dropout < 1:
-        raise UserError(f"dropout={dropout}: must lie in [0, 1)")
+    share("dropout", dropout, one=False)
     layers: list[nn.Module] = [Dropout(dropout)] if hidden and dropout else []
     for number, width in enumerate(hidden, start=1):
         layers.append(nn.Linear(in_features, width))
@@ -77,13 +77,7 @@ def hidden_layers(in_features: int, hidden: Sequence[int], dropout: float = 0.0)
 
 
 def initialise(module: nn.Module, init: Initialisation) -> None:
-    """Set all linear layers in `module` as WENO's code does (`normal_0.01`), or leave PyTorch's `default`.
-
-    Raises:
-        UserError: unknown init.
-    """
-    if init not in ("default", "normal_0.01"):
-        raise UserError(f"init={init!r}: choose default or normal_0.01")
+    """Set all linear layers in `module` as WENO's code does (`normal_0.01`), or leave PyTorch's `default`."""
     for layer in module.modules():
         if init == "normal_0.01" and isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=0.01)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from kd_mil.core.checks import share
 from kd_mil.core.errors import UserError
 from kd_mil.models.stain_jitter import jitter_stain
 
@@ -36,8 +37,7 @@ class Preprocess(nn.Module):
         stain_jitter: float = 0.0,
     ) -> None:
         super().__init__()
-        if not 0 <= stain_jitter < 1:
-            raise UserError(f"preprocess.stain_jitter={stain_jitter}: must lie in [0, 1)")
+        share("preprocess.stain_jitter", stain_jitter, one=False)
         self.standardise, self.augment, self.stain_jitter = standardise, augment, stain_jitter
         self.normalises = standardise or mean is not None or std is not None
         self.register_buffer("mean", torch.tensor(0.0 if mean is None else mean))

@@ -5,6 +5,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from kd_mil.core.checks import one_of
 from kd_mil.core.errors import UserError
 from kd_mil.models.image_classifier import ImageOutput
 
@@ -26,7 +27,7 @@ class ResNetGN(nn.Module):
         groups: of each normalisation; 32 in the authors' code.
 
     Raises:
-        UserError: an unknown depth or stem, or channels that do not come in that many groups.
+        UserError: an unknown depth, or channels that do not come in that many groups.
     """
 
     def __init__(
@@ -38,10 +39,7 @@ class ResNetGN(nn.Module):
         groups: int = 32,
     ) -> None:
         super().__init__()
-        if depth not in DEPTHS:
-            raise UserError(f"network.depth={depth!r}: choose one of {', '.join(DEPTHS)}")
-        if stem not in ("large", "small"):
-            raise UserError(f"network.stem={stem!r}: choose large or small")
+        one_of("method.network.depth", depth, DEPTHS)
         block, blocks, usual_width = DEPTHS[depth]
         width = usual_width if width is None else width
         if groups < 1 or width < groups or width % groups:

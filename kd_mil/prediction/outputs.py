@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from kd_mil.core.atomic import atomic_path
+from kd_mil.core.checks import one_of, share
 from kd_mil.core.errors import UserError
 from kd_mil.models.outputs import Prediction
 from kd_mil.prediction.place import Place
@@ -49,10 +50,8 @@ class OutputSettings:
     """Write `.geojson.gz`."""
 
     def __post_init__(self) -> None:
-        if self.table not in ("parquet", "csv"):
-            raise UserError(f"table={self.table!r}: choose parquet or csv")
-        if not 0 <= self.region_threshold <= 1:
-            raise UserError(f"region_threshold={self.region_threshold}: a probability, it must lie in [0, 1]")
+        one_of("table", self.table, ("parquet", "csv"))
+        share("region_threshold", self.region_threshold)
 
 
 @dataclass(frozen=True)

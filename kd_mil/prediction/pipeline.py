@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from kd_mil.core.checks import one_of
 from kd_mil.core.errors import UserError
 from kd_mil.methods.base.bag_method import BagMethod
 from kd_mil.models.outputs import Prediction
@@ -63,8 +64,7 @@ class Predictor:
     on_error: Literal["skip", "stop"] = "skip"
 
     def __post_init__(self) -> None:
-        if self.on_error not in ("skip", "stop"):
-            raise UserError(f"on_error={self.on_error!r}: choose skip or stop")
+        one_of("on_error", self.on_error, ("skip", "stop"))
 
     def run(self, inputs: Sequence[PredictionInput]) -> list[dict[str, Any]]:
         """Predict what is not predicted yet; one row for each slide, with its `note`. `slides.csv` is written last.

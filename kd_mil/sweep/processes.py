@@ -16,6 +16,7 @@ from typing import IO, NamedTuple
 import torch
 from tqdm import tqdm
 
+from kd_mil.core.checks import at_least
 from kd_mil.core.environment import RANK_VARIABLES, environment
 from kd_mil.core.errors import UserError
 from kd_mil.sweep.points import Point
@@ -110,8 +111,7 @@ def run_points(points: Sequence[Point], parallel: int = 1, attempts: int = 2) ->
 def check(points: Sequence[Point], parallel: int, attempts: int) -> None:
     """Refuse what cannot work."""
     for name, value in (("parallel", parallel), ("attempts", attempts)):
-        if value < 1:
-            raise UserError(f"sweep.{name}={value}: must be at least 1")
+        at_least(f"sweep.{name}", value, 1)
     directories = [point.directory for point in points]
     for directory in directories:
         if directories.count(directory) > 1:

@@ -5,9 +5,8 @@ from typing import cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from kd_mil.core.checks import one_of
 from kd_mil.core.errors import UserError
-
-SHAPES = ("none", "cosine")
 
 
 class LearningRateDecay(Callback):
@@ -23,8 +22,7 @@ class LearningRateDecay(Callback):
     """
 
     def __init__(self, shape: str = "none") -> None:
-        if shape not in SHAPES:
-            raise UserError(f"lr_decay={shape}: choose {' or '.join(SHAPES)}")
+        one_of("lr_decay", shape, ("none", "cosine"))
         self.shape = shape
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from torch import nn
 from torch.optim import Optimizer
 
-from kd_mil.core.errors import UserError
+from kd_mil.core.checks import one_of
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
@@ -21,8 +21,7 @@ def scaled(new_optimizer: OptimizerFactory, rule: str, processes: int) -> Optimi
     Raises:
         UserError: an unknown rule.
     """
-    if rule not in RULES:
-        raise UserError(f"scale_lr={rule}: choose {', '.join(RULES)}")
+    one_of("scale_lr", rule, RULES)
     factor = processes ** RULES[rule]
     if factor == 1:
         return new_optimizer

@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from kd_mil.core.atomic import atomic_path
+from kd_mil.core.checks import one_of
 from kd_mil.core.errors import UserError
 
 
@@ -25,8 +26,7 @@ class BestCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, select: str = "best", monitor: str | None = None, **settings: Any) -> None:
-        if select not in ("best", "last"):
-            raise UserError(f"select={select}: choose best or last")
+        one_of("select", select, ("best", "last"))
         super().__init__(monitor=monitor if select == "best" else None, **settings)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback
 from omegaconf import OmegaConf
 
 from kd_mil.cli.command import CONFIG_DIR
-from kd_mil.cli.settings import check_settings, check_value
+from kd_mil.cli.settings import check_settings, check_value, choices_of, constructor_hints, union_members
 from kd_mil.core.errors import UserError
 from kd_mil.run import choose_monitor
 from kd_mil.training.lr_scaling import scaled
@@ -100,6 +100,28 @@ def test_unions_of_types_and_words(hint, accepted, refused, message):
     with pytest.raises(UserError) as caught:
         check_value("x", refused, hint)
     assert str(caught.value) == message
+
+
+def choices_within(node, path=""):
+    """(path, target, argument) of every argument of a configuration that its class restricts to words."""
+    for key, value in node.items():
+        place = f"{path}.{key}" if path else key
+        kinds = union_members(constructor_hints(node.get("_target_", "")).get(key))
+        if any(choices_of(kind) for kind in kinds if kind is not type(None)):
+            yield place, node["_target_"], key
+        if isinstance(value, dict):
+            yield from choices_within(value, place)
+
+
+@pytest.mark.parametrize("group", ["aggregator", "encoder", "student_head", "method", "hpm", "reading", "data"])
+def test_every_choice_of_what_is_shipped_is_checked(group):
+    found = set()
+    for name in (path.stem for path in (CONFIG_DIR / group).glob("*.yaml")):
+        for place, target, key in choices_within(plain(f"{group}={name}")):
+            with pytest.raises(UserError, match=f"{key}=nonsense: choose .*"):
+                check_settings({place: {"_target_": target, key: "nonsense"}})
+            found.add(key)
+    assert found
 
 
 def test_what_a_configuration_cannot_spell_is_left_alone():
@@ -205,5 +227,5 @@ def test_learning_rates_follow_the_number_of_processes(rule, rate):
 
 
 def test_an_unknown_rule_is_refused():
-    with pytest.raises(UserError, match="scale_lr=cubic: choose none, sqrt, linear"):
+    with pytest.raises(UserError, match="scale_lr=cubic: choose none, sqrt or linear"):
         scaled(partial(torch.optim.SGD, lr=0.1), "cubic", processes=1)

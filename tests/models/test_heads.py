@@ -56,7 +56,7 @@ def test_released_initialisation():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"hidden": (0,)}, "hidden"), ({"dropout": 1.0}, r"dropout=1.0"), ({"init": "xavier"}, "default or normal_0.01")],
+    [({"hidden": (0,)}, "hidden"), ({"dropout": 1.0}, r"dropout=1.0")],
 )
 def test_wrong_settings(options, message):
     with pytest.raises(UserError, match=message):

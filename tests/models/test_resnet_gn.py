@@ -75,7 +75,7 @@ def test_initialisation_is_he_over_the_fan_out():
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"depth": "resnet11"}, "resnet11"), ({"stem": "tiny"}, "tiny"), ({"width": 24}, "does not divide")],
+    [({"depth": "resnet11"}, "did you mean 'resnet1"), ({"width": 24}, "does not divide")],
 )
 def test_mistakes(settings, message):
     with pytest.raises(UserError, match=message):

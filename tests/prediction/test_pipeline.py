@@ -136,7 +136,7 @@ def test_stopping_at_an_error_keeps_what_is_done(predict: Callable, tmp_path: Pa
         predict([Bag("a", 5), Bag("b", None), last], on_error="stop")
     assert pd.read_csv(tmp_path / "slides.csv").slide_id.tolist() == ["a"]
     assert last.opened == 0
-    with pytest.raises(UserError, match="on_error='continue': choose skip or stop"):
+    with pytest.raises(UserError, match="on_error=continue: choose skip or stop"):
         predict([last], on_error="continue")
 
 

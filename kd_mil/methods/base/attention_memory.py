@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from kd_mil.core.distributed import all_reduce
-from kd_mil.core.errors import UserError
 
 Normalisation = Literal["training_set", "bag"]
 
@@ -20,9 +19,6 @@ class AttentionMemory(nn.Module):
         keep_scores: keep the score of every instance (a bank), for aggregators whose attention cannot be recomputed
             outside the bag.
         classes: scores come as (N, classes), each class with a range of its own; None for one score an instance (N,).
-
-    Raises:
-        UserError: unknown normalisation.
     """
 
     low: Tensor
@@ -33,8 +29,6 @@ class AttentionMemory(nn.Module):
         self, normalisation: Normalisation = "training_set", keep_scores: bool = False, classes: int | None = None
     ) -> None:
         super().__init__()
-        if normalisation not in ("training_set", "bag"):
-            raise UserError(f"method.normalisation={normalisation!r}: choose training_set or bag")
         self.per_bag, self.keep_scores = normalisation == "bag", keep_scores
         self.columns = () if classes is None else (classes,)
         self.allocate(num_bags=1, num_instances=0)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_mil.core.checks import share
+from kd_mil.core.checks import above, at_least, share
 from kd_mil.core.errors import UserError
 from kd_mil.data.batches import BagBatch
 from kd_mil.methods.base.attention_memory import AttentionMemory, attention_pseudo_labels
@@ -67,10 +67,11 @@ class MHIM(BagMethod):
         for name, value in {"mask_ratio": mask_ratio, "low_ratio": low_ratio, "momentum": momentum}.items():
             share(f"method.{name}", value)
         share("method.instance_stream_weight", instance_stream_weight)
-        if mask_share <= 0 or mask_share > 1 or mask_ratio + low_ratio >= 1:
-            raise UserError("method.mask_share must lie in (0, 1], and mask_ratio + low_ratio below 1")
-        if temperature <= 0 or consistency_weight < 0 or start_epoch < 0:
-            raise UserError("method.temperature must be positive, consistency_weight and start_epoch not negative")
+        share("method.mask_share", mask_share, zero=False)
+        share("method.mask_ratio + method.low_ratio", mask_ratio + low_ratio, one=False)
+        above("method.temperature", temperature)
+        at_least("method.consistency_weight", consistency_weight, 0)
+        at_least("method.start_epoch", start_epoch, 0)
         self.encoder = encoder(instance_shape=tuple(instance_shape))
         self.aggregator = aggregator(in_features=self.encoder.out_features, num_classes=num_classes)
         if isinstance(self.aggregator, Mean):

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
 from kd_mil.data.batches import BagBatch
 from kd_mil.methods.base.bag_method import BagMethod
@@ -53,8 +54,9 @@ class RNNMIL(BagMethod):
         **training: Any,
     ) -> None:
         super().__init__(**training)
-        if min(top, read, state, rnn_start_epoch) < 1:
-            raise UserError("method.top, read, state and rnn_start_epoch must be at least 1")
+        counts = {"top": top, "read": read, "state": state, "rnn_start_epoch": rnn_start_epoch}
+        for name, value in counts.items():
+            at_least(f"method.{name}", value, 1)
         self.encoder = encoder(instance_shape=tuple(instance_shape))
         width: Any = self.encoder.out_features
         self.tile_classifier = student_head(in_features=width, num_classes=num_classes)

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from kd_mil.core.checks import share
+from kd_mil.core.checks import at_least, share
 from kd_mil.core.errors import UserError
 from kd_mil.data.batches import BagBatch
 from kd_mil.evaluation.metrics import negative_log_likelihood
@@ -73,14 +73,9 @@ class DistillToLabel(BagMethod):
         instance_stream_weight: float = 0.5,
         **training: Any,
     ) -> None:
-        for name, count, least in (("teacher", teacher_epochs, 1), ("student", student_epochs, 0)):
-            if count < least:
-                raise UserError(f"method.{name}_epochs={count}: at least {least}")
-        if rounds < 1:
-            raise UserError(f"method.rounds={rounds}: at least 1")
-        _check_choice("student_init", student_init, "random", "teacher")
-        _check_choice("reload", reload, "best", "last")
-        _check_choice("instance_score", instance_score, "bag_of_one", "attention", "attention_times_prob")
+        at_least("method.teacher_epochs", teacher_epochs, 1)
+        at_least("method.student_epochs", student_epochs, 0)
+        at_least("method.rounds", rounds, 1)
         share("method.instance_stream_weight", instance_stream_weight)
         self.roles = ("teacher", "student") if student_epochs else ("teacher",)
         super().__init__(**training)
@@ -260,8 +255,3 @@ class DistillToLabel(BagMethod):
         if loss < self.best_loss or self.reload == "last":
             self.best_loss.fill_(loss)
             self.best.load_state_dict(network.state_dict())
-
-
-def _check_choice(name: str, value: str, *choices: str) -> None:
-    if value not in choices:
-        raise UserError(f"method.{name}={value!r}: choose {' or '.join(choices)}")

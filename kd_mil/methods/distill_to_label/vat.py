@@ -1,12 +1,12 @@
 """How Distill-to-Label disturbs a bag: noise instances, a perturbation of every instance, random subsets."""
 
-import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from kd_mil.core.checks import at_least, share
 from kd_mil.core.errors import UserError
 from kd_mil.models.segments import segment_ids
 
@@ -76,15 +76,10 @@ class VAT(nn.Module):
     def _check(self) -> None:
         weights = ("label_weight", "noise_weight", "perturbation_weight", "entropy_weight")
         for name in (*weights, "noise_ratio", "delta"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"method.vat.{name}={getattr(self, name)}: must be 0 or more")
-        if not 0 < self.keep_ratio <= 1:
-            raise UserError(f"method.vat.keep_ratio={self.keep_ratio}: a share above 0 and at most 1")
+            at_least(f"method.vat.{name}", getattr(self, name), 0)
+        share("method.vat.keep_ratio", self.keep_ratio, zero=False)
         if self.subsets < 1:
             raise UserError(f"method.vat.subsets={self.subsets}: at least 1; method.vat.entropy_weight=0 goes without")
-        for name, choices in (("norm", ("linf", "l2")), ("mode", ("random", "adversarial"))):
-            if getattr(self, name) not in choices:
-                raise UserError(f"method.vat.{name}={getattr(self, name)!r}: choose {' or '.join(choices)}")
 
     def allocate(self, channels: int) -> None:
         """Size the range for instances (channels, ...)."""

@@ -1,10 +1,9 @@
 """How much of what a Distill-to-Label student learns from its teacher, and how softly."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
-from kd_mil.core.errors import UserError
+from kd_mil.core.checks import above, at_least
 
 
 @dataclass(frozen=True)
@@ -34,13 +33,8 @@ class Distillation:
 
     def __post_init__(self) -> None:
         for name in ("label_weight", "bag_weight", "instance_weight", "entropy_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"method.kd.{name}={getattr(self, name)}: must be 0 or more")
-        if not 0 < self.temperature < math.inf:
-            raise UserError(f"method.kd.temperature={self.temperature}: must be above 0")
-        for name, choices in (("reduction", ("sum", "mean")), ("negative_bags", ("teacher", "zero"))):
-            if getattr(self, name) not in choices:
-                raise UserError(f"method.kd.{name}={getattr(self, name)!r}: choose {' or '.join(choices)}")
+            at_least(f"method.kd.{name}", getattr(self, name), 0)
+        above("method.kd.temperature", self.temperature)
 
     @property
     def weights(self) -> dict[str, float]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
 from kd_mil.data.batches import ImageBatch
 from kd_mil.methods.base.method import ModuleFactory
@@ -31,7 +32,7 @@ class PixelCrossEntropy:
     """The weighted cross-entropy L_wce of stage two; see `losses.ifkd.weighted_cross_entropy`.
 
     Raises:
-        UserError: an unknown choice, or a negative weight.
+        UserError: a negative weight.
     """
 
     weight: float = 2.0
@@ -41,11 +42,7 @@ class PixelCrossEntropy:
     easy_examples: bool = True
 
     def __post_init__(self) -> None:
-        if self.weight < 0:
-            raise UserError(f"method.wce.weight={self.weight}: must not be negative")
-        for name, choices in (("target", ("threshold", "soft", "trunc")), ("space", ("logit", "prob"))):
-            if getattr(self, name) not in choices:
-                raise UserError(f"method.wce.{name}={getattr(self, name)!r}: choose {', '.join(choices)}")
+        at_least("method.wce.weight", self.weight, 0)
 
 
 class IFKD(SegmentationMethod):
@@ -70,7 +67,7 @@ class IFKD(SegmentationMethod):
         **training: preprocess, reading, optimizer, gradient_clip, seed of `SegmentationMethod`.
 
     Raises:
-        UserError: more than two classes, or a switch outside its choices.
+        UserError: more than two classes, or `teacher_epochs` below 1.
     """
 
     roles = ("teacher", "student")
@@ -94,12 +91,7 @@ class IFKD(SegmentationMethod):
         super().__init__(**training)
         if num_classes != 2:
             raise UserError(f"IFKD tells tumour from the rest, but the data has {num_classes} classes")
-        if teacher_epochs < 1:
-            raise UserError(f"method.teacher_epochs={teacher_epochs}: must be at least 1")
-        if stage_one not in ("dice", "gm_bce") or mode not in ("fusion", "layer", "output"):
-            raise UserError(
-                f"method.stage_one={stage_one!r}, method.mode={mode!r}: choose dice or gm_bce, fusion, layer or output"
-            )
+        at_least("method.teacher_epochs", teacher_epochs, 1)
         self.new_segmenter, self.instance_shape = segmenter, tuple(instance_shape)
         self.teacher = segmenter(instance_shape=self.instance_shape)
         self.student = segmenter(instance_shape=self.instance_shape)

@@ -3,13 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from kd_mil.core.errors import UserError
-
-CHOICES = {
-    "rule": ("if_better", "periodic", "never"),
-    "source": ("best", "last"),
-    "student_reinit": ("old_teacher", "keep", "fresh"),
-}
+from kd_mil.core.checks import at_least
 
 
 @dataclass(frozen=True)
@@ -17,7 +11,7 @@ class RoleSwitch:
     """When the student becomes the teacher, and what becomes of the student.
 
     Raises:
-        UserError: an unknown choice, or a period below 1.
+        UserError: `first` or `period` below 1.
     """
 
     rule: Literal["if_better", "periodic", "never"] = "if_better"
@@ -35,11 +29,8 @@ class RoleSwitch:
     """Forget the student's optimiser state at a switch."""
 
     def __post_init__(self) -> None:
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise UserError(f"method.switch.{name}={getattr(self, name)!r}: choose {', '.join(choices)}")
-        if self.first < 1 or self.period < 1:
-            raise UserError(f"method.switch.first={self.first}, period={self.period}: must be at least 1")
+        for name in ("first", "period"):
+            at_least(f"method.switch.{name}", getattr(self, name), 1)
 
     def due(self, epochs: int) -> bool:
         """Whether there is a chance after that many epochs of distillation."""

@@ -1,7 +1,6 @@
 """Resolution-based distillation (DiPalma et al. 2021): a network at low magnification learns from one at high."""
 
 import copy
-import math
 import warnings
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
+from kd_mil.core.checks import above, at_least
 from kd_mil.core.errors import UserError
 from kd_mil.data.batches import PairBatch
 from kd_mil.methods.base.method import ModuleFactory
@@ -54,14 +54,9 @@ class PairLoss:
     """Of the pixel loss within an image."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.temperature < math.inf:
-            raise UserError(f"method.loss.temperature={self.temperature}: must be positive")
+        above("method.loss.temperature", self.temperature)
         for name in ("w_soft", "w_pixel"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"method.loss.{name}={getattr(self, name)}: must be 0 or more")
-        _check_choice("loss.reduction", self.reduction, ("mean", "sum"))
-        for one in self.resize:
-            _check_choice("loss.resize", one, ("maxpool", "bicubic"))
+            at_least(f"method.loss.{name}", getattr(self, name), 0)
 
     def __call__(self, student: ImageOutput, teacher: ImageOutput) -> Losses:
         """Losses of B pairs: `soft`, `pixel` and what lies above its floor, `pixel` by each resizing, `total`."""
@@ -116,11 +111,8 @@ class Resolution(PairMethod):
         **training: Any,
     ) -> None:
         super().__init__(**training)
-        _check_choice("mode", mode, ("distil", "teacher", "baseline"))
-        _check_choice("finetune", finetune, ("auto", "on", "off"))
-        _check_choice("student_init", student_init, ("random", "teacher"))
-        if min(teacher_epochs, student_epochs, finetune_epochs) < 0:
-            raise UserError("method.teacher_epochs, student_epochs and finetune_epochs must not be negative")
+        for name, epochs in (("teacher", teacher_epochs), ("student", student_epochs), ("finetune", finetune_epochs)):
+            at_least(f"method.{name}_epochs", epochs, 0)
         if mode != "distil" and teacher_ckpt is not None:
             raise UserError(f"method.teacher_ckpt is of use with method.mode=distil, not with {mode}")
         if mode == "distil" and student_downsample <= teacher_downsample:
@@ -277,8 +269,3 @@ def _schedule(mode: str, teacher: int, distil: int, finetune: int) -> list[Phase
         name = "teacher_epochs" if mode == "teacher" else "student_epochs"
         raise UserError(f"method.mode={mode} without epochs: set method.{name}")
     return chosen
-
-
-def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise UserError(f"method.{name}={value!r}: choose {', '.join(known)}")

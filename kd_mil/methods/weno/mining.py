@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from kd_mil.core.errors import UserError
+from kd_mil.core.checks import at_least, share
 from kd_mil.models.segments import segment_ids, segment_max, segment_min, segment_ranks
 
 
@@ -14,7 +14,7 @@ class HardPositiveMining:
     """Drop from positive bags what the student already finds, WENO Sec. 3.3; a bag is never emptied.
 
     Raises:
-        UserError: threshold outside [0, 1], fraction outside [0, 1), negative start epoch, unknown mode.
+        UserError: threshold outside [0, 1], fraction outside [0, 1), negative start epoch.
     """
 
     mode: Literal["off", "threshold", "top_fraction"] = "off"
@@ -28,16 +28,9 @@ class HardPositiveMining:
     """The one instance kept where the threshold would drop all; the released code keeps the easiest."""
 
     def __post_init__(self) -> None:
-        if self.mode not in ("off", "threshold", "top_fraction"):
-            raise UserError(f"hpm.mode={self.mode!r}: choose off, threshold or top_fraction")
-        if self.fallback not in ("hardest", "easiest"):
-            raise UserError(f"hpm.fallback={self.fallback!r}: choose hardest or easiest")
-        if not 0 <= self.threshold <= 1:
-            raise UserError(f"hpm.threshold={self.threshold}: a probability, it must lie in [0, 1]")
-        if not 0 <= self.fraction < 1:
-            raise UserError(f"hpm.fraction={self.fraction}: must lie in [0, 1)")
-        if self.start_epoch < 0:
-            raise UserError(f"hpm.start_epoch={self.start_epoch}: epochs count from 0")
+        share("hpm.threshold", self.threshold)
+        share("hpm.fraction", self.fraction, one=False)
+        at_least("hpm.start_epoch", self.start_epoch, 0)
 
     def active(self, epoch: int) -> bool:
         return self.mode != "off" and epoch >= self.start_epoch

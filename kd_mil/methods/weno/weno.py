@@ -69,8 +69,7 @@ class WENO(BagMethod):
         super().__init__(**training)
         self.check_classes(num_classes)
         self.num_classes = num_classes
-        if not 0 < negative_weight < 1:
-            raise UserError(f"method.negative_weight={negative_weight}: must lie strictly between 0 and 1")
+        share("method.negative_weight", negative_weight, zero=False, one=False)
         share("method.instance_stream_weight", instance_stream_weight)
         self.encoder: nn.Module = encoder(instance_shape=tuple(instance_shape))
         width = self.encoder.out_features
@@ -188,10 +187,6 @@ class WENO(BagMethod):
 
     def _can_recompute(self, pseudo_labels: str) -> bool:
         """Whether scores are recomputed per instance; refuses what the aggregator has no means for."""
-        if pseudo_labels not in ("recompute", "bank"):
-            raise UserError(f"method.pseudo_labels={pseudo_labels!r}: choose recompute or bank")
-        if self.attention_source not in ("attention", "instance"):
-            raise UserError(f"method.attention_source={self.attention_source!r}: choose attention or instance")
         if isinstance(self.aggregator, Mean):
             raise UserError("mean pooling has no attention to learn from: choose another aggregator as WENO's teacher")
         name, needed = type(self.aggregator).__name__, f"{self.attention_source}_logits"

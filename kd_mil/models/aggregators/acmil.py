@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_mil.core.errors import UserError
+from kd_mil.core.checks import at_least, share
 from kd_mil.models.aggregators.abmil import AttentionNetwork
 from kd_mil.models.heads import LogitLayer, hidden_layers
 from kd_mil.models.masking import random_of_top
@@ -56,10 +56,9 @@ class ACMIL(nn.Module):
         mask_share: float = 0.6,
     ) -> None:
         super().__init__()
-        if branches < 1 or masked_top < 0:
-            raise UserError(f"aggregator.branches={branches}, masked_top={masked_top}: at least 1 and at least 0")
-        if not 0 <= mask_share <= 1:
-            raise UserError(f"aggregator.mask_share={mask_share}: a share, it must lie in [0, 1]")
+        at_least("aggregator.branches", branches, 1)
+        at_least("aggregator.masked_top", masked_top, 0)
+        share("aggregator.mask_share", mask_share)
         width = hidden[-1] if hidden else in_features
         self.masked_top, self.mask_share = masked_top, mask_share
         self.hidden = hidden_layers(in_features, hidden)

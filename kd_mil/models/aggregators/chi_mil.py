@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_mil.core.errors import UserError
+from kd_mil.core.checks import at_least
 from kd_mil.models.aggregators.pooling import positive_margin
 from kd_mil.models.heads import LogitLayer
 from kd_mil.models.outputs import MILOutput
@@ -42,10 +42,9 @@ class ChiMIL(nn.Module):
         center_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        if top < 1:
-            raise UserError(f"aggregator.top={top}: at least 1 instance must stand for a bag")
-        if min(instance_weight, center_weight) < 0:
-            raise UserError("aggregator.instance_weight and center_weight must not be negative")
+        at_least("aggregator.top", top, 1)
+        at_least("aggregator.instance_weight", instance_weight, 0)
+        at_least("aggregator.center_weight", center_weight, 0)
         self.top, self.instance_weight, self.center_weight = top, instance_weight, center_weight
         self.embed = nn.Linear(in_features, width)
         self.instance_classifier = LogitLayer(width, num_classes)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_mil.core.errors import UserError
+from kd_mil.core.checks import at_least
 from kd_mil.models.aggregators.abmil import AttentionNetwork
 from kd_mil.models.heads import Dropout, LogitLayer, hidden_layers
 from kd_mil.models.outputs import MILOutput, positive_logits
@@ -34,7 +34,7 @@ class CLAM(nn.Module):
         subtyping: classes exclude each other: what attends most to another class is a negative example of that class.
 
     Raises:
-        UserError: unknown branches, `clustered` below 1, or a negative weight.
+        UserError: `clustered` below 1, or a negative weight.
     """
 
     def __init__(
@@ -50,12 +50,8 @@ class CLAM(nn.Module):
         subtyping: bool = False,
     ) -> None:
         super().__init__()
-        if branches not in ("single", "multi"):
-            raise UserError(f"aggregator.branches={branches!r}: choose single or multi")
-        if clustered < 1:
-            raise UserError(f"aggregator.clustered={clustered}: at least 1 instance of either kind")
-        if instance_weight < 0:
-            raise UserError(f"aggregator.instance_weight={instance_weight}: must not be negative")
+        at_least("aggregator.clustered", clustered, 1)
+        at_least("aggregator.instance_weight", instance_weight, 0)
         width = hidden[-1] if hidden else in_features
         self.multi, self.clustered, self.subtyping = branches == "multi", clustered, subtyping
         self.instance_weight = instance_weight

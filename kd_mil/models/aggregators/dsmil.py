@@ -7,7 +7,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from kd_mil.core.errors import UserError
 from kd_mil.models.heads import Initialisation, LogitLayer, hidden_layers, initialise
 from kd_mil.models.outputs import MILOutput, positive_logits
 from kd_mil.models.segments import at_least_float32, segment_argmax, segment_dot, segment_softmax, segment_weighted_sum
@@ -37,7 +36,7 @@ class DSMIL(nn.Module):
         init: `default` of PyTorch, or the released `normal_0.01` (linear layers only).
 
     Raises:
-        UserError: unknown query, value or init, a width below 1, or dropout outside [0, 1).
+        UserError: a width below 1, or dropout outside [0, 1).
     """
 
     def __init__(
@@ -52,10 +51,6 @@ class DSMIL(nn.Module):
         init: Initialisation = "default",
     ) -> None:
         super().__init__()
-        if query not in ("linear", "mlp"):
-            raise UserError(f"aggregator.query={query!r}: choose linear or mlp")
-        if value not in ("identity", "relu", "linear"):
-            raise UserError(f"aggregator.value={value!r}: choose identity, relu or linear")
         width = hidden[-1] if hidden else in_features
         self.hidden = hidden_layers(in_features, hidden, dropout)
         self.scorer = LogitLayer(width, num_classes)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_mil.core.errors import UserError
+from kd_mil.core.checks import at_least
 from kd_mil.models.aggregators.abmil import AttentionNetwork
 from kd_mil.models.heads import LogitLayer, hidden_layers
 from kd_mil.models.outputs import MILOutput
@@ -43,7 +43,7 @@ class DTFD(nn.Module):
         first_tier_weight: of the pseudo-bags' loss, next to 1 for the bag's.
 
     Raises:
-        UserError: unknown `distil`, a count below 1, or a negative weight.
+        UserError: a count below 1, or a negative weight.
     """
 
     def __init__(
@@ -58,14 +58,9 @@ class DTFD(nn.Module):
         first_tier_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        if distil not in ("afs", "maxs", "maxmins"):
-            raise UserError(f"aggregator.distil={distil!r}: choose afs, maxs or maxmins")
-        if pseudo_bags < 1 or instances_per_bag < 1:
-            raise UserError(
-                f"aggregator.pseudo_bags={pseudo_bags}, instances_per_bag={instances_per_bag}: both at least 1"
-            )
-        if first_tier_weight < 0:
-            raise UserError(f"aggregator.first_tier_weight={first_tier_weight}: must not be negative")
+        at_least("aggregator.pseudo_bags", pseudo_bags, 1)
+        at_least("aggregator.instances_per_bag", instances_per_bag, 1)
+        at_least("aggregator.first_tier_weight", first_tier_weight, 0)
         width = hidden[-1] if hidden else in_features
         self.pseudo_bags, self.distil, self.instances_per_bag = pseudo_bags, distil, instances_per_bag
         self.first_tier_weight = first_tier_weight

@@ -6,7 +6,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_mil.core.errors import UserError
+from kd_mil.core.checks import at_least
 from kd_mil.models.heads import LogitLayer, hidden_layers
 from kd_mil.models.outputs import MILOutput
 from kd_mil.models.segments import segment_ids, segment_softmax, segment_weighted_sum
@@ -38,8 +38,7 @@ class LossABMIL(nn.Module):
         instance_weight: float = 2.0,
     ) -> None:
         super().__init__()
-        if instance_weight < 0:
-            raise UserError(f"aggregator.instance_weight={instance_weight}: must not be negative")
+        at_least("aggregator.instance_weight", instance_weight, 0)
         self.instance_weight = instance_weight
         self.hidden = hidden_layers(in_features, hidden, dropout)
         self.classifier = LogitLayer(hidden[-1] if hidden else in_features, num_classes)

@@ -6,6 +6,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from kd_mil.core.checks import share
 from kd_mil.core.errors import UserError
 from kd_mil.models.encoders.small import InstanceShape, image_shape, output_width
 from kd_mil.models.heads import Dropout
@@ -42,10 +43,7 @@ class ConvStack(nn.Sequential):
         width, *sides = image_shape(instance_shape, "conv_stack")
         if not convolutions or not fully_connected:
             raise UserError("encoder: give at least one of encoder.convolutions and one of encoder.fully_connected")
-        if not 0 <= dropout < 1:
-            raise UserError(f"encoder.dropout={dropout}: must lie in [0, 1)")
-        if init not in ("default", "he"):
-            raise UserError(f"encoder.init={init!r}: choose default or he")
+        share("encoder.dropout", dropout, one=False)
         side, layers = min(sides), list[nn.Module]()
         for channels, kernel, padding in convolutions:
             side = (side + 2 * padding - kernel + 1) // 2

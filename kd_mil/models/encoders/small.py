@@ -104,7 +104,7 @@ class FeatureProjector(nn.Sequential):
         relu: rectify the projection (not in the released code).
 
     Raises:
-        UserError: instances that are images, or an unknown norm.
+        UserError: instances that are images.
     """
 
     def __init__(
@@ -119,8 +119,6 @@ class FeatureProjector(nn.Sequential):
                 f"encoder=features takes feature vectors, but instances have the shape {tuple(instance_shape)}: "
                 "choose an image encoder such as encoder=small_cnn"
             )
-        if norm not in ("batch", "layer", "none"):
-            raise UserError(f"encoder.norm={norm!r}: choose batch, layer or none")
         super().__init__(nn.Linear(instance_shape[0], out_features))
         if norm != "none":
             self.append(BatchNorm1d(out_features) if norm == "batch" else nn.LayerNorm(out_features))
@@ -150,10 +148,8 @@ def normalisation(norm: Norm, channels: int) -> list[nn.Module]:
     """Normalisation layer after a convolution, none for `none`.
 
     Raises:
-        UserError: unknown norm, or channels that do not come in groups of 8.
+        UserError: channels that do not come in groups of 8.
     """
-    if norm not in ("batch", "group", "none"):
-        raise UserError(f"encoder.norm={norm!r}: choose batch, group or none")
     if norm == "group" and channels % 8:
         raise UserError(f"encoder.norm=group works on groups of 8 channels, but a stage has {channels}")
     if norm == "none":

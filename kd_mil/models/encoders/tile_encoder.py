@@ -3,13 +3,13 @@
 import contextlib
 import hashlib
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_mil.core.errors import UserError
+from kd_mil.core.checks import one_of
 
 Precision = Literal["float32", "bfloat16"]
 INTERPOLATIONS = ("bilinear", "bicubic")
@@ -44,9 +44,8 @@ class TileEncoder:
         seed: int = 0,
     ) -> None:
         self.device, self.tile_size = device, tile_size
+        one_of("precision", precision, (*get_args(Precision), None))
         self.precision = precision or best_precision(device)
-        if self.precision not in ("float32", "bfloat16"):
-            raise UserError(f"precision={precision!r}: choose float32, bfloat16 or null (bfloat16 on a GPU)")
         self.size = own_size(config) or tile_size
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

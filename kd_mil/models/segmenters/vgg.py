@@ -6,6 +6,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
 from kd_mil.models.outputs import SegmentationOutput
 from kd_mil.models.segmenters.attention import CrissCrossAttention
@@ -45,8 +46,7 @@ class VggMIL(nn.Module):
         require_side(instance_shape, "vgg_mil", multiple=8, smallest=16)
         if len(widths) != len(CONVOLUTIONS) or min(widths) < 1:
             raise UserError(f"segmenter.widths={list(widths)}: give the channels of {len(CONVOLUTIONS)} stages")
-        if attention_passes < 0:
-            raise UserError(f"segmenter.attention_passes={attention_passes}: must not be negative")
+        at_least("segmenter.attention_passes", attention_passes, 0)
         channels = [instance_shape[0], *widths]
         self.stages = nn.ModuleList(map(vgg_stage, channels, widths, CONVOLUTIONS))
         self.attention = nn.ModuleList(CrissCrossAttention(width) for width in widths if attention_passes)

@@ -59,9 +59,7 @@ def test_mining_waits_for_its_epoch():
         ({"threshold": 1.5}, "hpm.threshold=1.5"),
         ({"threshold": -0.1}, "hpm.threshold"),
         ({"fraction": 1.0}, "hpm.fraction"),
-        ({"mode": "some"}, "hpm.mode='some'"),
         ({"start_epoch": -1}, "hpm.start_epoch"),
-        ({"fallback": "none"}, "hpm.fallback"),
     ],
 )
 def test_bad_settings_are_refused(settings, message):

@@ -224,9 +224,6 @@ def test_student_learns_the_instances_from_bag_labels_alone():
     [
         ({"num_classes": 3}, "WENO is a binary method"),
         ({"negative_weight": 1.0}, "method.negative_weight=1.0"),
-        ({"normalisation": "batch"}, "method.normalisation='batch'"),
-        ({"pseudo_labels": "none"}, "method.pseudo_labels='none'"),
-        ({"attention_source": "max"}, "method.attention_source='max'"),
         ({"aggregator": DSMIL, "pseudo_labels": "recompute"}, "method.pseudo_labels=bank"),
         ({"aggregator": tiny_abmil(), "attention_source": "instance"}, "no instance stream"),
     ],

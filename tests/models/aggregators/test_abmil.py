@@ -45,5 +45,5 @@ def test_released_teacher_drops_inputs_of_both_hidden_layers_while_training():
 
 
 def test_wrong_settings():
-    with pytest.raises(UserError, match=r"dropout=-0.1: must lie in \[0, 1\)"):
+    with pytest.raises(UserError, match=r"dropout=-0.1: a share, it must lie in \[0, 1\)"):
         ABMIL(6, dropout=-0.1)

@@ -72,7 +72,7 @@ def test_size_of_the_released_network():
     assert count == 1024 * 512 + 512 + 2 * (512 * 256 + 256) + 257 + 1026 + 2 * 1026
 
 
-@pytest.mark.parametrize("setting", [{"branches": "double"}, {"clustered": 0}, {"instance_weight": -1}])
+@pytest.mark.parametrize("setting", [{"clustered": 0}, {"instance_weight": -1}])
 def test_mistakes_are_named(setting):
     with pytest.raises(UserError, match=f"aggregator.{next(iter(setting))}"):
         CLAM(6, **setting)

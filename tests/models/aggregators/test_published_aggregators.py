@@ -154,7 +154,6 @@ def test_dtfd_deals_anew_at_every_step_of_training_but_never_in_evaluation(featu
         (ACMIL, {"branches": 0}),
         (ACMIL, {"mask_share": 1.5}),
         (ChiMIL, {"top": 0}),
-        (DTFD, {"distil": "all"}),
         (DTFD, {"pseudo_bags": 0}),
     ],
 )

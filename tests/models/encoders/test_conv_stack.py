@@ -61,7 +61,6 @@ def test_images_are_told_apart_from_the_start_with_he_alone():
         ((3, 16, 16), {"convolutions": BREAST}, "images of 16x16 pixels vanish in encoder.convolutions"),
         ((3, 27, 27), {"fully_connected": ()}, "at least one of encoder.convolutions and one"),
         ((3, 27, 27), {"dropout": 1.0}, "encoder.dropout=1.0"),
-        ((3, 27, 27), {"init": "xavier"}, "encoder.init='xavier': choose default or he"),
     ],
 )
 def test_mistakes_are_named(shape, settings, message):

@@ -99,11 +99,9 @@ def test_feature_projector_norms(norm):
             lambda: SmallCNN((512,)),
             r"encoder=small_cnn takes images \(C, H, W\), but instances have the shape \(512,\)",
         ),
-        (lambda: SmallCNN((3, 27, 27), norm="layer"), "encoder.norm='layer': choose batch, group or none"),
         (lambda: SmallCNN((3, 27, 27), channels=(30,), norm="group"), "groups of 8 channels, but a stage has 30"),
         (lambda: SmallCNN((3, 27, 27), channels=()), r"encoder.channels=\[\]"),
         (lambda: FeatureProjector((3, 27, 27)), "encoder=features takes feature vectors"),
-        (lambda: FeatureProjector((20,), norm="group"), "choose batch, layer or none"),
     ],
 )
 def test_wrong_settings(build, message):

@@ -98,7 +98,7 @@ def test_bfloat16_is_near_and_recorded():
     assert half.identity["precision"] == "bfloat16"
     tiles = torch.randint(0, 256, (4, 8, 8, 3), dtype=torch.uint8)
     torch.testing.assert_close(half(tiles), plain(tiles), atol=0.02, rtol=0)
-    with pytest.raises(UserError, match="precision='half'"):
+    with pytest.raises(UserError, match="precision=half: choose float32, bfloat16 or null"):
         TileEncoder(MeanColour, {}, 8, CPU, precision="half")
 
 
