@@ -18,7 +18,7 @@ from kd_mil.data.datamodules import Loading
 from kd_mil.data.masks.mask_data import ImageSize, SegmentationData, image_size_of, negative_masks
 from kd_mil.data.patches.image_files import decode_image
 from kd_mil.data.splits import PARTS, hold_out, stratified_folds
-from kd_mil.slides.formats.image_slide import read_label_image
+from kd_mil.slides.formats.image_decoding import read_label_image
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from kd_mil.core.errors import UserError
 from kd_mil.core.suggestions import closest
 from kd_mil.core.tables import read_csv
 from kd_mil.data.pairs.stack import ImageSource
-from kd_mil.data.patches.image_files import IMAGE_SUFFIXES, images_in, open_image
+from kd_mil.data.patches.image_files import image_paths
 from kd_mil.data.splits import AUXILIARY, PARTS
+from kd_mil.slides.formats.image_decoding import IMAGE_SUFFIXES, decode_rgb
 
 
 class Row(NamedTuple):
@@ -48,7 +49,7 @@ def image_files(rows: list[Row], classes: Sequence[str] | None, where: str) -> I
         ids=[row.image_id for row in rows],
         labels=torch.tensor([index[row.label] for row in rows]),
         class_names=tuple(names),
-        open=lambda at: open_image(paths[at]),
+        open=lambda index: decode_rgb(paths[index]),
         cases=[row.case_id or row.image_id for row in rows],
         parts=[row.split for row in rows],
     )
@@ -66,14 +67,14 @@ def table_rows(path: Path) -> list[Row]:
 
 def folder_rows(root: Path) -> list[Row]:
     """Images of class folders, or of `train`, `val` and `test` folders of them; `auxiliary` holds images only."""
-    rows = [Row(path, "", str(path.relative_to(root)), split=AUXILIARY) for path in images_in(root / AUXILIARY)]
+    rows = [Row(path, "", str(path.relative_to(root)), split=AUXILIARY) for path in image_paths(root / AUXILIARY)]
     parts = {part: root / part for part in PARTS if (root / part).is_dir()}
     if parts and not parts.keys() >= {"train", "test"}:
         raise UserError(f"{root} holds {' and '.join(parts)}, but both train and test are needed")
     for part, folder in (parts or {"": root}).items():
         classes = sorted(one for one in folder.iterdir() if one.is_dir() and one.name != AUXILIARY)
         for one in classes:
-            found = images_in(one)
+            found = image_paths(one)
             if not found:
                 raise UserError(f"class folder {one} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
             rows += [Row(path, one.name, str(path.relative_to(root)), split=part) for path in found]

@@ -11,8 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from kd_mil.core.errors import UserError
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
+from kd_mil.slides.formats.image_decoding import IMAGE_SUFFIXES, decode_rgb, opened_image
 
 
 class ImageFiles:
@@ -67,16 +66,12 @@ class ImageFiles:
 
 
 def decode_image(source: str | IO[bytes], name: str, size: tuple[int, int] | None = None) -> np.ndarray:
-    """One RGB image (3, H, W) uint8, resized where `size` (height, width) is given and differs.
+    """One image (3, H, W) uint8 as `decode_rgb` reads it, resized where `size` (height, width) is given and differs.
 
     Raises:
-        UserError: not a readable image; `name` says which.
+        UserError: not a readable 8-bit image; `name` says which.
     """
-    try:
-        with Image.open(source) as file:
-            image = file.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{name}: not a readable image ({error})") from error
+    image = decode_rgb(source, name)
     if size is not None and image.size != size[::-1]:
         image = image.resize(size[::-1], Image.Resampling.BILINEAR)
     return np.asarray(image).transpose(2, 0, 1)
@@ -96,32 +91,9 @@ def require_size(size: tuple[int, int], expected: tuple[int, int], name: str, fi
 
 
 def _size(path: str) -> tuple[int, int]:
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not a readable image ({error})") from error
-
-
-def open_image(path: Path) -> Image.Image:
-    """An RGB image, decoded.
-
-    Raises:
-        UserError: not a readable image.
-    """
-    try:
-        with Image.open(path) as file:
-            return file.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not a readable image ({error})") from error
-
-
-def images_in(folder: Path) -> list[Path]:
-    """Image files of a folder, sorted; none where there is no such folder."""
-    if not folder.is_dir():
-        return []
-    files = (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted(path for path in files if not path.name.startswith("."))
+    """(height, width) by the file's header."""
+    with opened_image(path, path) as image:
+        return image.height, image.width
 
 
 def image_file(folder: Path, name: str) -> Path:

@@ -11,7 +11,7 @@ import shapely
 from kd_mil.core.errors import UserError
 from kd_mil.slides.annotations.annotation_files import ClassifiedPolygons, read_asap_xml, read_qupath_geojson
 from kd_mil.slides.coverage import mask_coverage
-from kd_mil.slides.formats.image_slide import IMAGE_EXTENSIONS, read_label_image
+from kd_mil.slides.formats.image_decoding import IMAGE_SUFFIXES, read_label_image
 from kd_mil.slides.formats.reader import Slide
 
 MAX_VERTICES = 256
@@ -36,13 +36,13 @@ class AnnotationSettings:
     geojson_in_bounds: bool = True
     """QuPath crops a bounded slide (MIRAX and others) and counts from the crop's corner; false = from the slide's."""
     mask_mpp: float | None = None
-    """um per pixel of label masks; null = the mask spans the whole slide, and its size tells."""
+    """µm per pixel of label masks; null = the mask spans the whole slide, and its size tells."""
     mask_values: Sequence[int] = ()
     """Values that mark tumour in a label mask; empty = every value above 0."""
 
     def __post_init__(self) -> None:
         if self.mask_mpp is not None and self.mask_mpp <= 0:
-            raise UserError(f"annotations.mask_mpp={self.mask_mpp} must be positive (um per pixel of the mask)")
+            raise UserError(f"annotations.mask_mpp={self.mask_mpp} must be positive (µm per pixel of the mask)")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def read_annotation(path: str | Path, slide: Slide, settings: AnnotationSettings
     if suffix in (".geojson", ".json"):
         origin = slide.bounds[:2] if settings.geojson_in_bounds else (0, 0)
         return tumour_polygons(read_qupath_geojson(path, origin), settings.positive_classes, (), path)
-    if suffix in IMAGE_EXTENSIONS:
+    if suffix in IMAGE_SUFFIXES:
         return read_label_mask(path, slide, settings)
     raise UserError(f"annotation {str(path)!r} is neither .xml (ASAP), .geojson (QuPath) nor an image")
 

@@ -11,11 +11,12 @@ import numpy as np
 from PIL import Image
 
 from kd_mil.core.errors import UserError
+from kd_mil.slides.formats.image_decoding import is_opaque, on_white
 
 LEVEL_TOLERANCE = 0.01
 """A level whose resolution differs by less than this share from the target is read as it is."""
 PLAUSIBLE_MPP = (0.01, 50.0)
-"""um per level-0 pixel; a TIFF that carries 72 dots per inch for want of better says 353."""
+"""µm per level-0 pixel; a TIFF that carries 72 dots per inch for want of better says 353."""
 BLOCK_PIXELS = 4096**2
 """Native pixels decoded at once when a large area is reduced to a thumbnail."""
 
@@ -136,33 +137,33 @@ def level_and_downsample(level_downsamples: tuple[float, ...], downsample: float
     Both count level-0 pixels per pixel. The second is the level's own where the two agree within `LEVEL_TOLERANCE` (no
     resampling), else `downsample` itself. Finer than level 0 gives level 0.
     """
-    finer = [level for level, own in enumerate(level_downsamples) if own <= downsample * (1 + LEVEL_TOLERANCE)]
+    finer = [index for index, native in enumerate(level_downsamples) if native <= downsample * (1 + LEVEL_TOLERANCE)]
     level = finer[-1] if finer else 0
-    own = level_downsamples[level]
-    return level, own if abs(own / downsample - 1) <= LEVEL_TOLERANCE else downsample
+    native = level_downsamples[level]
+    return level, native if abs(native / downsample - 1) <= LEVEL_TOLERANCE else downsample
 
 
 def resolve_mpp(
     path: Path, override: float | None, stated: tuple[float, float] | None, magnification: float | None
 ) -> float:
-    """Resolution in um per level-0 pixel: the override, else the file's x and y averaged, else 10 / magnification.
+    """Resolution in µm per level-0 pixel: the override, else the file's x and y averaged, else 10 / magnification.
 
     Raises:
         UserError: none of the three, a value no scanner has, or x and y more than 5 % apart.
     """
-    mend = "give `mpp=` for the run, or an `mpp` column in the slide list"
+    fix = "give `mpp=` for the run, or an `mpp` column in the slide list"
     if override is not None:
         mpp = override
     elif stated is not None:
         if abs(stated[0] / stated[1] - 1) > 0.05:
-            raise UserError(f"slide {str(path)!r} has pixels of {stated[0]:g} x {stated[1]:g} um, not square: {mend}")
+            raise UserError(f"slide {str(path)!r} has pixels of {stated[0]:g} x {stated[1]:g} µm, not square: {fix}")
         mpp = sum(stated) / 2
     elif magnification is not None:
         mpp = 10 / magnification
     else:
-        raise UserError(f"slide {str(path)!r} states neither um per pixel nor magnification: {mend}, as in mpp=0.25")
+        raise UserError(f"slide {str(path)!r} states neither µm per pixel nor magnification: {fix}, as in mpp=0.25")
     if not PLAUSIBLE_MPP[0] <= mpp <= PLAUSIBLE_MPP[1]:
-        raise UserError(f"slide {str(path)!r}: {mpp:g} um per pixel is no scanner's resolution: {mend}, as in mpp=0.25")
+        raise UserError(f"slide {str(path)!r}: {mpp:g} µm per pixel is no scanner's resolution: {fix}, as in mpp=0.25")
     return mpp
 
 
@@ -171,20 +172,3 @@ def rgb_pixels(image: Image.Image) -> np.ndarray:
     if image.mode == "RGBA" and is_opaque(image):
         return np.frombuffer(image.tobytes("raw", "RGB"), dtype=np.uint8).reshape(image.height, image.width, 3)
     return np.asarray(on_white(image))
-
-
-def is_opaque(image: Image.Image) -> bool:
-    """Whether no pixel of an RGBA picture is transparent."""
-    return bool(np.asarray(image)[..., 3].min() == 255)
-
-
-def on_white(image: Image.Image) -> Image.Image:
-    """Flatten any 8-bit picture to RGB over white."""
-    if "A" not in image.getbands() and "transparency" not in image.info:
-        return image.convert("RGB")
-    image = image if image.mode == "RGBA" else image.convert("RGBA")
-    if is_opaque(image):
-        return image.convert("RGB")
-    canvas = Image.new("RGB", image.size, "white")
-    canvas.paste(image, mask=image)
-    return canvas

@@ -7,14 +7,15 @@ import numpy as np
 import openslide
 
 from kd_mil.core.errors import UserError
-from kd_mil.slides.formats.image_slide import IMAGE_EXTENSIONS, ImageSlide
+from kd_mil.slides.formats.image_decoding import IMAGE_SUFFIXES
+from kd_mil.slides.formats.image_slide import ImageSlide
 from kd_mil.slides.formats.openslide_slide import OpenSlideSlide
 
 BACKENDS = ("openslide", "fastslide")
 
 
 class Slide(Protocol):
-    """A slide file. Positions are level-0 pixels from the top-left corner; resolutions are um per pixel.
+    """A slide file. Positions are level-0 pixels from the top-left corner; resolutions are µm per pixel.
 
     Slides travel to data-loader workers: pickling and forking are safe, each process opens its own handle at its first
     read.
@@ -26,7 +27,7 @@ class Slide(Protocol):
     level_downsamples: tuple[float, ...]
     """Level-0 pixels per pixel of each level; starts with 1."""
     mpp: float
-    """um per level-0 pixel: the override if one was given, else what the file says."""
+    """µm per level-0 pixel: the override if one was given, else what the file says."""
     magnification: float | None
     """Objective power as the file states it; None where it does not. Not corrected by `mpp`."""
     bounds: tuple[int, int, int, int]
@@ -75,8 +76,8 @@ def open_slide(path: str | Path, mpp: float | None = None, backend: str = "opens
 
     Args:
         path: Anything OpenSlide reads, or a PNG, JPEG or TIFF image (a slide of one level; a TIFF's first page).
-        mpp: um per level-0 pixel; overrides the file's. Without it and the file's own, 10 / objective power is taken
-            (0.5 um at 20x, 0.25 um at 40x).
+        mpp: µm per level-0 pixel; overrides the file's. Without it and the file's own, 10 / objective power is taken
+            (0.5 µm at 20x, 0.25 µm at 40x).
         backend: `openslide`, or `fastslide` (an optional package: faster, pixels not quite the same; see `fast_slide`).
 
     Raises:
@@ -90,7 +91,7 @@ def open_slide(path: str | Path, mpp: float | None = None, backend: str = "opens
         from kd_mil.slides.formats.fast_slide import FastSlideSlide  # needs an optional package
 
         return FastSlideSlide(path, mpp)
-    if openslide.OpenSlide.detect_format(path) is None and path.suffix.lower() in IMAGE_EXTENSIONS:
+    if openslide.OpenSlide.detect_format(path) is None and path.suffix.lower() in IMAGE_SUFFIXES:
         return ImageSlide(path, mpp)
     return OpenSlideSlide(path, mpp)
 

@@ -49,13 +49,6 @@ def test_images_travel_to_workers(paths):
     assert torch.equal(images[torch.tensor([1])], ImageFiles.open(paths)[torch.tensor([1])])
 
 
-def test_grey_and_transparent_images_become_rgb(tmp_path):
-    Image.new("L", (2, 2), 7).save(tmp_path / "grey.png")
-    Image.new("RGBA", (2, 2), (1, 2, 3, 0)).save(tmp_path / "clear.png")
-    assert decode_image(str(tmp_path / "grey.png"), "")[:, 0, 0].tolist() == [7, 7, 7]
-    assert decode_image(str(tmp_path / "clear.png"), "")[:, 0, 0].tolist() == [1, 2, 3]
-
-
 def test_images_are_resized_to_a_square(paths):
     images = ImageFiles.open(paths, image_size=8)
     assert images[torch.tensor([0])].shape == (1, 3, 8, 8)

@@ -249,7 +249,7 @@ NO_NUMBER = '<ASAP_Annotations><Annotations><Annotation Name="x" PartOfGroup="_0
         ("word.json", json.dumps([{"geometry": {"type": "Polygon", "coordinates": ""}}]), "feature 0 is no GeoJSON"),
         ("huge.json", json.dumps([feature([(0, 0), (1, 10**400), (1, 1)])]), "feature 0 is no GeoJSON feature"),
         ("nan.json", json.dumps([feature([(0, 0), (1, float("nan")), (1, 1)])]), "feature 0 is no GeoJSON feature"),
-        ("text.png", "hello", "not an image"),
+        ("text.png", "hello", "not a readable image"),
         ("outline.txt", "hello", "neither .xml"),
     ],
 )
