@@ -8,15 +8,12 @@ from PIL import Image
 from kd_mil.core.errors import UserError
 from kd_mil.data.batches import UNKNOWN, ImageBatch, MaskedBatch
 from kd_mil.data.datamodules import Loading
-from kd_mil.data.masks.camelyon16_patches import Camelyon16Patches, tile_mask
 from kd_mil.data.masks.digestpath2019 import DigestPath2019
 from kd_mil.data.masks.glas import Glas
 from kd_mil.data.masks.image_files import read_mask
 from kd_mil.data.masks.mask_data import CropSampler
 from kd_mil.data.masks.patch_masks import PatchMasks
 from kd_mil.data.masks.synthetic_glands import SyntheticGlands, draw_tissue
-from kd_mil.data.tiles.camelyon16 import find_slides
-from kd_mil.slides.annotations.annotations import MaskAnnotation, PolygonAnnotation
 from tests.support.tiny_images import tiny_glands
 
 SMALL = Loading(instances_per_step=4, eval_instances_per_step=3)
@@ -249,96 +246,6 @@ def test_digestpath_pairs_images_with_masks(tmp_path):
     (tmp_path / "tissue-train-pos-v1" / "P0_2019-0-lv1_mask.jpg").unlink()
     with pytest.raises(UserError, match=r"P0_2019-0-lv1_mask\.jpg does not exist"):
         DigestPath2019(SMALL, str(tmp_path), "").setup()
-
-
-def test_tile_masks_are_cut_from_outlines_by_pixel_centres():
-    import shapely
-
-    outline = PolygonAnnotation(np.array([shapely.box(100, 200, 164, 232)]))
-    mask = tile_mask(outline, (96, 196), side=64, size=16)
-    rows, columns = np.nonzero(mask)
-    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (1, 8, 1, 15)
-    assert mask.sum() == 8 * 15
-    painted = np.zeros((100, 100), bool)
-    painted[50:58, 25:41] = True
-    same = tile_mask(MaskAnnotation(painted, downsample=4.0), (96, 196), side=64, size=16)
-    assert (mask == same).all()
-
-
-@pytest.fixture(scope="module")
-def camelyon(tmp_path_factory):
-    """Procedural slides, laid out as Camelyon16."""
-    from kd_mil.slides.synthetic.build import SyntheticSettings, build_synthetic_slides
-
-    made = tmp_path_factory.mktemp("made")
-    root = tmp_path_factory.mktemp("camelyon16")
-    listed = build_synthetic_slides(made, SyntheticSettings(slides=12, size=768, mpp=1.0, slides_per_case=1), seed=0)
-    import pandas as pd
-
-    numbers = {"0": 0, "1": 0}
-    for row in pd.read_csv(listed, dtype=str).to_dict("records"):
-        positive = row["label"] not in ("0", "normal", "negative")
-        key = "1" if positive else "0"
-        numbers[key] += 1
-        testing = numbers[key] > 4
-        name = f"{'tumor' if positive else 'normal'}_{numbers[key]:03d}"
-        part = root / ("testing" if testing else "training")
-        folder = part / ("images" if testing else "tumor" if positive else "normal")
-        folder.mkdir(parents=True, exist_ok=True)
-        slide = listed.parent / row["slide_path"]
-        (folder / f"{name}.tif").write_bytes(slide.read_bytes())
-        if positive:
-            (part / "lesion_annotations").mkdir(exist_ok=True)
-            outlines = listed.parent / row["annotation_path"]
-            (part / "lesion_annotations" / f"{name}.xml").write_bytes(outlines.read_bytes())
-    return root
-
-
-@pytest.mark.slow
-def test_camelyon_tiles_have_labels_and_masks_of_their_outlines(camelyon, tmp_path, monkeypatch):
-    def data():
-        own = Camelyon16Patches(
-            SMALL,
-            str(camelyon),
-            "",
-            str(tmp_path),
-            mpp=1.0,
-            tile_size=64,
-            positive_per_slide=5,
-            negative_per_slide=4,
-            min_tumour=0.3,
-            val_fraction=0.25,
-        )
-        own.setup()
-        return own
-
-    first = data()
-    for part in ("val", "test"):
-        labels, masks = first.bags.labels[getattr(first.splits, part)], first.masks(part)
-        shares = masks.float().flatten(1).mean(1)
-        assert (shares[labels == 1] > 0.25).all(), "at least min_tumour, but for rounding to pixels"
-        assert not masks[labels == 0].any()
-        assert 0 < labels.sum() < len(labels)
-    owners = [{first.bags.case_ids[i] for i in part.tolist()} for part in first.splits[1:]]
-    assert not owners[0] & owners[1] | owners[0] & owners[2] | owners[1] & owners[2]
-    assert first.instance_source["mpp"] == 1.0
-    monkeypatch.setattr(Camelyon16Patches, "_cut", lambda *_: pytest.fail("the tiles are in the cache"))
-    again = data()
-    assert again.fingerprint() == first.fingerprint()
-    assert torch.equal(again.masks("test"), first.masks("test"))
-
-
-def test_camelyon_names_what_is_missing(tmp_path):
-    with pytest.raises(UserError, match="Camelyon16"):
-        Camelyon16Patches(SMALL, None, str(tmp_path), str(tmp_path)).setup()
-    paint(tmp_path / "training" / "tumor" / "tumor_001.tif", 10)
-    with pytest.raises(UserError, match="every slide there would count as normal"):
-        find_slides(tmp_path)
-    (tmp_path / "training" / "tumor_002.xml").touch()
-    with pytest.raises(UserError, match=r"no outlines tumor_001\.xml"):
-        find_slides(tmp_path)
-    with pytest.raises(UserError, match="min_tumour=0"):
-        Camelyon16Patches(SMALL, str(tmp_path), "", str(tmp_path), min_tumour=0)
 
 
 def test_a_few_training_images_are_of_both_classes():

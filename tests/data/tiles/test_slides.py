@@ -20,11 +20,8 @@ from kd_mil.core.errors import UserError
 from kd_mil.data.datamodules import Loading
 from kd_mil.data.samplers import BagSampler, IndexedView
 from kd_mil.data.tiles import cache as tile_cache
-from kd_mil.data.tiles.camelyon16 import Camelyon16
 from kd_mil.data.tiles.files import OPEN_SLIDES, TilesInCache, TilesInSlides
 from kd_mil.data.tiles.slides import SlidesData
-from kd_mil.data.tiles.synthetic_slides import SyntheticSlides
-from kd_mil.data.tiles.tcga_lung import TcgaLung
 from kd_mil.slides.annotations.annotations import AnnotationSettings, MaskAnnotation
 from kd_mil.slides.overlays.slide_picture import tumour_area
 from kd_mil.slides.synthetic.build import SyntheticSettings, build_synthetic_slides, truth_fractions
@@ -301,124 +298,6 @@ def test_a_damaged_slide_is_one_line_from_a_worker_too(slide_list, tmp_path):
     for workers in (0, 2):
         with pytest.raises(UserError, match=r"synthetic_004.tif' is empty"):
             module(folder / "slides.csv", tmp_path / str(workers), Loading(num_workers=workers))
-
-
-# --- named sets ---
-
-
-def keywords(tmp_path: Path) -> dict[str, Any]:
-    common = {"tiling": TILING, "tissue": TissueSettings(), "cache_dir": str(tmp_path / "cache")}
-    return common | {"data_dir": str(tmp_path), "loading": Loading()}
-
-
-def copies(slide_list: Path, truth: str, count: int) -> list[Path]:
-    rows = [row for row in csv.DictReader(slide_list.open()) if row["label"] == truth]
-    return [slide_list.parent / row["slide_path"] for row in rows][:count]
-
-
-@pytest.fixture
-def camelyon(slide_list, tmp_path) -> Path:
-    """Three training slides of each class, four test slides, as published."""
-    root = tmp_path / "CAMELYON16"
-    for folder in ("training/normal", "training/tumor", "training/lesion_annotations"):
-        (root / folder).mkdir(parents=True)
-    for folder in ("images", "lesion_annotations"):
-        (root / "testing" / folder).mkdir(parents=True)
-    normal, tumor = copies(slide_list, "negative", 5), copies(slide_list, "positive", 5)
-
-    def put(source: Path, folder: str, name: str, outlines: str = "") -> None:
-        shutil.copyfile(source, root / folder / f"{name}.tif")
-        if outlines:
-            shutil.copyfile(slide_list.parent / "annotations" / f"{source.stem}.xml", root / outlines / f"{name}.xml")
-
-    for number in range(3):
-        put(normal[number], "training/normal", f"normal_{number + 1:03d}")
-        put(tumor[number], "training/tumor", f"tumor_{number + 1:03d}", "training/lesion_annotations")
-    put(normal[3], "testing/images", "test_003")
-    put(tumor[3], "testing/images", "test_001", "testing/lesion_annotations")
-    put(tumor[4], "testing/images", "test_114", "testing/lesion_annotations")
-    put(tumor[0], "testing/images", "test_049")
-    lines = [f"test_{number},Tumor,IDC,Macro\n" for number in ("001", "049", "114")]
-    (root / "testing" / "reference.csv").write_text("".join([*lines, "test_003,Normal,None,None\n"]))
-    return root
-
-
-def test_camelyon16_in_its_official_folders(camelyon, tmp_path):
-    data = Camelyon16(None, val_fraction=0.25, **keywords(tmp_path))
-    data.setup()
-    bags, tested = data.bags, [data.bags.bag_ids[bag] for bag in data.splits.test.tolist()]
-    assert tested == ["test_001", "test_003", "test_114"]  # without the duplicate
-    assert data.counts() == {"train": 4, "val": 2, "test": 3}
-    assert bags.class_names == ("normal", "tumor")
-    assert [bags.bag_ids[bag][:5] for bag in bags.labels.nonzero().flatten().tolist()] == ["tumor"] * 3 + ["test_"] * 2
-    labels = {bag_id: bags.batch(torch.tensor([bag])).instance_labels for bag, bag_id in enumerate(bags.bag_ids)}
-    assert set(labels["normal_001"].tolist()) == {0}
-    assert set(labels["tumor_001"].tolist()) == set(labels["test_001"].tolist()) == {0, 1}
-    assert set(labels["test_114"].tolist()) == {-1}  # not all of its tumour is outlined
-
-
-@pytest.mark.parametrize(
-    ("missing", "message"),
-    [
-        ("", "no data at .*CAMELYON16.*: download CAMELYON16 .* and put it there, or set data.root=FOLDER"),
-        ("training/tumor", "tumor' does not exist"),
-        ("training/lesion_annotations/tumor_002.xml", "tumor_002.xml' does not exist: unpack lesion_annotations.zip"),
-        ("testing/reference.csv", "reference.csv' does not say whether 'test_001' is Normal or Tumor"),
-    ],
-)
-def test_camelyon16_incomplete(camelyon, tmp_path, missing, message):
-    path = camelyon / missing
-    path.unlink() if path.is_file() else shutil.rmtree(path)
-    with pytest.raises(UserError, match=message):
-        Camelyon16(None, **keywords(tmp_path)).setup()
-
-
-def test_tcga_lung_by_folders_keeps_patients_whole(slide_list, tmp_path):
-    """In the folders that the download tool makes; the second and the third slide are of one patient."""
-    patients = {"LUAD": (0, 1, 1, 2), "LUSC": (3, 4, 5, 6)}
-    sources = {"LUAD": copies(slide_list, "negative", 4), "LUSC": copies(slide_list, "positive", 4)}
-    for name, numbers in patients.items():
-        for index, (patient, source) in enumerate(zip(numbers, sources[name], strict=True)):
-            folder = tmp_path / "tcga_lung" / name / f"uuid{index}"
-            folder.mkdir(parents=True)
-            shutil.copyfile(source, folder / f"TCGA-05-400{patient}-01Z-00-DX{index}.tif")
-    data = TcgaLung(None, num_folds=3, fold=0, val_fraction=0.25, **keywords(tmp_path))
-    data.setup()
-    assert data.bags.labels.tolist() == [0] * 4 + [1] * 4
-    cases = data.bags.case_ids
-    assert sorted(cases) == [f"TCGA-05-400{patient}" for patient in (0, 1, 1, 2, 3, 4, 5, 6)]
-    parts = [{cases[bag] for bag in part.tolist()} for part in data.splits[1:]]
-    assert sum(map(len, parts)) == len(set(cases)) == 7
-
-
-def test_tcga_lung_from_a_list(slide_list, tmp_path):
-    lines = ["slide_path,slide_id,label"]
-    for number, row in enumerate(csv.DictReader(slide_list.open())):
-        label = "LUSC" if row["label"] == "positive" else "LUAD"
-        lines.append(f"{slide_list.parent / row['slide_path']},TCGA-05-{4000 + number}-01Z,{label}")
-    (tmp_path / "slides.csv").write_text("\n".join(lines))
-    data = TcgaLung(None, slides=str(tmp_path / "slides.csv"), num_folds=2, val_fraction=0.2, **keywords(tmp_path))
-    data.setup()
-    assert data.class_names == ("LUAD", "LUSC")
-    assert (data.bags.instance_labels == -1).all()  # adenocarcinoma is no "negative"
-
-
-def test_tcga_lung_missing_or_misnamed(slide_list, tmp_path):
-    with pytest.raises(UserError, match=r"no data at .*tcga_lung.*: download diagnostic slides of TCGA-LUAD"):
-        TcgaLung(None, **keywords(tmp_path)).setup()
-    with pytest.raises(UserError, match="slide 'synthetic_000' is not named by a TCGA barcode"):
-        TcgaLung(None, slides=str(slide_list), **keywords(tmp_path)).setup()
-
-
-def test_synthetic_slides_are_built_once_and_follow_the_seed(tmp_path):
-    few = replace(SETTINGS, slides=5, slides_per_case=1)
-    settings = {"tiling": TILING, "tissue": TissueSettings(), "cache_dir": str(tmp_path), "cache": True}
-    first, again, other = (SyntheticSlides(few, Loading(), seed=seed, **settings) for seed in (0, 0, 1))
-    for data in (first, again, other):
-        data.setup()
-    assert first.counts() == {"train": 3, "val": 1, "test": 1}
-    assert first.fingerprint() == again.fingerprint() != other.fingerprint()
-    assert len(list(tmp_path.glob("synthetic_slides_*"))) == 2
 
 
 # --- pictures ---
