@@ -21,11 +21,18 @@ SHARED = {"loading", "data_dir", "cache_dir", "annotations", "limit_batches", "l
 """Arguments that take their values from elsewhere in the configuration."""
 
 
+def bases(config: DictConfig) -> list[str]:
+    """Files below conf/data that a file inherits from; the rest of its defaults list sets other groups."""
+    defaults = [item for item in config.get("defaults", []) if isinstance(item, str)]
+    return [item.removesuffix("@_here_") for item in defaults if item.endswith("@_here_")]
+
+
 def read(path: Path) -> DictConfig:
-    """The file without its defaults list, which sets other groups."""
+    """The file with what it inherits."""
     config = OmegaConf.load(path)
+    inherited = [read(path.parent / f"{name}.yaml") for name in bases(config)]
     config.pop("defaults", None)
-    return config
+    return OmegaConf.merge(*inherited, config)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -42,3 +49,15 @@ def test_defaults_of_config_and_class_agree(path):
         default, value = parameters[name].default, OmegaConf.to_container(config)[name]
         if default is not inspect.Parameter.empty:
             assert value == (list(default) if isinstance(default, tuple) else default), name
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_sets_of_pairs_say_only_how_they_differ_from_their_base(path):
+    config = OmegaConf.load(path)
+    if ".pairs." not in config["_target_"]:
+        assert not bases(config)
+        return
+    assert bases(config) == ["base/pairs"]
+    base = OmegaConf.load(path.parent / "base" / "pairs.yaml")
+    repeated = {name for name in config.keys() & base.keys() if config._get_node(name) == base._get_node(name)}
+    assert not repeated
