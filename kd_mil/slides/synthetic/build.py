@@ -22,7 +22,8 @@ from tqdm import tqdm
 from kd_mil.core.atomic import atomic_path
 from kd_mil.core.errors import UserError
 from kd_mil.slides.coverage import mask_coverage
-from kd_mil.slides.synthetic.layout import Layout, Truth, draw_layout
+from kd_mil.slides.synthetic.layout import Layout
+from kd_mil.slides.synthetic.layout_drawing import Truth, draw_layout
 from kd_mil.slides.synthetic.painting import Painter
 from kd_mil.slides.synthetic.pyramid_tiff import write_pyramid
 
@@ -64,11 +65,11 @@ class SyntheticSettings:
             if getattr(self, name) < 1:
                 raise UserError(f"synthetic slides: {name}={getattr(self, name)} must be at least 1")
         if not MPP_RANGE[0] <= self.mpp <= MPP_RANGE[1]:
-            raise UserError(f"synthetic slides: mpp={self.mpp} must lie between {MPP_RANGE[0]} and {MPP_RANGE[1]} um")
+            raise UserError(f"synthetic slides: mpp={self.mpp} must lie between {MPP_RANGE[0]} and {MPP_RANGE[1]} µm")
         if self.size * self.mpp < MIN_SIZE_UM:
             raise UserError(
                 f"synthetic slides: size={self.size} px at mpp={self.mpp} is too small for a piece of tissue; "
-                f"size x mpp must be at least {MIN_SIZE_UM} um"
+                f"size x mpp must be at least {MIN_SIZE_UM} µm"
             )
 
 

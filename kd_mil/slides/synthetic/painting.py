@@ -9,19 +9,17 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from scipy import fft
-from scipy.ndimage import fourier_gaussian
 
-from kd_mil.slides.synthetic.layout import CellKind, Layout, RegionKind
+from kd_mil.slides.synthetic.layout import Layout, RegionKind
+from kd_mil.slides.synthetic.nuclei import ORIENTATIONS, VARIANTS, NucleusAtlas
 from kd_mil.slides.synthetic.stain import Stain
+from kd_mil.slides.synthetic.textures import TEXTURE_SIZE, Textures, seen_from
 
 COARSE = 4
 """Region layers are painted on every fourth pixel and enlarged."""
 HALO = 2
 SURROUNDINGS = 24.0
 """Micrometres around a region that its layers may touch."""
-TEXTURE_SIZE = 1024
-FIBRE_STEPS = 14
 
 
 class Layer(NamedTuple):
@@ -53,142 +51,6 @@ LAYERS: dict[RegionKind, tuple[Layer, ...]] = {
 }
 
 
-class NucleusStyle(NamedTuple):
-    """Ranges from which the nuclei of one kind are drawn; lengths in micrometres."""
-
-    long_radius: tuple[float, float]
-    aspect: tuple[float, float]
-    """Long to short axis."""
-    waviness: float
-    darkness: tuple[float, float]
-    """Haematoxylin concentration."""
-    chromatin: float
-    """Contrast of the clumps inside."""
-    rim: float
-    """Extra darkness of the membrane."""
-    nucleoli: int
-    """At most so many."""
-
-
-STYLES = {
-    CellKind.FIBROBLAST: NucleusStyle((4.5, 10.0), (3.2, 6.0), 0.06, (0.70, 1.20), 0.12, 0.0, 0),
-    CellKind.LYMPHOCYTE: NucleusStyle((2.9, 3.7), (1.0, 1.2), 0.04, (1.30, 1.65), 0.16, 0.05, 0),
-    CellKind.EPITHELIAL: NucleusStyle((4.6, 5.8), (1.4, 1.9), 0.04, (0.80, 1.10), 0.14, 0.15, 1),
-    CellKind.TUMOUR: NucleusStyle((5.0, 8.6), (1.05, 1.7), 0.12, (0.85, 1.55), 0.20, 0.30, 3),
-}
-VARIANTS = 48
-ORIENTATIONS = 16
-
-
-class Textures:
-    """Periodic textures (1024, 1024) float32 with mean 0 and standard deviation 1."""
-
-    def __init__(self, rng: np.random.Generator, mpp: float) -> None:
-        unit = 1 / mpp  # pixels per micrometre
-        self.cloud = _noise(rng, 40 * unit)
-        self.grain = _standardised(_noise(rng, 0.5 * unit) + 0.7 * _noise(rng, 1.5 * unit))
-        self.fibre_angle = np.arctan2(_noise(rng, 45 * unit), _noise(rng, 45 * unit)) / 2
-        streaks = _noise(rng, 0.5 * unit) + 1.5 * _noise(rng, 1.5 * unit)
-        self.fibre = _along(self.fibre_angle, streaks, step=max(1.0, unit))
-
-
-def _noise(rng: np.random.Generator, sigma: float) -> np.ndarray:
-    """Smooth periodic noise; `sigma` in pixels."""
-    spectrum = fft.rfft2(rng.standard_normal((TEXTURE_SIZE, TEXTURE_SIZE), dtype=np.float32))
-    return _standardised(fft.irfft2(fourier_gaussian(spectrum, sigma, n=TEXTURE_SIZE)))
-
-
-def _standardised(texture: np.ndarray) -> np.ndarray:
-    return ((texture - texture.mean()) / texture.std()).astype(np.float32)
-
-
-def _along(angle: np.ndarray, noise: np.ndarray, step: float) -> np.ndarray:
-    """Line integral convolution: smear the noise along a field of directions that have no sign (radians)."""
-    rows, columns = np.indices(noise.shape)
-    directions = np.exp(1j * angle).astype(np.complex64)
-    total = noise.copy()
-    for sign in (1, -1):
-        place, heading = (columns + 1j * rows).astype(np.complex64), sign * directions
-        for _ in range(FIBRE_STEPS):
-            place += step * heading
-            y, x = (np.rint(axis).astype(np.int32) % TEXTURE_SIZE for axis in (place.imag, place.real))
-            here = y * TEXTURE_SIZE + x
-            total += noise.take(here)
-            turned = directions.take(here)
-            heading = np.where((turned * heading.conj()).real < 0, -turned, turned)
-    return _standardised(total)
-
-
-def _seen_from(shift: np.ndarray, texture: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """(len(rows), len(columns)) of the texture as a slide sees it whose corner lies at `shift` (x, y)."""
-    return texture.take((rows + shift[1]) % TEXTURE_SIZE, axis=0).take((columns + shift[0]) % TEXTURE_SIZE, axis=1)
-
-
-class NucleusAtlas:
-    """Drawings of nuclei, stored as their non-zero pixels only.
-
-    Drawing number (kind, variant, orientation) is `(kind * VARIANTS + variant) * ORIENTATIONS + orientation`.
-    """
-
-    def __init__(self, rng: np.random.Generator, mpp: float) -> None:
-        self.margin = int(np.ceil(1.5 * max(style.long_radius[1] for style in STYLES.values()) / mpp))
-        drawings = [self._draw(rng, STYLES[kind], mpp) for kind in CellKind]
-        darkness = np.concatenate(drawings)
-        drawing, row, column = np.nonzero(darkness > 0.02)
-        self.values = darkness[drawing, row, column]
-        self.rows, self.columns = row - self.margin, column - self.margin
-        self.counts = np.bincount(drawing, minlength=len(darkness))
-        self.starts = np.cumsum(self.counts) - self.counts
-
-    def _draw(self, rng: np.random.Generator, style: NucleusStyle, mpp: float) -> np.ndarray:
-        """(VARIANTS * ORIENTATIONS, S, S) haematoxylin of one kind of nucleus."""
-        axis = (np.arange(-self.margin, self.margin + 1) * mpp).astype(np.float32)
-        y, x = np.meshgrid(axis, axis, indexing="ij")
-        turn = (np.pi / ORIENTATIONS * np.arange(ORIENTATIONS, dtype=np.float32))[:, None, None]
-        along, across = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
-        chromatin = _noise(rng, 0.55 / mpp)
-        return np.concatenate([_nucleus(rng, style, along, across, chromatin, mpp) for _ in range(VARIANTS)])
-
-    def stamp(self, canvas: np.ndarray, positions: np.ndarray, drawings: np.ndarray) -> None:
-        """Draw nuclei into the canvas (h, w) float32, the darker one winning; all must lie `margin` from its edge."""
-        counts = self.counts[drawings]
-        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        source = np.repeat(self.starts[drawings], counts) + within
-        corner = np.rint(positions).astype(np.int64)
-        origin = np.repeat(corner[:, 1] * canvas.shape[1] + corner[:, 0], counts)
-        target = origin + self.rows[source] * canvas.shape[1] + self.columns[source]
-        np.maximum.at(canvas.reshape(-1), target, self.values[source])
-
-
-def _nucleus(
-    rng: np.random.Generator,
-    style: NucleusStyle,
-    along: np.ndarray,
-    across: np.ndarray,
-    chromatin: np.ndarray,
-    mpp: float,
-) -> np.ndarray:
-    """One nucleus in all orientations; `along` and `across` are coordinates in micrometres on its two axes."""
-    long_radius = rng.uniform(*style.long_radius)
-    short_radius = long_radius / rng.uniform(*style.aspect)
-    u, v = along / long_radius, across / short_radius
-    angle, distance = np.arctan2(v, u), np.hypot(u, v)
-    edge = 1 + sum(
-        style.waviness * rng.normal() / np.sqrt(k) * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in (2, 3, 4)
-    )
-    depth = (edge - distance) * short_radius
-    inside = np.clip(depth / 1.1 + 0.5, 0, 1)
-    shift = rng.integers(0, TEXTURE_SIZE, 2)
-    rows, columns = (np.rint(axis / mpp).astype(int) for axis in (across, along))
-    clumps = chromatin[(rows + shift[0]) % TEXTURE_SIZE, (columns + shift[1]) % TEXTURE_SIZE]
-    darkness = rng.uniform(*style.darkness) * (1 + style.chromatin * clumps)
-    darkness = darkness + style.rim * np.exp(-((depth - 0.6) ** 2) / 0.5)
-    for _ in range(rng.integers(0, style.nucleoli + 1)):
-        centre = rng.uniform(-0.45, 0.45, 2) * (long_radius, short_radius)
-        darkness = darkness + 0.7 * np.exp(-((along - centre[0]) ** 2 + (across - centre[1]) ** 2) / 0.7)
-    return (inside * darkness).astype(np.float32)
-
-
 class Painter:
     """Paints layouts; textures and nuclei are drawn once and shared by all slides of a set."""
 
@@ -204,8 +66,8 @@ class Painter:
             rows = np.arange(top, min(top + height, layout.size))
             eosin, haematoxylin, fibre, grain = self._enlarged_regions(layout, rows, shift)
             columns = np.arange(layout.size)
-            eosin += fibre * _seen_from(shift, self.textures.fibre, rows, columns)
-            speckle = _seen_from(shift, self.textures.grain, rows, columns)
+            eosin += fibre * seen_from(shift, self.textures.fibre, rows, columns)
+            speckle = seen_from(shift, self.textures.grain, rows, columns)
             eosin += grain * speckle
             haematoxylin += 0.6 * grain * speckle
             nuclei = self._nuclei(layout, rows, drawings)
@@ -244,7 +106,7 @@ class Painter:
         x = np.arange(-HALO, -(-layout.size // COARSE) + HALO) * COARSE + (COARSE - 1) / 2
         canvas = np.zeros((4, len(y), len(x)), np.float32)
         cloud, other_cloud = (
-            _seen_from(offset, self.textures.cloud, y.astype(int), x.astype(int)) for offset in (shift, shift[::-1])
+            seen_from(offset, self.textures.cloud, y.astype(int), x.astype(int)) for offset in (shift, shift[::-1])
         )
         for kind, blob in layout.regions_across(y[0], y[-1], margin=SURROUNDINGS / self.mpp):
             reach = blob.reach + SURROUNDINGS / self.mpp

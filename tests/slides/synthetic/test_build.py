@@ -7,6 +7,7 @@ import openslide
 import pandas as pd
 import pytest
 import shapely
+import tifffile
 from defusedxml import ElementTree
 from PIL import Image
 
@@ -20,7 +21,8 @@ from kd_mil.slides.synthetic.build import (
     plan_slides,
     truth_fractions,
 )
-from kd_mil.slides.synthetic.layout import CellKind, Layout, draw_layout
+from kd_mil.slides.synthetic.layout import CellKind, Layout
+from kd_mil.slides.synthetic.layout_drawing import draw_layout
 from kd_mil.slides.synthetic.painting import Painter
 from kd_mil.slides.synthetic.pyramid_tiff import write_pyramid
 from kd_mil.slides.synthetic.stain import EOSIN, HAEMATOXYLIN, Stain
@@ -86,6 +88,21 @@ def test_pillow_agrees_with_openslide(tmp_path: Path) -> None:
     page = np.asarray(Image.open(tmp_path / "a.tif").convert("RGB"), int)
     read = openslide.OpenSlide(tmp_path / "a.tif").read_region((0, 0), 0, (600, 600)).convert("RGB")
     assert np.abs(page - np.asarray(read, int)).max() <= 2
+
+
+def test_tifffile_finds_the_tags_of_a_tiled_jpeg_pyramid(tmp_path: Path) -> None:
+    """An independent reader of the structure; OpenSlide forgives much."""
+    write_pyramid(tmp_path / "a.tif", [gradient(1100, 777)], (1100, 777), 0.25)
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        assert [page.shape for page in file.pages] == [(777, 1100, 3), (389, 550, 3), (195, 275, 3)]
+        assert [page.subfiletype for page in file.pages] == [0, 1, 1]
+        for level, page in enumerate(file.pages):
+            assert page.tile == (256, 256)
+            assert (page.compression, page.photometric, page.subsampling) == (7, 6, (2, 2))
+            assert (
+                len(page.dataoffsets) == len(page.databytecounts) == -(-page.shape[0] // 256) * -(-page.shape[1] // 256)
+            )
+            assert page.get_resolution("MICROMETER") == pytest.approx((4 / 2**level, 4 / 2**level))
 
 
 @pytest.mark.parametrize("rows", [99, 101])
