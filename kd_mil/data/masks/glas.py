@@ -16,7 +16,7 @@ GRADES = {"benign": 0, "malignant": 1}
 
 
 class Glas(ImageFileData):
-    """GlaS as weakly supervised tumour segmentation: 165 H&E images of colon at 20x (0.62 um per pixel), 16 patients.
+    """GlaS as weakly supervised tumour segmentation: 165 H&E images of colon at 20x (0.62 µm per pixel), 16 patients.
 
     Positive are malignant images, their glands are tumour; benign images are negative as a whole, their glands too.
     The published parts train, testA and testB share patients: images are dealt to folds by patient instead, so that

@@ -1,8 +1,7 @@
 """Images at a teacher's and a student's resolution, for training, evaluation, and distillation without labels."""
 
 import hashlib
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ from kd_mil.core.errors import UserError
 from kd_mil.data.batches import PairBatch
 from kd_mil.data.datamodules import GIBIBYTE, DistillationData, classes_in_turn
 from kd_mil.data.pairs.division import Division, Unlabelled, check_parts, divide, members
+from kd_mil.data.pairs.pair_loading import ImageSampler, PhaseLoader
 from kd_mil.data.pairs.stack import ImageSource, ImageStack, channel_statistics
-from kd_mil.data.samplers import EpochSampler, IndexedView
+from kd_mil.data.samplers import IndexedView
 from kd_mil.data.splits import AUXILIARY, PARTS
 
 RESOLUTIONS = ("teacher", "student")
@@ -185,7 +185,7 @@ class PairedImages(DistillationData):
         labels = self.source.labels[positions]
         return PairBatch(teacher, student, labels if labelled else torch.full_like(labels, -1), positions)
 
-    def train_dataloader(self) -> "PhaseLoader":
+    def train_dataloader(self) -> PhaseLoader:
         """What the method's present phase trains on: labelled images of one resolution, or pairs without labels."""
         method = self._method()
         loaders = {
@@ -244,47 +244,3 @@ class PairedImages(DistillationData):
     def _shard(self) -> tuple[int, int]:
         assert self.trainer is not None
         return self.trainer.global_rank, self.trainer.world_size
-
-
-class ImageSampler(EpochSampler):
-    """Random groups of image positions, every image once an epoch; all ranks take equal shares of every group.
-
-    The last group holds the rest; images from the start of the epoch complete it to a multiple of the ranks.
-    """
-
-    def __init__(
-        self, positions: Tensor, images_per_step: int, drop_last: bool, *, seed: int, rank: int, world_size: int
-    ) -> None:
-        super().__init__(seed, rank, world_size)
-        self.positions, self.images_per_step, self.drop_last = positions, images_per_step, drop_last
-
-    def __iter__(self) -> Iterator[Tensor]:
-        order = self.shuffled(self.positions)
-        together = self.images_per_step * self.world_size
-        for start in range(0, len(self) * together, together):
-            group = order[start : start + together]
-            missing = -len(group) % self.world_size
-            yield torch.cat([group, order.repeat(self.world_size)[:missing]])[self.rank :: self.world_size]
-
-    def __len__(self) -> int:
-        full, rest = divmod(len(self.positions), self.images_per_step * self.world_size)
-        return full + (rest > 0 and not (self.drop_last and full))
-
-
-class PhaseLoader:
-    """The loader of the present phase, asked for when an epoch starts; its length may change, so it has none."""
-
-    def __init__(
-        self,
-        loaders: dict[str, DataLoader],
-        view: Callable[[], str],
-        epoch: Callable[[], int],
-        limit: int | None = None,
-    ) -> None:
-        self.loaders, self.view, self.epoch, self.limit = loaders, view, epoch, limit
-
-    def __iter__(self) -> Iterator[PairBatch]:
-        loader = self.loaders[self.view()]
-        assert isinstance(loader.sampler, EpochSampler)
-        loader.sampler.set_epoch(self.epoch())
-        yield from islice(loader, self.limit)

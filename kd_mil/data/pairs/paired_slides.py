@@ -31,7 +31,7 @@ class PairedSlides(PairedImages):
         tissue: how tissue is found.
         labels: CSV `slide_id,label` where the slides come without.
         classes: names in the order of their index; None = sorted by name.
-        mpp: um per pixel at downsample 1; 1.0 is 10x.
+        mpp: µm per pixel at downsample 1; 1.0 is 10x.
         margin_um: widens the box around a piece.
         min_side_um: pieces with a shorter side are left out.
         max_megapixels: largest piece at level 0 that may be read.
@@ -52,7 +52,7 @@ class PairedSlides(PairedImages):
     ) -> None:
         super().__init__(**pairs)
         if mpp <= 0:
-            raise UserError(f"data.mpp={mpp}: must be positive (um per pixel)")
+            raise UserError(f"data.mpp={mpp}: must be positive (µm per pixel)")
         self.slides, self.labels, self.mpp, self.tissue = slides, labels, mpp, tissue
         self.classes = None if classes is None else list(classes)
         self.margin_um, self.min_side_um, self.max_megapixels = margin_um, min_side_um, max_megapixels
@@ -73,7 +73,7 @@ class PairedSlides(PairedImages):
             slide.close()
         if not pieces:
             raise UserError(
-                f"{self.slides}: no piece of tissue has sides of {self.min_side_um:g} um: lower data.min_side_um, or "
+                f"{self.slides}: no piece of tissue has sides of {self.min_side_um:g} µm: lower data.min_side_um, or "
                 "look for tissue otherwise (tissue=)"
             )
         return ImageSource(
@@ -89,7 +89,7 @@ class PairedSlides(PairedImages):
     def _boxes(self, slide: Slide) -> list[Box]:
         if slide.mpp > self.mpp * 1.01 * self.downsamples["teacher"]:
             raise UserError(
-                f"slide {slide.name!r} has {slide.mpp:g} um per pixel, coarser than the teacher's "
+                f"slide {slide.name!r} has {slide.mpp:g} µm per pixel, coarser than the teacher's "
                 f"{self.mpp * self.downsamples['teacher']:g}: raise data.mpp or data.teacher_downsample"
             )
         boxes = tissue_boxes(find_tissue(slide, self.tissue), slide, self.margin_um, self.min_side_um)

@@ -26,7 +26,7 @@ OPACITY = (0.3, 0.75)
 BAR_SHARE = 0.25
 """Largest share of the picture's width that the scale bar takes."""
 ROUND_LENGTHS = [step * 10**power for power in range(6) for step in (1, 2, 5)]
-"""Lengths of a scale bar, um."""
+"""Lengths of a scale bar, µm."""
 DPI = 120
 
 
@@ -110,7 +110,7 @@ def draw_heatmap(
         label: beside the colour bar.
         limits: scores at the ends of the colour scale; by default the smallest and the largest.
         origin: level-0 (x, y) of the thumbnail's top-left corner, for slides whose thumbnail is cut to their bounds.
-        mpp: um per level-0 pixel, for a scale bar; None draws none.
+        mpp: µm per level-0 pixel, for a scale bar; None draws none.
 
     Raises:
         UserError: not one score per tile.
@@ -215,7 +215,7 @@ def _scale_bar(axes: Axes, thumbnail: np.ndarray, um_per_pixel: float) -> None:
     x, y = 0.03 * width, 0.97 * height
     halo = [withStroke(linewidth=5, foreground="white")]
     axes.plot([x, x + length / um_per_pixel], [y, y], color="black", linewidth=2, path_effects=halo)
-    text = f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} um"
+    text = f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} µm"
     axes.text(x, y - 0.015 * height, text, fontsize="small", path_effects=[withStroke(linewidth=3, foreground="white")])
 
 

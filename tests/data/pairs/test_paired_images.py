@@ -200,5 +200,5 @@ def test_slides_too_coarse_or_pieces_too_large_are_refused(tmp_path):
         PairedSlides(str(path), TissueSettings(mpp=4.0), mpp=0.25).setup()
     with pytest.raises(UserError, match="max_megapixels"):
         PairedSlides(str(path), TissueSettings(mpp=4.0), min_side_um=100, max_megapixels=0.01).setup()
-    with pytest.raises(UserError, match=r"no piece of tissue has sides of 9000 um: lower data.min_side_um"):
+    with pytest.raises(UserError, match=r"no piece of tissue has sides of 9000 µm: lower data.min_side_um"):
         PairedSlides(str(path), TissueSettings(mpp=4.0), min_side_um=9000).setup()
