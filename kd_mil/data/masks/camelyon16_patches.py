@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from kd_mil.core.atomic import write_arrays
-from kd_mil.core.errors import UserError
+from kd_mil.core.checks import at_least, share
 from kd_mil.core.hashing import identity
 from kd_mil.data.bags import Bags, BagSplits
 from kd_mil.data.datamodules import Loading
@@ -77,10 +77,9 @@ class Camelyon16Patches(SegmentationData):
         **data: Any,
     ) -> None:
         super().__init__(loading, **data)
-        if not 0 < min_tumour <= 1:
-            raise UserError(f"data.min_tumour={min_tumour}: an area fraction, it must lie in (0, 1]")
-        if min(positive_per_slide, negative_per_slide) < 1:
-            raise UserError("data.positive_per_slide and data.negative_per_slide must be at least 1")
+        share("data.min_tumour", min_tumour, zero=False)
+        at_least("data.positive_per_slide", positive_per_slide, 1)
+        at_least("data.negative_per_slide", negative_per_slide, 1)
         self.root, self.data_dir, self.cache_dir = root, data_dir, cache_dir
         self.tiling = TilingSettings(tile_size=tile_size, mpp=mpp, min_tissue=0.5)
         self.most_per_class = (negative_per_slide, positive_per_slide)

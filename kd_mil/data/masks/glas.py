@@ -1,4 +1,8 @@
-"""Public sets of labelled images with pixel masks: GlaS and DigestPath2019."""
+"""Glas: images of colon glands with masks, as tumour segmentation.
+
+Source: K. Sirinukunwattana et al., Gland Segmentation in Colon Histology Images: The GlaS Challenge Contest, Medical
+Image Analysis 2017, arXiv:1603.00275.
+"""
 
 from kd_mil.core.errors import UserError
 from kd_mil.core.tables import read_csv

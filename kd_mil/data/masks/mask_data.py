@@ -47,7 +47,7 @@ class SegmentationData(SplitDataModule):
             self.masks(part)
 
     def _check_images(self, images: Bags) -> None:
-        if images.class_names.__len__() != 2:
+        if len(images.class_names) != 2:
             raise UserError(f"segmentation tells two classes apart, but the data has {len(images.class_names)}")
         height, width = images.instance_shape[1:]
         if self.crop is not None and (self.crop[0] > height or self.crop[1] > width):
@@ -98,7 +98,7 @@ class SegmentationData(SplitDataModule):
         height, width = self.crop
         corners = plan[:, 1:].tolist()
         return torch.stack(
-            [one[..., y : y + height, x : x + width] for one, (y, x) in zip(images, corners, strict=True)]
+            [image[..., y : y + height, x : x + width] for image, (y, x) in zip(images, corners, strict=True)]
         )
 
     def val_dataloader(self) -> DataLoader:
@@ -115,8 +115,8 @@ class SegmentationData(SplitDataModule):
             batch = self.bags.instance_batch(members[rows])
             return MaskedBatch(batch.instances, batch.labels, batch.bag_indices, masks[rows].to(batch.labels.device))
 
-        own = torch.arange(len(members))[rank::world_size]
-        sampler = BagSampler(torch.ones_like(members), own, self.loading.eval_instances_per_step, shuffle=False)
+        shown = torch.arange(len(members))[rank::world_size]
+        sampler = BagSampler(torch.ones_like(members), shown, self.loading.eval_instances_per_step, shuffle=False)
         return DataLoader(IndexedView(fetch), sampler=sampler, batch_size=None, generator=torch.Generator())
 
 

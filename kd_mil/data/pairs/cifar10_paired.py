@@ -46,13 +46,13 @@ class Cifar10Paired(PairedImages):
             part: first_of_each(self._read_part(root, part), limit, f"data.max_{part}_images")
             for part, limit in self.limits.items()
         }
-        images = torch.cat([one.instances for one in chosen.values()])  # type: ignore[misc]
+        pixels = torch.cat([images.instances for images in chosen.values()])  # type: ignore[misc]
         return ImageSource(
-            ids=[f"{part}{at}" for part, one in chosen.items() for at in range(len(one.labels))],
-            labels=torch.cat([one.labels for one in chosen.values()]),
+            ids=[f"{part}{index}" for part, images in chosen.items() for index in range(len(images.labels))],
+            labels=torch.cat([images.labels for images in chosen.values()]),
             class_names=chosen["train"].class_names,
-            open=lambda at: Image.fromarray(images[at].permute(1, 2, 0).numpy()),
-            parts=[part for part, one in chosen.items() for _ in one.labels],
+            open=lambda index: Image.fromarray(pixels[index].permute(1, 2, 0).numpy()),
+            parts=[part for part, images in chosen.items() for _ in images.labels],
         )
 
     def _read_part(self, root: Path, part: str) -> LabelledInstances:
@@ -78,7 +78,7 @@ def first_of_each(images: LabelledInstances, limit: int | None, setting: str) ->
         return images
     each, rest = divmod(limit, len(images.class_names))
     positions = [(images.labels == label).nonzero().flatten()[:each] for label in range(len(images.class_names))]
-    if rest or each < 1 or min(len(one) for one in positions) < each:
+    if rest or each < 1 or min(map(len, positions)) < each:
         most = len(positions) * int(images.labels.bincount(minlength=len(positions)).min())
         raise UserError(f"{setting}={limit}: must be a multiple of the {len(positions)} classes, at most {most}")
     return images.select(torch.cat(positions))

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from kd_mil.core.checks import share
 from kd_mil.core.errors import UserError
 from kd_mil.data.pairs.stack import ImageSource
 from kd_mil.data.splits import AUXILIARY, PARTS, hold_out, read_split_file, stratified_folds
@@ -26,8 +27,7 @@ class Division:
     seed: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.auxiliary_fraction < 1:
-            raise UserError(f"data.auxiliary_fraction={self.auxiliary_fraction}: must lie in [0, 1)")
+        share("data.auxiliary_fraction", self.auxiliary_fraction, one=False)
 
 
 def divide(source: ImageSource, how: Division) -> list[str]:
@@ -57,7 +57,7 @@ def draw_parts(source: ImageSource, free: Tensor, how: Division) -> dict[str, Te
     if how.fold is None:
         rest, test = hold_out(source.labels, source.cases, free, how.test_fraction, how.seed)
         return {"train": rest, "test": test}
-    cases = None if source.cases is None else [source.cases[at] for at in free.tolist()]
+    cases = None if source.cases is None else [source.cases[index] for index in free.tolist()]
     drawn = stratified_folds(source.labels[free], cases, how.fold, how.num_folds, how.val_fraction, how.seed)
     return {part: free[chosen] for part, chosen in zip(PARTS, drawn, strict=True)}
 
@@ -71,14 +71,14 @@ def move_cases(source: ImageSource, parts: list[str], part: str, fraction: float
 
 def members(parts: list[str], part: str) -> Tensor:
     """(M,) int64 positions of a part."""
-    return torch.tensor([at for at, word in enumerate(parts) if word == part], dtype=torch.long)
+    return torch.tensor([index for index, word in enumerate(parts) if word == part], dtype=torch.long)
 
 
 def assign(parts: list[str], chosen: dict[str, Tensor]) -> None:
     """Write the name of each part to its positions."""
     for part, positions in chosen.items():
-        for at in positions.tolist():
-            parts[at] = part
+        for index in positions.tolist():
+            parts[index] = part
 
 
 def check_parts(source: ImageSource, parts: list[str], distil_on: Unlabelled) -> None:
@@ -98,17 +98,17 @@ def check_parts(source: ImageSource, parts: list[str], distil_on: Unlabelled) ->
         )
     part_of_case: dict[str, str] = {}
     present = set()
-    for at, part in enumerate(parts):
-        case = source.ids[at] if source.cases is None else source.cases[at]
+    for index, part in enumerate(parts):
+        case = source.ids[index] if source.cases is None else source.cases[index]
         if part_of_case.setdefault(case, part) != part:
             raise UserError(
                 f"case {case!r} is in both {part_of_case[case]} and {part}: keep all its images in one part"
             )
         if part == AUXILIARY:
             continue
-        if source.labels[at] < 0:
-            raise UserError(f"image {source.ids[at]!r} has no label: only auxiliary images may lack one")
-        present |= {int(source.labels[at])} if part == "train" else set()
+        if source.labels[index] < 0:
+            raise UserError(f"image {source.ids[index]!r} has no label: only auxiliary images may lack one")
+        present |= {int(source.labels[index])} if part == "train" else set()
     for label, name in enumerate(source.class_names):
         if label not in present:
             raise UserError(f"no training image has class {name!r}: every class needs at least one")

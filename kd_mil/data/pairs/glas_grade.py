@@ -1,4 +1,8 @@
-"""GlasGrade: gland images at two resolutions, benign against malignant."""
+"""GlasGrade: gland images at two resolutions, benign against malignant.
+
+Source: K. Sirinukunwattana et al., Gland Segmentation in Colon Histology Images: The GlaS Challenge Contest, Medical
+Image Analysis 2017, arXiv:1603.00275.
+"""
 
 from typing import Any
 

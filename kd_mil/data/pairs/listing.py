@@ -62,7 +62,9 @@ def table_rows(path: Path) -> list[Row]:
         if column not in table:
             table[column] = ""
     columns = zip(*(table[name] for name in ("image_path", "label", "image_id", "case_id", "split")), strict=True)
-    return [Row(path.parent / name, label, own or name, case, split) for name, label, own, case, split in columns]
+    return [
+        Row(path.parent / name, label, image_id or name, case, split) for name, label, image_id, case, split in columns
+    ]
 
 
 def folder_rows(root: Path) -> list[Row]:
@@ -72,12 +74,12 @@ def folder_rows(root: Path) -> list[Row]:
     if parts and not parts.keys() >= {"train", "test"}:
         raise UserError(f"{root} holds {' and '.join(parts)}, but both train and test are needed")
     for part, folder in (parts or {"": root}).items():
-        classes = sorted(one for one in folder.iterdir() if one.is_dir() and one.name != AUXILIARY)
-        for one in classes:
-            found = image_paths(one)
+        classes = sorted(item for item in folder.iterdir() if item.is_dir() and item.name != AUXILIARY)
+        for class_folder in classes:
+            found = image_paths(class_folder)
             if not found:
-                raise UserError(f"class folder {one} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-            rows += [Row(path, one.name, str(path.relative_to(root)), split=part) for path in found]
+                raise UserError(f"class folder {class_folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+            rows += [Row(path, class_folder.name, str(path.relative_to(root)), split=part) for path in found]
     if not any(row.label for row in rows):
         raise UserError(f"{root} holds no class folders: one folder of images per class is expected")
     return rows

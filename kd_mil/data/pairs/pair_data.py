@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
 from kd_mil.data.batches import PairBatch
 from kd_mil.data.datamodules import GIBIBYTE, DistillationData, classes_in_turn
@@ -68,16 +69,12 @@ class PairedImages(DistillationData):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in (("teacher_downsample", teacher_downsample), ("student_downsample", student_downsample)):
-            if not 1 <= value < float("inf"):
-                raise UserError(f"data.{name}={value}: images are made from the original, it must be at least 1")
-        if images_per_step < 1:
-            raise UserError(f"data.images_per_step={images_per_step}: must be at least 1")
+        at_least("data.teacher_downsample", teacher_downsample, 1)
+        at_least("data.student_downsample", student_downsample, 1)
+        at_least("data.images_per_step", images_per_step, 1)
         for name, limit in (("limit_batches", limit_batches), ("limit_images", limit_images)):
-            if limit is not None and limit < 1:
-                raise UserError(f"data.{name}={limit}: must be at least 1")
-        if distil_on not in ("train", "auxiliary", "both"):
-            raise UserError(f"data.distil_on={distil_on!r}: choose train, auxiliary or both")
+            if limit is not None:
+                at_least(f"data.{name}", limit, 1)
         self.downsamples = {"teacher": float(teacher_downsample), "student": float(student_downsample)}
         self.images_per_step, self.distil_on, self.drop_last = images_per_step, distil_on, drop_last
         self.resident_gib, self.num_workers = resident_gib, num_workers
@@ -104,14 +101,15 @@ class PairedImages(DistillationData):
         self._statistics: dict[str, tuple[Tensor, Tensor]] = {}
 
     def _make_images(self, source: ImageSource) -> dict[str, ImageStack]:
-        stacks = {of: ImageStack(source, self.downsamples[of]) for of in RESOLUTIONS}
+        stacks = {name: ImageStack(source, self.downsamples[name]) for name in RESOLUTIONS}
         if self.downsamples["teacher"] == self.downsamples["student"]:
             stacks["teacher"] = stacks["student"]
+        room = int(self.resident_gib * GIBIBYTE)
         distinct = list({id(stack): stack for stack in reversed(stacks.values())}.values())
-        for at in tqdm(range(len(source.ids)), desc="images", unit="image", disable=None, leave=False):
-            original = source.open(at)
+        for index in tqdm(range(len(source.ids)), desc="images", unit="image", disable=None, leave=False):
+            original = source.open(index)
             for stack in distinct:
-                stack.keep(at, original, int(self.resident_gib * GIBIBYTE) - sum(one.nbytes for one in distinct))
+                stack.keep(index, original, room - sum(kept.nbytes for kept in distinct))
         return stacks
 
     @property
@@ -131,19 +129,19 @@ class PairedImages(DistillationData):
 
     def held_out(self) -> str:
         """Hash of the names of validation and test images: a teacher is of use here if it has not seen those."""
-        names = [sorted(self.source.ids[at] for at in self.positions[part].tolist()) for part in ("val", "test")]
+        names = [sorted(self.source.ids[index] for index in self.positions[part].tolist()) for part in ("val", "test")]
         return hashlib.sha256(repr(names).encode()).hexdigest()[:16]
 
     def channel_statistics(self, resolution: str) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (3,) of the labelled training images at one resolution, computed once."""
         if resolution not in self._statistics:
-            images = self.images[resolution]
-            self._statistics[resolution] = channel_statistics([images[at] for at in self.positions["train"].tolist()])
+            images, train = self.images[resolution], self.positions["train"].tolist()
+            self._statistics[resolution] = channel_statistics([images[index] for index in train])
         return self._statistics[resolution]
 
     def input_sizes(self, resolution: str, part: str = "test") -> list[tuple[int, int]]:
         """(height, width) of every image of a part, as a network gets it."""
-        return [self.images[resolution].sizes[at] for at in self.positions[part].tolist()]
+        return [self.images[resolution].sizes[index] for index in self.positions[part].tolist()]
 
     def distilled_positions(self) -> Tensor:
         """(M,) positions the student is distilled on."""
@@ -156,8 +154,8 @@ class PairedImages(DistillationData):
         for part in (*PARTS, AUXILIARY):
             digest.update(part.encode() + self.positions[part].numpy().tobytes())
         for stack in self.images.values():
-            for at in sorted(stack.kept):
-                digest.update(stack.kept[at].numpy().data)
+            for index in sorted(stack.kept):
+                digest.update(stack.kept[index].numpy().data)
         return digest.hexdigest()[:16]
 
     def counts(self) -> dict[str, int]:
@@ -165,23 +163,23 @@ class PairedImages(DistillationData):
 
     def write_split_file(self, path: Path) -> None:
         """Write `image_id, case_id, label, split`: fit to be read back as `split_file`."""
-        part_of = {at: part for part, positions in self.positions.items() for at in positions.tolist()}
-        rows = [self._row(at) | {"split": part_of[at]} for at in sorted(part_of)]
+        part_of = {index: part for part, positions in self.positions.items() for index in positions.tolist()}
+        rows = [self._row(index) | {"split": part_of[index]} for index in sorted(part_of)]
         pd.DataFrame(rows).to_csv(path, index=False)
 
-    def _row(self, at: int) -> dict[str, str]:
-        label = int(self.source.labels[at])
-        case = self.source.ids[at] if self.source.cases is None else self.source.cases[at]
+    def _row(self, index: int) -> dict[str, str]:
+        label = int(self.source.labels[index])
+        case = self.source.ids[index] if self.source.cases is None else self.source.cases[index]
         return {
-            "image_id": self.source.ids[at],
+            "image_id": self.source.ids[index],
             "case_id": case,
             "label": self.class_names[label] if label >= 0 else "",
         }
 
     def view(self, positions: Tensor, resolutions: tuple[str, ...], labelled: bool = True) -> PairBatch:
         """Images at the given resolutions; without labels, there are none in the batch."""
-        at = positions.tolist()
-        teacher, student = ([self.images[of][one] for one in at] if of in resolutions else [] for of in RESOLUTIONS)
+        images = {name: [self.images[name][index] for index in positions.tolist()] for name in resolutions}
+        teacher, student = (images.get(name, []) for name in RESOLUTIONS)
         labels = self.source.labels[positions]
         return PairBatch(teacher, student, labels if labelled else torch.full_like(labels, -1), positions)
 
@@ -218,13 +216,13 @@ class PairedImages(DistillationData):
 
     def _eval_loader(self, part: str) -> DataLoader:
         rank, world_size = self._shard()
-        own = self.positions[part][rank::world_size]
-        if not len(own):
+        members = self.positions[part][rank::world_size]
+        if not len(members):
             raise UserError(
                 f"{len(self.positions[part])} images to evaluate on {world_size} processes: use fewer devices"
             )
-        resolutions = self._method().resolutions
-        return self._data_loader(lambda chosen: self.view(chosen, resolutions), list(own.split(self.images_per_step)))
+        resolutions, steps = self._method().resolutions, list(members.split(self.images_per_step))
+        return self._data_loader(lambda chosen: self.view(chosen, resolutions), steps)
 
     def _data_loader(self, fetch: Callable[[Tensor], PairBatch], sampler: Any) -> DataLoader:
         every = all(len(stack.kept) == len(self.source.ids) for stack in self.images.values())

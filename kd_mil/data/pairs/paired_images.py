@@ -1,4 +1,8 @@
-"""Image sets for resolution distillation: anybody's folders or table, the paper's, GlaS, CIFAR-10."""
+"""Image sets for resolution distillation: your own folders or table, and the two sets of the paper.
+
+Source: J. DiPalma et al., Resolution-Based Distillation for Efficient Histology Image Classification, Artificial
+Intelligence in Medicine 2021, arXiv:2101.04170.
+"""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Pieces of tissue cut whole from slides, at the teacher's and the student's resolution."""
+"""PairedSlides: tissue sections cut whole from slides, at the teacher's and the student's resolution."""
 
 import functools
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from PIL import Image
 from scipy import ndimage
 from tqdm import tqdm
 
+from kd_mil.core.checks import above
 from kd_mil.core.errors import UserError
 from kd_mil.core.suggestions import closest
 from kd_mil.data.pairs.pair_data import PairedImages
@@ -22,7 +23,7 @@ Box = tuple[int, int, int, int]
 
 
 class PairedSlides(PairedImages):
-    """Every piece of tissue of every slide as one image with its slide's label (Sec. 4.2).
+    """Every tissue section of every slide as one image with its slide's label (Sec. 4.2).
 
     Slides of a case stay together. Downsample 1 is `mpp`; every size is made from level 0 in one step.
 
@@ -32,9 +33,9 @@ class PairedSlides(PairedImages):
         labels: CSV `slide_id,label` where the slides come without.
         classes: names in the order of their index; None = sorted by name.
         mpp: µm per pixel at downsample 1; 1.0 is 10x.
-        margin_um: widens the box around a piece.
-        min_side_um: pieces with a shorter side are left out.
-        max_megapixels: largest piece at level 0 that may be read.
+        margin_um: widens the box around a section.
+        min_side_um: sections with a shorter side are left out.
+        max_megapixels: largest section at level 0 that may be read.
         **pairs: arguments of `PairedImages`.
     """
 
@@ -51,8 +52,7 @@ class PairedSlides(PairedImages):
         **pairs: Any,
     ) -> None:
         super().__init__(**pairs)
-        if mpp <= 0:
-            raise UserError(f"data.mpp={mpp}: must be positive (µm per pixel)")
+        above("data.mpp", mpp)
         self.slides, self.labels, self.mpp, self.tissue = slides, labels, mpp, tissue
         self.classes = None if classes is None else list(classes)
         self.margin_um, self.min_side_um, self.max_megapixels = margin_um, min_side_um, max_megapixels
@@ -63,26 +63,26 @@ class PairedSlides(PairedImages):
         entries = list_slides(self.slides)
         entries = entries if self.labels is None else with_labels(entries, self.labels)
         names = self.classes or sorted({entry.label for entry in entries if entry.label is not None})
-        pieces: list[tuple[SlideEntry, int, Box]] = []
+        sections: list[tuple[SlideEntry, int, Box]] = []
         scales: list[float] = []
         for entry in tqdm(entries, desc="tissue", unit="slide", disable=None, leave=False):
             slide = open_slide(entry.path, entry.mpp)
             for number, box in enumerate(self._boxes(slide)):
-                pieces.append((entry, number, box))
+                sections.append((entry, number, box))
                 scales.append(self.mpp / slide.mpp)
             slide.close()
-        if not pieces:
+        if not sections:
             raise UserError(
-                f"{self.slides}: no piece of tissue has sides of {self.min_side_um:g} µm: lower data.min_side_um, or "
+                f"{self.slides}: no tissue section has sides of {self.min_side_um:g} µm: lower data.min_side_um, or "
                 "look for tissue otherwise (tissue=)"
             )
         return ImageSource(
-            ids=[f"{entry.slide_id}-{number}" for entry, number, _ in pieces],
-            labels=torch.tensor([_label(entry, names) for entry, *_ in pieces]),
+            ids=[f"{entry.slide_id}-{number}" for entry, number, _ in sections],
+            labels=torch.tensor([_label(entry, names) for entry, *_ in sections]),
             class_names=tuple(names),
-            open=lambda at: read_box(pieces[at][0], pieces[at][2]),
-            cases=[entry.case_id for entry, *_ in pieces],
-            parts=[entry.split or ("" if entry.label else "auxiliary") for entry, *_ in pieces],
+            open=lambda index: read_box(sections[index][0], sections[index][2]),
+            cases=[entry.case_id for entry, *_ in sections],
+            parts=[entry.split or ("" if entry.label else "auxiliary") for entry, *_ in sections],
             scales=scales,
         )
 
@@ -96,19 +96,19 @@ class PairedSlides(PairedImages):
         for _, _, width, height in boxes:
             if width * height > self.max_megapixels * 1e6:
                 raise UserError(
-                    f"slide {slide.name!r} has a piece of {width} x {height} pixels at level 0: "
+                    f"slide {slide.name!r} has a tissue section of {width} x {height} pixels at level 0: "
                     f"raise data.max_megapixels={self.max_megapixels:g}"
                 )
         return boxes
 
 
 def tissue_boxes(found: TissueMask, slide: Slide, margin_um: float, min_side_um: float) -> list[Box]:
-    """Bounding boxes (x, y, width, height) in level-0 pixels of the pieces of tissue, clipped to the slide."""
-    pieces, _ = ndimage.label(found.mask)
+    """Bounding boxes (x, y, width, height) in level-0 pixels of the tissue sections, clipped to the slide."""
+    sections, _ = ndimage.label(found.mask)
     left, top, full_width, full_height = slide.bounds
     margin, least = margin_um / slide.mpp, min_side_um / slide.mpp
     boxes = []
-    for rows, columns in ndimage.find_objects(pieces):
+    for rows, columns in ndimage.find_objects(sections):
         sides = [(span.stop - span.start) * found.downsample for span in (rows, columns)]
         if min(sides) < least:
             continue

@@ -1,4 +1,4 @@
-"""Images at two resolutions: the batch, and the one way a smaller copy is made."""
+"""Images that are not decoded yet, and their smaller copies, each made from the original in one step."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import shapely
 
+from kd_mil.core.checks import above
 from kd_mil.core.errors import UserError
 from kd_mil.slides.annotations.annotation_files import ClassifiedPolygons, read_asap_xml, read_qupath_geojson
 from kd_mil.slides.coverage import mask_coverage
@@ -41,8 +42,8 @@ class AnnotationSettings:
     """Values that mark tumour in a label mask; empty = every value above 0."""
 
     def __post_init__(self) -> None:
-        if self.mask_mpp is not None and self.mask_mpp <= 0:
-            raise UserError(f"annotations.mask_mpp={self.mask_mpp} must be positive (µm per pixel of the mask)")
+        if self.mask_mpp is not None:
+            above("annotations.mask_mpp", self.mask_mpp)
 
 
 @dataclass(frozen=True)

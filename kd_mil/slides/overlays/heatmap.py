@@ -209,7 +209,7 @@ def _scale_bar(axes: Axes, thumbnail: np.ndarray, um_per_pixel: float) -> None:
     """A bar of a round length in the lower left corner."""
     height, width = thumbnail.shape[:2]
     longest = BAR_SHARE * width * um_per_pixel
-    length = max((one for one in ROUND_LENGTHS if one <= longest), default=0)
+    length = max((candidate for candidate in ROUND_LENGTHS if candidate <= longest), default=0)
     if length == 0:
         return
     x, y = 0.03 * width, 0.97 * height

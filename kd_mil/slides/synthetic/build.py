@@ -48,7 +48,7 @@ class SyntheticSettings:
     """What decides the content of a set, beside the seed.
 
     Raises:
-        UserError: a count below 1, a resolution that shows no nuclei, or slides too small for a piece of tissue.
+        UserError: a count below 1, a resolution that shows no nuclei, or slides too small for a tissue section.
     """
 
     slides: int = 80
@@ -68,14 +68,14 @@ class SyntheticSettings:
             raise UserError(f"synthetic slides: mpp={self.mpp} must lie between {MPP_RANGE[0]} and {MPP_RANGE[1]} µm")
         if self.size * self.mpp < MIN_SIZE_UM:
             raise UserError(
-                f"synthetic slides: size={self.size} px at mpp={self.mpp} is too small for a piece of tissue; "
+                f"synthetic slides: size={self.size} px at mpp={self.mpp} is too small for a tissue section; "
                 f"size x mpp must be at least {MIN_SIZE_UM} µm"
             )
 
 
 @dataclass(frozen=True)
 class SlidePlan:
-    """Who a slide is; a function of its index, so that a larger set begins with the smaller one."""
+    """Case, split and content of a slide; a function of its index, so that a larger set begins with the smaller one."""
 
     index: int
     case: int

@@ -37,10 +37,10 @@ def smeared_along(angle: np.ndarray, noise: np.ndarray, step: float) -> np.ndarr
     directions = np.exp(1j * angle).astype(np.complex64)
     total = noise.copy()
     for sign in (1, -1):
-        place, heading = (columns + 1j * rows).astype(np.complex64), sign * directions
+        position, heading = (columns + 1j * rows).astype(np.complex64), sign * directions
         for _ in range(FIBRE_STEPS):
-            place += step * heading
-            y, x = (np.rint(axis).astype(np.int32) % TEXTURE_SIZE for axis in (place.imag, place.real))
+            position += step * heading
+            y, x = (np.rint(axis).astype(np.int32) % TEXTURE_SIZE for axis in (position.imag, position.real))
             here = y * TEXTURE_SIZE + x
             total += noise.take(here)
             turned = directions.take(here)

@@ -209,7 +209,6 @@ def test_groups_hold_equal_sizes_within_the_budget():
         (source(parts=["train", "val"] * 24, cases=None), {}, "the test part has no images"),
         (source(), {"student_downsample": 0.5}, "student_downsample=0.5"),
         (source(), {"images_per_step": 0}, "images_per_step=0"),
-        (source(), {"distil_on": "test"}, "distil_on='test'"),
         (source(), {"auxiliary_fraction": 1.0}, "auxiliary_fraction=1.0"),
         (source(), {"fold": 9}, "fold=9"),
     ],

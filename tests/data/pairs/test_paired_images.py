@@ -158,7 +158,7 @@ def test_cifar10_pairs(tmp_path):
 
 
 def slide_table(root, count=8, mpp=(1.0, 0.5)):
-    """Slides of two pieces of tissue, at two resolutions."""
+    """Slides of two tissue sections, at two resolutions."""
     lines = []
     for at in range(count):
         scale = 1.0 / mpp[at % 2]
@@ -176,7 +176,7 @@ def slide_table(root, count=8, mpp=(1.0, 0.5)):
     return path
 
 
-def test_pieces_of_tissue_become_images_of_one_resolution(tmp_path):
+def test_tissue_sections_become_images_of_one_resolution(tmp_path):
     path = slide_table(tmp_path)
     settings = TissueSettings(mpp=4.0)
     data = PairedSlides(str(path), settings, mpp=1.0, min_side_um=100, teacher_downsample=1, student_downsample=4)
@@ -191,14 +191,14 @@ def test_pieces_of_tissue_become_images_of_one_resolution(tmp_path):
     assert (ratio - 4).abs().max() < 0.1
     assert data.source.cases[0] == data.source.cases[1] == "p0"
     darkness = data.images["teacher"][0].float().mean((1, 2))
-    assert darkness[1] < darkness[0], "the piece is pink"
+    assert darkness[1] < darkness[0], "the section is pink"
 
 
-def test_slides_too_coarse_or_pieces_too_large_are_refused(tmp_path):
+def test_slides_too_coarse_or_sections_too_large_are_refused(tmp_path):
     path = slide_table(tmp_path, 4)
     with pytest.raises(UserError, match="coarser than the teacher's"):
         PairedSlides(str(path), TissueSettings(mpp=4.0), mpp=0.25).setup()
     with pytest.raises(UserError, match="max_megapixels"):
         PairedSlides(str(path), TissueSettings(mpp=4.0), min_side_um=100, max_megapixels=0.01).setup()
-    with pytest.raises(UserError, match=r"no piece of tissue has sides of 9000 µm: lower data.min_side_um"):
+    with pytest.raises(UserError, match=r"no tissue section has sides of 9000 µm: lower data.min_side_um"):
         PairedSlides(str(path), TissueSettings(mpp=4.0), min_side_um=9000).setup()

@@ -215,7 +215,7 @@ def test_label_mask_with_its_own_resolution(tmp_path, slide):
 
 
 def test_label_mask_of_another_shape(tmp_path, slide):
-    with pytest.raises(UserError, match="mask_mpp=-1 must be positive"):
+    with pytest.raises(UserError, match="mask_mpp=-1: must be above 0"):
         AnnotationSettings(mask_mpp=-1)
     with pytest.raises(UserError, match=r"mask\.png' \(100 x 90\) has not the shape of slide 'slide' \(400 x 400\)"):
         read_annotation(write_mask(tmp_path / "mask.png", 100, 90), slide)
