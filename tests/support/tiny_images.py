@@ -49,3 +49,20 @@ def write_pictures(root):
         for at in range(15):
             pixels = np.random.default_rng(at).integers(0, 50, (24 + at % 2 * 8, 32, 3)) + colour
             Image.fromarray(pixels.astype(np.uint8)).save(root / label / f"{at}.png")
+
+
+def paint(path, value=0, size=(24, 16), corner=None):
+    """Write an image of one grey value; with `corner`, a mask whose upper left quarter has that value."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.full((size[1], size[0]), value, np.uint8)
+    if corner is not None:
+        pixels[: size[1] // 2, : size[0] // 2] = corner
+    image = Image.fromarray(pixels)
+    (image if corner is not None else image.convert("RGB")).save(path)
+
+
+def write_image(path, seed=0, size=(20, 16)):
+    """Write an image of noise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(values).save(path)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,17 @@ from kd_mil.slides.slide_list import SlideEntry, list_slides, with_labels
 from kd_mil.slides.tiles.tissue import TissueMask, TissueSettings, find_tissue
 
 Box = tuple[int, int, int, int]
+
+
+class Section(NamedTuple):
+    """A piece of tissue of a slide."""
+
+    slide: SlideEntry
+    number: int
+    """Among the sections of the slide."""
+    box: Box
+    scale: float
+    """Level-0 pixels for one pixel at downsample 1."""
 
 
 class PairedSlides(PairedImages):
@@ -63,28 +74,32 @@ class PairedSlides(PairedImages):
         entries = list_slides(self.slides)
         entries = entries if self.labels is None else with_labels(entries, self.labels)
         names = self.classes or sorted({entry.label for entry in entries if entry.label is not None})
-        sections: list[tuple[SlideEntry, int, Box]] = []
-        scales: list[float] = []
+        sections = self._sections(entries)
+        owners = [section.slide for section in sections]
+        return ImageSource(
+            ids=[f"{section.slide.slide_id}-{section.number}" for section in sections],
+            labels=torch.tensor([_label(entry, names) for entry in owners]),
+            class_names=tuple(names),
+            open=lambda index: read_box(owners[index], sections[index].box),
+            cases=[entry.case_id for entry in owners],
+            parts=[entry.split or ("" if entry.label else "auxiliary") for entry in owners],
+            scales=[section.scale for section in sections],
+        )
+
+    def _sections(self, entries: Sequence[SlideEntry]) -> list[Section]:
+        """The tissue sections of all slides; UserError where there are none."""
+        sections = []
         for entry in tqdm(entries, desc="tissue", unit="slide", disable=None, leave=False):
             slide = open_slide(entry.path, entry.mpp)
-            for number, box in enumerate(self._boxes(slide)):
-                sections.append((entry, number, box))
-                scales.append(self.mpp / slide.mpp)
+            scale = self.mpp / slide.mpp
+            sections += [Section(entry, number, box, scale) for number, box in enumerate(self._boxes(slide))]
             slide.close()
         if not sections:
             raise UserError(
                 f"{self.slides}: no tissue section has sides of {self.min_side_um:g} µm: lower data.min_side_um, or "
                 "look for tissue otherwise (tissue=)"
             )
-        return ImageSource(
-            ids=[f"{entry.slide_id}-{number}" for entry, number, _ in sections],
-            labels=torch.tensor([_label(entry, names) for entry, *_ in sections]),
-            class_names=tuple(names),
-            open=lambda index: read_box(sections[index][0], sections[index][2]),
-            cases=[entry.case_id for entry, *_ in sections],
-            parts=[entry.split or ("" if entry.label else "auxiliary") for entry, *_ in sections],
-            scales=scales,
-        )
+        return sections
 
     def _boxes(self, slide: Slide) -> list[Box]:
         if slide.mpp > self.mpp * 1.01 * self.downsamples["teacher"]:

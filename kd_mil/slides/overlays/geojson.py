@@ -116,12 +116,6 @@ def merged_regions(
     region_of_tile, tile = shapely.STRtree(centres).query(regions, predicate="contains")
     for number, region in enumerate(regions):
         members = np.flatnonzero(chosen)[tile[region_of_tile == number]]
-        measurements = {"tiles": len(members)}
-        for name, values in tiles.measurements.items():
-            known = np.asarray(values, float)[members]
-            known = known[np.isfinite(known)]
-            if len(known):
-                measurements |= {f"{name} mean": known.mean(), f"{name} max": known.max()}
         rings = [
             shapely.get_coordinates(ring).astype(tiles.corners.dtype).tolist()
             for ring in (region.exterior, *region.interiors)
@@ -132,8 +126,19 @@ def merged_regions(
             name=f"{path_class.name} {number + 1}",
             rings=rings,
             path_class=path_class,
-            measurements=measurements,
+            measurements={"tiles": len(members)} | summary(tiles.measurements, members),
         )
+
+
+def summary(measurements: Mapping[str, np.ndarray], members: np.ndarray) -> dict[str, float]:
+    """Mean and maximum of every measurement over some tiles, of what is finite."""
+    result: dict[str, float] = {}
+    for name, values in measurements.items():
+        known = np.asarray(values, float)[members]
+        known = known[np.isfinite(known)]
+        if len(known):
+            result |= {f"{name} mean": known.mean(), f"{name} max": known.max()}
+    return result
 
 
 def merge_tiles(corners: np.ndarray, tile_size: int) -> list[shapely.Polygon]:
