@@ -1,25 +1,30 @@
-"""Many runs in one table: `python -m kd_mil.report RUNS [RUNS ...] [baseline=EXPERIMENT] [out=FOLDER]`."""
+"""Many runs in one table: `python -m kd_mil.report RUNS [RUNS ...] [baseline=EXPERIMENT] [out=FOLDER]`.
+
+With a baseline, experiments are paired run by run: those of the same seed and the same test bags.
+"""
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
-from torch.utils.tensorboard import SummaryWriter
 
-from kd_mil.cli.command import CONFIG_DIR, command
+from kd_mil.cli.arguments import with_quoted_values, with_words_as_list
+from kd_mil.cli.command import command
 from kd_mil.core.atomic import atomic_path
 from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
 from kd_mil.core.records import write_json
-from kd_mil.reporting.comparison import baseline_point, compare, entries_of
+from kd_mil.reporting.comparison import Entry, baselines_of, compare, entries_of
 from kd_mil.reporting.figures import comparison_figure, sweep_figure, swept_number
+from kd_mil.reporting.hyperparameters import write_hyperparameters
 from kd_mil.reporting.page import page
 from kd_mil.reporting.runs import Point, chosen_points, find_runs, points_of
-from kd_mil.reporting.tables import cell, document, long_table, markdown, rows_of
+from kd_mil.reporting.tables import cell_text, document, long_table, markdown, rows_of, shown_metrics
 
 NAMES = ("baseline", "out", "x")
 
@@ -36,23 +41,14 @@ def main(config: DictConfig) -> None:
     if not points:
         raise UserError(f"none of the {len(runs)} runs under {', '.join(map(str, directories))} is finished")
     chosen = chosen_points(points)
+    baselines = {} if config.baseline is None else baselines_of(points, config.baseline)
     entries = entries_of(points, config.metrics, config.resamples, config.seed)
-    baseline = None if config.baseline is None else baseline_point(points, config.baseline)
-    if baseline is not None:
-        compare(entries, points, baseline)
+    compare(entries, points, baselines)
 
     out = Path(config.out) if config.out else directories[0] / "report"
     rows, metrics = rows_of(entries, chosen), list(config.metrics)
-    content = document(points, runs, entries, chosen, baseline and baseline.name)
-    figures: dict[str, Figure] = {}
-    x = swept_number(points, config.x)
-    if config.x is not None and x is None:
-        raise UserError(f"x={config.x}: no number that differs between the points")
-    if x is not None:
-        figures[f"Choosing {x}"] = sweep_figure(points, x, chosen)
-    for metric in metrics:
-        if any(one.metric == metric for one in entries):
-            figures[f"Test: {metric}"] = comparison_figure(entries, metric, chosen)
+    content = document(points, runs, entries, chosen, config.baseline)
+    figures = figures_of(points, entries, chosen, metrics, config.x)
     title = f"kd_mil: {', '.join(dict.fromkeys(point.experiment for point in points))}"
     write_text(out / "report.html", page(title, rows, metrics, points, content, figures, out.resolve()))
     write_text(out / "report.md", markdown(rows, metrics) + "\n")
@@ -66,59 +62,51 @@ def main(config: DictConfig) -> None:
     print_table(rows, metrics, out)
 
 
+def figures_of(
+    points: Sequence[Point],
+    entries: Sequence[Entry],
+    chosen: dict[str, str],
+    metrics: Sequence[str],
+    wanted: str | None,
+) -> dict[str, Figure]:
+    """By caption: the sweep over a number, if there is one, and the test results in each metric.
+
+    Raises:
+        UserError: `wanted` is no number that differs between the points.
+    """
+    x = swept_number(points, wanted)
+    if wanted is not None and x is None:
+        raise UserError(f"x={wanted}: no number that differs between the points")
+    figures = {} if x is None else {f"Choosing {x}": sweep_figure(points, x, chosen)}
+    for metric in metrics:
+        if any(entry.metric == metric for entry in entries):
+            figures[f"Test: {metric}"] = comparison_figure(entries, metric, chosen)
+    return figures
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a whole file or none."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_hyperparameters(directory: Path, points: Sequence[Point]) -> None:
-    """What TensorBoard's HPARAMS page shows: the settings in which points differ, and all metrics of each run."""
-    for point in points:
-        for run in point.runs:
-            known = {f"hp/{key}": value for key, value in run.metrics.items() if value is not None}
-            name = f"{point.name} seed={run.record.get('seed')}".replace("/", "_")
-            own = directory / f"{name} {str(run.record.get('data_fingerprint'))[:8]}"
-            if own.exists():
-                continue
-            settings = {"experiment": point.experiment, "seed": run.record.get("seed")} | point.settings
-            with SummaryWriter(str(own)) as writer:
-                writer.add_hparams(settings, known, run_name=".")
-
-
 def print_table(rows: Sequence[dict], metrics: Sequence[str], out: Path) -> None:
     """The table people see at once; validation's choice with a star."""
-    shown = [metric for metric in metrics if any(metric in row["entries"] for row in rows)]
+    shown = shown_metrics(rows, metrics)
     table = Table("", "point", "role", "runs", *shown)
     for row in rows:
-        cells = [cell(row["entries"].get(metric), all_values=False) for metric in shown]
-        table.add_row("*" if row["chosen"] else "", row["point"], row["role"], str(row["runs"]), *cells)
+        cells = [cell_text(row["entries"].get(metric), all_values=False) for metric in shown]
+        table.add_row(*map(escape, ["*" if row["chosen"] else "", row["point"], row["role"], str(row["runs"]), *cells]))
     console = Console(width=max(Console().width, 120))
     console.print(table)
-    console.print(f"report in {out / 'report.html'}", soft_wrap=True, highlight=False)
+    console.print(f"report in {out / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
 
 
-def with_directories(arguments: Sequence[str]) -> list[str]:
-    """Command line with the folders, which stand by themselves, as one setting.
-
-    Names of folders and of points may hold `=` and spaces, which Hydra takes in quotes only.
-    """
-    keys = {str(key) for key in OmegaConf.load(CONFIG_DIR / "report.yaml")}
-    ours = [text for text in arguments if text.startswith("-") or text.split("=")[0].split(".")[0] in keys]
-    folders = [text for text in arguments if text not in ours]
-    ours = [
-        f"{key}={quoted(value)}" if key in NAMES else text for text in ours for key, _, value in [text.partition("=")]
-    ]
-    return [*ours, f"directories=[{','.join(map(quoted, folders))}]"] if folders else ours
-
-
-def quoted(text: str) -> str:
-    """In quotes, as Hydra reads them; unchanged where it is so already."""
-    if text[:1] == text[-1:] and text[:1] in ("'", '"'):
-        return text
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+def start() -> None:
+    """The command line: folders stand by themselves."""
+    sys.argv[1:] = with_quoted_values(with_words_as_list(sys.argv[1:], "report", "directories"), NAMES)
+    main()
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = with_directories(sys.argv[1:])
-    main()
+    start()

@@ -1,4 +1,4 @@
-"""Accuracy against cost: what is collected, which student is the cheapest, and the real commands end to end."""
+"""The command `kd_mil.frontier` on real runs, from the teacher to the figure."""
 
 import json
 
@@ -6,87 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kd_mil.core.errors import UserError
-from kd_mil.reporting.frontier import cheapest_within, collect, find_reports, frontier_figure
 from tests.support.command import kd_mil
 from tests.support.tiny_images import write_pictures
-
-
-def role(score, gmac, downsample):
-    interval = {"mean": score, "low": score - 0.02, "high": score + 0.02, "defined": 1.0}
-    cost = {"gmac": gmac, "gflop": 2 * gmac, "peak_mib": 1.0, "latency_ms": None}
-    return {"plain": {"accuracy": interval}, "downsample": downsample, "cost": cost}
-
-
-def student(experiment, score, downsample):
-    cost = 1.0 / downsample**2
-    return experiment, {"roles": {"student": role(score, cost, downsample), "teacher": role(0.5, 1.0, 1.0)}}
-
-
-REPORTS = [
-    ("resolution_teacher", {"roles": {"teacher": role(0.90, 1.0, 1.0)}}),
-    ("resolution_teacher", {"roles": {"teacher": role(0.92, 1.0, 1.0)}}),
-    ("resolution_baseline", {"roles": {"model": role(0.80, 1 / 4, 2.0)}}),
-    student("resolution_kd", 0.89, 2.0),
-    student("resolution_kd", 0.91, 2.0),
-    student("resolution_kd", 0.70, 4.0),
-]
-
-
-def test_points_are_means_over_runs_the_dearest_first():
-    points = collect(REPORTS, "accuracy", "gmac", "plain")
-    assert [(point.kind, point.downsample, point.runs) for point in points] == [
-        ("teacher", 1.0, 2),
-        ("baseline", 2.0, 1),
-        ("kd", 2.0, 2),
-        ("kd", 4.0, 1),
-    ]
-    teacher, kd = points[0], points[2]
-    assert teacher.score == pytest.approx(0.91), "the teacher of its own runs, not as students report it"
-    assert (kd.score, kd.low, kd.high) == pytest.approx((0.90, 0.88, 0.92))
-    assert (kd.least, kd.most) == pytest.approx((0.89, 0.91))
-
-
-def test_without_runs_of_its_own_the_teacher_is_taken_from_its_students():
-    points = collect(REPORTS[2:], "accuracy", "gmac", "plain")
-    assert points[0].kind == "teacher"
-    assert (points[0].score, points[0].runs) == (0.5, 3)
-
-
-@pytest.mark.parametrize(("percent", "expected"), [(2, ("kd", 2.0)), (30, ("kd", 4.0)), (15, ("kd", 2.0)), (0, None)])
-def test_the_cheapest_student_that_is_good_enough(percent, expected):
-    found = cheapest_within(collect(REPORTS, "accuracy", "gmac", "plain"), percent)
-    assert (found and (found.kind, found.downsample)) == expected
-
-
-def test_a_baseline_is_no_student():
-    assert cheapest_within(collect(REPORTS[:3], "accuracy", "gmac", "plain"), 50) is None
-
-
-def test_without_a_teacher_there_is_no_answer():
-    assert cheapest_within(collect(REPORTS[2:3], "accuracy", "gmac", "plain"), 50) is None
-
-
-def test_costs_that_were_not_measured_are_refused():
-    with pytest.raises(UserError, match="latency_repeats"):
-        collect(REPORTS, "accuracy", "latency_ms", "plain")
-
-
-def test_only_finished_runs_count(tmp_path):
-    for name, status in (("a", "finished"), ("b", "running")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "run.json").write_text(json.dumps({"status": status, "experiment": "resolution_kd"}))
-        (tmp_path / name / "report.json").write_text(json.dumps(REPORTS[0][1]))
-    assert [experiment for experiment, _ in find_reports(str(tmp_path / "*"))] == ["resolution_kd"]
-    with pytest.raises(UserError, match="no finished run"):
-        find_reports(str(tmp_path / "none*"))
-
-
-def test_figure_shows_every_kind_with_the_teacher_level():
-    axes = frontier_figure(collect(REPORTS, "accuracy", "gmac", "plain"), "accuracy", "gmac", 2).axes[0]
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert set(labels) == {"teacher", "baseline", "kd", "teacher less 2 %"}
-    assert axes.get_xscale() == "log"
 
 
 @pytest.mark.slow

@@ -1,8 +1,7 @@
-"""Every point, role and metric with spread and interval, and its paired test against a baseline."""
+"""Every point, role and metric with spread and interval, and its paired difference to a baseline."""
 
 import math
-import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,17 +14,21 @@ from kd_mil.core.errors import UserError
 from kd_mil.evaluation.bootstrap import interval
 from kd_mil.reporting.resampling import METRICS, PredictedRows
 from kd_mil.reporting.runs import Point, Run
+from kd_mil.reporting.spread import mean_and_sd
 
 ROUNDING = 1e-6
 """Differences between runs closer than this are equal."""
 
 
 @dataclass
-class Versus:
-    """A point less the baseline, over runs of the same seed and the same test bags."""
+class PairedDifference:
+    """A point less its baseline, over runs of the same seed and the same test bags."""
 
     pairs: int
     difference: float
+    """Mean over the pairs."""
+    values: list[float]
+    """Of each pair."""
     low: float | None
     high: float | None
     """95 % bootstrap interval over test bags; None where there are no predictions to resample."""
@@ -48,7 +51,7 @@ class Entry:
     low: float | None
     high: float | None
     """95 % bootstrap interval of the mean over test bags."""
-    versus: Versus | None = None
+    versus: PairedDifference | None = None
     resampled: list[np.ndarray | None] = field(default_factory=list, repr=False)
     """Of each run, (R,) values."""
 
@@ -67,16 +70,15 @@ def entries_of(points: Sequence[Point], metrics: Sequence[str], resamples: int, 
                 values = point.values(f"test/{role}/{metric}")
                 if any(value is not None for value in values):
                     drawn = [resampled(run, role, metric, resamples, seed) for run in point.runs]
-                    entries.append(entry(point, role, metric, values, drawn))
+                    entries.append(entry_of(point, role, metric, values, drawn))
     return entries
 
 
-def entry(point: Point, role: str, metric: str, values: list[float | None], drawn: list[np.ndarray | None]) -> Entry:
+def entry_of(point: Point, role: str, metric: str, values: list[float | None], drawn: list[np.ndarray | None]) -> Entry:
     """Mean and spread over the defined values, and the interval of the mean."""
-    known = [value for value in values if value is not None]
+    mean, sd = mean_and_sd(values)
     low, high = bounds(mean_of(drawn))
-    spread = statistics.stdev(known) if len(known) > 1 else None
-    return Entry(point.name, role, metric, values, statistics.fmean(known), spread, low, high, None, drawn)
+    return Entry(point.name, role, metric, values, mean, sd, low, high, None, drawn)
 
 
 def resampled(run: Run, role: str, metric: str, resamples: int, seed: int) -> np.ndarray | None:
@@ -104,51 +106,93 @@ def bounds(values: np.ndarray | None) -> tuple[float | None, float | None]:
     return (None, None) if math.isnan(found.low) else (found.low, found.high)
 
 
-def baseline_point(points: Sequence[Point], name: str) -> Point:
-    """The point of this name, or the only one of this experiment.
+def baselines_of(points: Sequence[Point], name: str) -> dict[str, Point]:
+    """For each point, by its name, the point it is compared with.
+
+    Args:
+        points: all there are.
+        name: a point, which all others are compared with, or an experiment. Of an experiment with several points, each
+            point of another experiment has the one whose settings it shares: `weno aggregator=abmil hpm.start_epoch=5`
+            is compared with `mil aggregator=abmil`. A point without such a partner is compared with none.
 
     Raises:
-        UserError: there is none, or more than one.
+        UserError: no such point, none that any other could be compared with, or two for one point.
     """
     found = [point for point in points if point.name == name] or [p for p in points if p.experiment == name]
+    if not found:
+        raise UserError(f"baseline={name}: no such point, known: {quoted_names(points)}")
+    others = [point for point in points if all(point.name != other.name for other in found)]
     if len(found) == 1:
-        return found[0]
-    known = "; ".join(f"'{point.name}'" for point in (found or points))
-    raise UserError(f"baseline={name}: {'choose one of' if found else 'no such point, known:'} {known}")
+        return {point.name: found[0] for point in others}
+    partners = {point.name: partner(point, found) for point in others}
+    paired = {name: other for name, other in partners.items() if other is not None}
+    if not paired:
+        raise UserError(f"baseline={name}: choose one of {quoted_names(found)}")
+    return paired
 
 
-def compare(entries: Sequence[Entry], points: Sequence[Point], baseline: Point) -> None:
-    """Fill in `versus` of all entries but the baseline's, with p values corrected over the points of each metric.
+def partner(point: Point, candidates: Sequence[Point]) -> Point | None:
+    """The candidate with the most settings, all of which the point shares; None where there is none.
+
+    Raises:
+        UserError: two that share as many.
+    """
+    alike = [other for other in candidates if other.settings.items() <= point.settings.items()]
+    most = max((len(other.settings) for other in alike), default=0)
+    closest = [other for other in alike if len(other.settings) == most]
+    if len(closest) > 1:
+        raise UserError(f"baseline: '{point.name}' could be compared with {quoted_names(closest)}: name one of them")
+    return closest[0] if closest else None
+
+
+def quoted_names(points: Sequence[Point]) -> str:
+    """Names as they can be given on the command line."""
+    return "; ".join(f"'{point.name}'" for point in points)
+
+
+def compare(entries: Sequence[Entry], points: Sequence[Point], baselines: Mapping[str, Point]) -> None:
+    """Fill in `versus` of all entries that have a baseline, p values corrected over the points of each metric.
 
     A role is compared with the same role of the baseline, or with its only one.
     """
-    by_name = {point.name: point for point in points}
-    reference = {(one.role, one.metric): one for one in entries if one.point == baseline.name}
-    roles = list(dict.fromkeys(role for role, _ in reference))
-    for one in entries:
-        role = one.role if one.role in roles else roles[0] if len(roles) == 1 else None
-        other = reference.get((role or "", one.metric))
-        if one.point != baseline.name and other is not None:
-            one.versus = versus(one, by_name[one.point].runs, other, baseline.runs)
-    for metric in dict.fromkeys(one.metric for one in entries):
-        tested = [one.versus for one in entries if one.metric == metric and one.versus and one.versus.p is not None]
-        for test, corrected in zip(tested, holm([test.p for test in tested]), strict=True):  # type: ignore[misc]
-            test.p_holm = corrected
+    runs = {point.name: point.runs for point in points}
+    for entry in entries:
+        baseline = baselines.get(entry.point)
+        if baseline is not None:
+            theirs = [other for other in entries if other.point == baseline.name]
+            other = counterpart(entry, theirs)
+            if other is not None:
+                entry.versus = paired_difference(entry, runs[entry.point], other, baseline.runs)
+    for metric in dict.fromkeys(entry.metric for entry in entries):
+        tested = [entry.versus for entry in entries if entry.metric == metric and entry.versus]
+        known = [(versus, versus.p) for versus in tested if versus.p is not None]
+        for (versus, _), corrected in zip(known, holm([p for _, p in known]), strict=True):
+            versus.p_holm = corrected
 
 
-def versus(one: Entry, runs: Sequence[Run], other: Entry, others: Sequence[Run]) -> Versus | None:
-    """The difference over pairs of runs; None without any pair."""
-    place = {run.repetition: index for index, run in enumerate(others)}
-    pairs = [(i, place[run.repetition]) for i, run in enumerate(runs) if run.repetition in place]
-    pairs = [(i, j) for i, j in pairs if one.values[i] is not None and other.values[j] is not None]
+def counterpart(entry: Entry, baseline: Sequence[Entry]) -> Entry | None:
+    """The baseline's entry of the same metric and role, or of its only role; None where there is none."""
+    roles = {other.role for other in baseline}
+    role = entry.role if entry.role in roles or len(roles) != 1 else next(iter(roles))
+    return next((other for other in baseline if (other.role, other.metric) == (role, entry.metric)), None)
+
+
+def paired_difference(
+    entry: Entry, runs: Sequence[Run], other: Entry, others: Sequence[Run]
+) -> PairedDifference | None:
+    """The difference over pairs of runs of the same repetition; None without any pair."""
+    index_of = {run.repetition: index for index, run in enumerate(others)}
+    pairs = [(index, index_of[run.repetition]) for index, run in enumerate(runs) if run.repetition in index_of]
+    pairs = [(i, j) for i, j in pairs if entry.values[i] is not None and other.values[j] is not None]
     if not pairs:
         return None
-    differences = np.array([one.values[i] - other.values[j] for i, j in pairs])  # type: ignore[operator]
-    drawn = [difference(one.resampled[i], other.resampled[j]) for i, j in pairs]
+    differences = np.array([entry.values[i] - other.values[j] for i, j in pairs])  # type: ignore[operator]
+    drawn = [difference(entry.resampled[i], other.resampled[j]) for i, j in pairs]
     spread = np.ptp(differences) > ROUNDING  # without it, a t test would take rounding for certainty
     p = float(stats.ttest_1samp(differences, 0).pvalue) if spread else math.nan
     low, high = bounds(mean_of(drawn))
-    return Versus(len(pairs), float(differences.mean()), low, high, None if math.isnan(p) else p)
+    mean = float(differences.mean())
+    return PairedDifference(len(pairs), mean, differences.tolist(), low, high, None if math.isnan(p) else p)
 
 
 def difference(ours: np.ndarray | None, theirs: np.ndarray | None) -> np.ndarray | None:

@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kd_mil.reporting.comparison import Entry
-from kd_mil.reporting.runs import Point, defined_mean, number
+from kd_mil.reporting.runs import Point, number
+from kd_mil.reporting.spread import defined_mean
 
 COLOURS = {"teacher": "tab:blue", "student": "tab:red", "model": "tab:green"}
 
@@ -35,14 +36,14 @@ def sweep_figure(points: Sequence[Point], x: str, chosen: Mapping[str, str]) -> 
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     curves = curves_of(points, x)
-    for own in curves.values():
-        name = "" if len(curves) == 1 else f"{label_of(own[0], x)} "
-        monitor = own[0].runs[0].record.get("monitor")
+    for curve in curves.values():
+        name = "" if len(curves) == 1 else f"{label_of(curve[0], x)} "
+        monitor = curve[0].runs[0].record.get("monitor")
         if monitor:
-            draw(left, own, x, monitor, f"{name}{monitor}", "0.3" if len(curves) == 1 else None)
-        for role in own[0].runs[0].roles:
-            draw(right, own, x, f"val/{role}/bag_auroc", f"{name}{role}, validation bags", COLOURS.get(role))
-            for point in own:
+            draw(left, curve, x, monitor, f"{name}{monitor}", "0.3" if len(curves) == 1 else None)
+        for role in curve[0].runs[0].roles:
+            draw(right, curve, x, f"val/{role}/bag_auroc", f"{name}{role}, validation bags", COLOURS.get(role))
+            for point in curve:
                 if chosen.get(point.experiment) == point.name:
                     mark(right, point, x, role)
     for axes, title in ((left, "what chooses"), (right, "bag AUROC")):
@@ -62,7 +63,7 @@ def curves_of(points: Sequence[Point], x: str) -> dict[tuple, list[Point]]:
         if number(point.settings.get(x, "")) is not None:
             rest = tuple(pair for pair in point.settings.items() if pair[0] != x)
             curves.setdefault((point.experiment, rest), []).append(point)
-    return {key: sorted(own, key=lambda point: float(point.settings[x])) for key, own in curves.items()}
+    return {key: sorted(curve, key=lambda point: float(point.settings[x])) for key, curve in curves.items()}
 
 
 def label_of(point: Point, x: str) -> str:
@@ -72,15 +73,16 @@ def label_of(point: Point, x: str) -> str:
 
 def draw(axes: Axes, points: Sequence[Point], x: str, key: str, label: str, colour: Any) -> None:
     """Mean over runs as a line, single runs as circles."""
-    places = [float(point.settings[x]) for point in points]
+    positions = [float(point.settings[x]) for point in points]
     means = [defined_mean(point.values(key)) for point in points]
     if all(mean is None for mean in means):
         return
     known = [float("nan") if mean is None else mean for mean in means]
-    [line] = axes.plot(places, known, "-", color=colour, label=label)
-    for place, point in zip(places, points, strict=True):
+    [line] = axes.plot(positions, known, "-", color=colour, label=label)
+    for position, point in zip(positions, points, strict=True):
         values = [value for value in point.values(key) if value is not None]
-        axes.plot([place] * len(values), values, "o", color=line.get_color(), markersize=4, alpha=0.5, fillstyle="none")
+        at, circle = [position] * len(values), line.get_color()
+        axes.plot(at, values, "o", color=circle, markersize=4, alpha=0.5, fillstyle="none")
 
 
 def mark(axes: Axes, point: Point, x: str, role: str) -> None:
@@ -94,18 +96,18 @@ def mark(axes: Axes, point: Point, x: str, role: str) -> None:
 
 def comparison_figure(entries: Sequence[Entry], metric: str, chosen: Mapping[str, str]) -> Figure:
     """Test results of all points in one metric: single runs, mean, and 95 % interval over test bags."""
-    own = [one for one in entries if one.metric == metric][::-1]
-    figure = Figure(figsize=(9, 1.2 + 0.32 * len(own)), layout="constrained")
+    drawn = [entry for entry in entries if entry.metric == metric][::-1]
+    figure = Figure(figsize=(9, 1.2 + 0.32 * len(drawn)), layout="constrained")
     axes = figure.subplots()
-    for place, one in enumerate(own):
-        colour = COLOURS.get(one.role, "0.3")
-        if one.low is not None and one.high is not None:
-            axes.plot([one.low, one.high], [place, place], "-", color=colour, linewidth=5, alpha=0.25)
-        known = [value for value in one.values if value is not None]
-        axes.plot(known, [place] * len(known), "o", color=colour, markersize=4, alpha=0.6, fillstyle="none")
-        axes.plot([one.mean or 0], [place], "|", color=colour, markersize=14, markeredgewidth=2)
-    names = [f"{one.point}  {one.role}{' *' if one.point in chosen.values() else ''}" for one in own]
-    axes.set_yticks(range(len(own)), names, fontsize=8)
-    axes.set(xlabel=f"{metric}, test", ylim=(-0.7, len(own) - 0.3))
+    for row, entry in enumerate(drawn):
+        colour = COLOURS.get(entry.role, "0.3")
+        if entry.low is not None and entry.high is not None:
+            axes.plot([entry.low, entry.high], [row, row], "-", color=colour, linewidth=5, alpha=0.25)
+        known = [value for value in entry.values if value is not None]
+        axes.plot(known, [row] * len(known), "o", color=colour, markersize=4, alpha=0.6, fillstyle="none")
+        axes.plot([entry.mean or 0], [row], "|", color=colour, markersize=14, markeredgewidth=2)
+    names = [f"{entry.point}  {entry.role}{' *' if entry.point in chosen.values() else ''}" for entry in drawn]
+    axes.set_yticks(range(len(drawn)), names, fontsize=8)
+    axes.set(xlabel=f"{metric}, test", ylim=(-0.7, len(drawn) - 0.3))
     axes.grid(axis="x", alpha=0.3)
     return figure

@@ -1,7 +1,6 @@
 """Accuracy against cost: the points of resolution distillation's runs, and the cheapest student that is good enough."""
 
 import glob
-import json
 import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,22 +10,20 @@ from rich.console import Console
 from rich.table import Table
 
 from kd_mil.core.errors import UserError
+from kd_mil.core.records import read_record
+from kd_mil.reporting.runs import Run
 
 METRICS = ("accuracy", "accuracy_ovr", "f1", "precision", "recall")
-
-
 COSTS = {
     "gmac": "GMAC of one image",
     "gflop": "GFLOP of one image",
     "peak_mib": "activations of the largest image, MiB",
     "latency_ms": "milliseconds of one image",
 }
-
-
 STYLES = {"teacher": ("tab:blue", "*"), "baseline": ("0.45", "s"), "kd": ("tab:orange", "o"), "kd_ad": ("tab:red", "D")}
 
 
-class Point(NamedTuple):
+class FrontierPoint(NamedTuple):
     """A network of one kind at one resolution, over its runs (seeds, folds)."""
 
     kind: str
@@ -52,15 +49,15 @@ def find_reports(pattern: str) -> list[tuple[str, dict[str, Any]]]:
     """
     found = []
     for name in sorted(glob.glob(str(pattern), recursive=True)):
-        run, report = Path(name) / "run.json", Path(name) / "report.json"
-        if run.is_file() and report.is_file() and json.loads(run.read_text())["status"] == "finished":
-            found.append((str(json.loads(run.read_text())["experiment"]), json.loads(report.read_text())))
+        run, report = Run(Path(name)), Path(name) / "report.json"
+        if run.finished and report.is_file():
+            found.append((run.experiment, read_record(report)))
     if not found:
         raise UserError(f"runs={pattern}: no finished run with a report.json there; quote the pattern")
     return found
 
 
-def collect(reports: list[tuple[str, dict[str, Any]]], metric: str, cost: str, resampling: str) -> list[Point]:
+def collect(reports: list[tuple[str, dict[str, Any]]], metric: str, cost: str, resampling: str) -> list[FrontierPoint]:
     """One point for each kind of network and resolution, the most expensive first.
 
     A teacher that students loaded is the network of its own run; it is taken from theirs only where that run is absent.
@@ -69,33 +66,34 @@ def collect(reports: list[tuple[str, dict[str, Any]]], metric: str, cost: str, r
         UserError: runs without the cost asked for, or none in which the score is defined.
     """
     grouped: dict[tuple[str, float], list[dict[str, Any]]] = {}
-    own_teacher = any(set(report["roles"]) == {"teacher"} for _, report in reports)
+    trained_teacher = any(set(report["roles"]) == {"teacher"} for _, report in reports)
     for experiment, report in reports:
         for role, found in report["roles"].items():
-            if role == "teacher" and own_teacher and len(report["roles"]) > 1:
+            if role == "teacher" and trained_teacher and len(report["roles"]) > 1:
                 continue
             kind = "teacher" if role == "teacher" else experiment.removeprefix("resolution_")
             grouped.setdefault((kind, found["downsample"]), []).append(found)
     points = []
     for (kind, downsample), found in grouped.items():
-        costs = [one["cost"][cost] for one in found]
+        costs = [role["cost"][cost] for role in found]
         if None in costs:
             raise UserError(f"cost={cost} was not measured: run with callbacks.images.latency_repeats=10")
-        scores = [one[resampling][metric] for one in found if one[resampling][metric]["mean"] is not None]
+        scores = [role[resampling][metric] for role in found if role[resampling][metric]["mean"] is not None]
         if scores:
-            points.append(_point(kind, downsample, statistics.fmean(costs), scores))
+            points.append(point_of(kind, downsample, statistics.fmean(costs), scores))
     if not points:
         raise UserError(f"metric={metric} is undefined in every run: take metric=accuracy or metric=f1")
     return sorted(points, key=lambda point: (-point.cost, point.kind))
 
 
-def _point(kind: str, downsample: float, cost: float, scores: list[dict[str, float]]) -> Point:
-    means, lows, highs = ([one[name] for one in scores] for name in ("mean", "low", "high"))
+def point_of(kind: str, downsample: float, cost: float, scores: list[dict[str, float]]) -> FrontierPoint:
+    """Means and extremes of `scores`, one a run with `mean`, `low` and `high`."""
+    means, lows, highs = ([score[name] for score in scores] for name in ("mean", "low", "high"))
     middle, low, high = (statistics.fmean(values) for values in (means, lows, highs))
-    return Point(kind, downsample, len(scores), cost, middle, low, high, min(means), max(means))
+    return FrontierPoint(kind, downsample, len(scores), cost, middle, low, high, min(means), max(means))
 
 
-def cheapest_within(points: list[Point], percent: float) -> Point | None:
+def cheapest_within(points: list[FrontierPoint], percent: float) -> FrontierPoint | None:
     """The cheapest student that loses at most `percent` of the teacher's score; None where there is none."""
     teachers = [point for point in points if point.kind == "teacher"]
     if not teachers:
@@ -105,7 +103,7 @@ def cheapest_within(points: list[Point], percent: float) -> Point | None:
     return min(good, key=lambda point: (point.cost, -point.score), default=None)
 
 
-def frontier_figure(points: list[Point], metric: str, cost: str, percent: float) -> Figure:
+def frontier_figure(points: list[FrontierPoint], metric: str, cost: str, percent: float) -> Figure:
     """Score with intervals against cost on a logarithmic axis, a line for each kind (the paper's Fig. 3)."""
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -128,17 +126,16 @@ def frontier_figure(points: list[Point], metric: str, cost: str, percent: float)
     if teachers:
         level = 100 * max(teachers) * (1 - percent / 100)
         axes.axhline(level, color="tab:blue", linestyle=":", linewidth=1, label=f"teacher less {percent:g} %")
-    for at in {point.downsample: point for point in points}.values():
-        axes.annotate(
-            f"1/{at.downsample:g}", (at.cost, 0.01), xycoords=("data", "axes fraction"), ha="center", fontsize=8
-        )
+    for point in {point.downsample: point for point in points}.values():
+        side, bottom = f"1/{point.downsample:g}", (point.cost, 0.01)
+        axes.annotate(side, bottom, xycoords=("data", "axes fraction"), ha="center", fontsize=8)
     axes.set(xscale="log", xlabel=COSTS[cost], ylabel=f"{metric}, % (95 % interval)")
     axes.legend(frameon=False, fontsize=8)
     return figure
 
 
 def print_points(
-    points: list[Point], cheapest: Point | None, percent: float, metric: str, cost: str, out: Path
+    points: list[FrontierPoint], cheapest: FrontierPoint | None, percent: float, metric: str, cost: str, out: Path
 ) -> None:
     """The table and the answer."""
     table = Table("network", "side / original", "runs", cost, f"{metric}, %", "95 % interval", "over the runs")
@@ -161,4 +158,4 @@ def print_points(
             f"cheapest student within {percent:g} % of the teacher: {cheapest.kind} at 1/{cheapest.downsample:g}, "
             f"{cheapest.cost:.4g} {cost}"
         )
-    console.print(f"figure in {out / 'frontier.png'}", soft_wrap=True, highlight=False)
+    console.print(f"figure in {out / 'frontier.png'}", soft_wrap=True, highlight=False, markup=False)

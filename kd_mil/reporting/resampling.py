@@ -31,16 +31,16 @@ class PredictedRows:
             wanted = ["bag_id", "label", f"{role}_prob", f"{role}_score"]
             table, ranking = pd.read_parquet(directory / "instances.parquet", columns=wanted), f"{role}_score"
             table = table[table.label >= 0]
-            place = {bag_id: index for index, bag_id in enumerate(self.bag_ids)}
-            self.bag = table.bag_id.astype(str).map(place).to_numpy(dtype=np.int64)
+            index_of = {bag_id: index for index, bag_id in enumerate(self.bag_ids)}
+            self.bag = table.bag_id.astype(str).map(index_of).to_numpy(dtype=np.int64)
         self.labels = (table.label.to_numpy() > 0).astype(np.float64)
         self.probs = table[f"{role}_prob"].to_numpy(dtype=np.float64)
         self.ranking = table[ranking].to_numpy(dtype=np.float64)
 
     def resample(self, metric: str, resamples: int, seed: int) -> Scores:
         """`auroc`, `ap`, `accuracy` or `f1` over resamples of the bags; runs with the same test bags draw the same."""
-        own = zlib.crc32("\n".join(self.bag_ids).encode())
-        generator = np.random.default_rng((seed, own))
+        of_these_bags = zlib.crc32("\n".join(self.bag_ids).encode())
+        generator = np.random.default_rng((seed, of_these_bags))
         bags, rows = len(self.bag_ids), max(len(self.labels), 1)
         values = []
         score = METRICS[metric](self)

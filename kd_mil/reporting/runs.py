@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from kd_mil.core.errors import UserError
 from kd_mil.core.records import read_record
+from kd_mil.reporting.spread import defined_mean
 
 REPETITIONS = ("seed", "data.fold", "data.seed")
 """Settings in which the runs of one point may differ."""
@@ -97,12 +98,12 @@ def points_of(runs: Sequence[Run]) -> list[Point]:
     """Finished runs by point, in the order of their names; numbers in numerical order."""
     chosen: dict[tuple, list[Run]] = {}
     for run in runs:
-        own = tuple(sorted((key, value) for key, value in run.overrides.items() if key not in REPETITIONS))
-        chosen.setdefault((run.experiment, own), []).append(run)
-    shared = set.intersection(*[set(own) for _, own in chosen]) if chosen else set()
+        fixed = tuple(sorted((key, value) for key, value in run.overrides.items() if key not in REPETITIONS))
+        chosen.setdefault((run.experiment, fixed), []).append(run)
+    shared = set.intersection(*[set(fixed) for _, fixed in chosen]) if chosen else set()
     points = []
-    for (experiment, own), members in chosen.items():
-        differing = {key: value for key, value in own if (key, value) not in shared}
+    for (experiment, fixed), members in chosen.items():
+        differing = {key: value for key, value in fixed if (key, value) not in shared}
         name = " ".join([experiment, *(f"{key}={value}" for key, value in differing.items())])
         points.append(Point(name, experiment, differing, sorted(members, key=lambda run: str(run.repetition))))
     return sorted(points, key=lambda point: (point.experiment, [natural(pair) for pair in point.settings.items()]))
@@ -136,21 +137,16 @@ def chosen_points(points: Sequence[Point]) -> dict[str, str]:
     """
     best: dict[str, str] = {}
     for experiment in dict.fromkeys(point.experiment for point in points):
-        own = [point for point in points if point.experiment == experiment]
-        monitors = {(run.record.get("monitor"), run.record.get("monitor_mode")) for point in own for run in point.runs}
+        candidates = [point for point in points if point.experiment == experiment]
+        monitors = {(run.record.get("monitor"), run.record.get("monitor_mode")) for p in candidates for run in p.runs}
         if len(monitors) != 1:
             continue
         [(monitor, mode)] = monitors
-        shared = set.intersection(*[{run.repetition for run in point.runs} for point in own])
-        compared = [point._replace(runs=[run for run in point.runs if run.repetition in shared]) for point in own]
-        scores = {one.name: defined_mean(one.values(monitor)) for one in (compared if shared else own) if monitor}
+        shared = set.intersection(*[{run.repetition for run in point.runs} for point in candidates])
+        if shared:
+            candidates = [p._replace(runs=[run for run in p.runs if run.repetition in shared]) for p in candidates]
+        scores = {point.name: defined_mean(point.values(monitor)) for point in candidates if monitor}
         defined = {name: score for name, score in scores.items() if score is not None}
         if defined:
             best[experiment] = (min if mode == "min" else max)(defined, key=lambda name: defined[name])
     return best
-
-
-def defined_mean(values: Sequence[float | None]) -> float | None:
-    """Mean; None if any value is undefined."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None

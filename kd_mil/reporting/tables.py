@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from kd_mil.reporting.comparison import Entry
+from kd_mil.reporting.comparison import Entry, PairedDifference
 from kd_mil.reporting.runs import Point, Run, common_settings
 
 MISSING = "-"
@@ -14,22 +14,29 @@ MISSING = "-"
 def rows_of(entries: Sequence[Entry], chosen: Mapping[str, str]) -> list[dict[str, Any]]:
     """One row for each point and role, with all its metrics: what people read."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for one in entries:
-        row = rows.setdefault((one.point, one.role), {"point": one.point, "role": one.role, "entries": {}})
-        row["chosen"] = one.point in chosen.values()
-        row["runs"] = len(one.values)
-        row["entries"][one.metric] = one
+    for entry in entries:
+        row = rows.setdefault((entry.point, entry.role), {"point": entry.point, "role": entry.role, "entries": {}})
+        row["chosen"] = entry.point in chosen.values()
+        row["runs"] = len(entry.values)
+        row["entries"][entry.metric] = entry
     return list(rows.values())
+
+
+def shown_metrics(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[str]:
+    """The metrics that at least one row has."""
+    return [metric for metric in metrics if any(metric in row["entries"] for row in rows)]
 
 
 def long_table(entries: Sequence[Entry]) -> pd.DataFrame:
     """One line for each entry: what programs read."""
     lines = []
-    for one in entries:
-        line = one.plain()
-        line["values"] = " ".join("nan" if value is None else repr(value) for value in one.values)
-        other = line.pop("versus") or {}
-        lines.append(line | {f"versus_{key}": value for key, value in other.items()})
+    for entry in entries:
+        line = entry.plain()
+        versus = line.pop("versus") or {}
+        lines.append(line | {f"versus_{key}": value for key, value in versus.items()})
+        for name in ("values", "versus_values"):
+            if name in lines[-1]:
+                lines[-1][name] = " ".join("nan" if value is None else repr(value) for value in lines[-1][name])
     return pd.DataFrame(lines)
 
 
@@ -63,7 +70,7 @@ def document(
                     | {"validation": run.metrics.get(str(run.record.get("monitor")))}
                     for run in point.runs
                 ],
-                "entries": [one.plain() for one in entries if one.point == point.name],
+                "entries": [entry.plain() for entry in entries if entry.point == point.name],
             }
             for point in points
         ],
@@ -77,34 +84,37 @@ def document(
 
 def markdown(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> str:
     """Mean, standard deviation, interval and all values; the points that validation chooses in bold."""
-    shown = [metric for metric in metrics if any(metric in row["entries"] for row in rows)]
+    shown = shown_metrics(rows, metrics)
     lines = ["| point | role | runs | " + " | ".join(shown) + " |", "|---|---|---|" + "---|" * len(shown)]
     for row in rows:
-        name = f"**{row['point']}**" if row["chosen"] else row["point"]
-        cells = [cell(row["entries"].get(metric)) for metric in shown]
+        name = row["point"].replace("|", "\\|")  # a bare one would end the cell
+        cells = [cell_text(row["entries"].get(metric)) for metric in shown]
+        name = f"**{name}**" if row["chosen"] else name
         lines.append(f"| {name} | {row['role']} | {row['runs']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def cell(one: Entry | None, all_values: bool = True) -> str:
+def cell_text(entry: Entry | None, all_values: bool = True) -> str:
     """One entry in words: mean, spread, interval, difference to the baseline, values."""
-    if one is None or one.mean is None:
+    if entry is None or entry.mean is None:
         return MISSING
-    parts = [f"{one.mean:.3f}" + ("" if one.sd is None else f" ± {one.sd:.3f}")]
-    if one.low is not None:
-        parts.append(f"[{one.low:.3f}, {one.high:.3f}]")
-    if one.versus is not None:
-        parts.append(f"Δ {one.versus.difference:+.3f}" + p_text(one.versus.p_holm))
-    if all_values and len(one.values) > 1:
-        parts.append("(" + " ".join(short(value) for value in one.values) + ")")
+    parts = [f"{entry.mean:.3f}" + ("" if entry.sd is None else f" ± {entry.sd:.3f}")]
+    if entry.low is not None:
+        parts.append(f"[{entry.low:.3f}, {entry.high:.3f}]")
+    if entry.versus is not None:
+        parts.append(difference_text(entry.versus))
+    if all_values and len(entry.values) > 1:
+        parts.append("(" + " ".join(value_text(value) for value in entry.values) + ")")
     return " ".join(parts)
 
 
-def short(value: float | None) -> str:
+def difference_text(versus: PairedDifference) -> str:
+    """`Δ +0.052 [+0.011, +0.093] p=0.03, 3 pairs`; without interval or p value where there is none."""
+    interval = "" if versus.low is None else f" [{versus.low:+.3f}, {versus.high:+.3f}]"
+    p = "" if versus.p_holm is None else f" p={versus.p_holm:.2g}"
+    return f"Δ {versus.difference:+.3f}{interval}{p}, {versus.pairs} pair{'' if versus.pairs == 1 else 's'}"
+
+
+def value_text(value: float | None) -> str:
     """Three digits, without the leading zero."""
     return "nan" if value is None else f"{value:.3f}".replace("0.", ".", 1)
-
-
-def p_text(p: float | None) -> str:
-    """A p value, or nothing."""
-    return "" if p is None else f" p={p:.2g}"
