@@ -11,8 +11,10 @@ from hydra import compose
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from kd_mil.cli.arguments import with_words_as_list
 from kd_mil.cli.command import CONFIG_DIR, command
 from kd_mil.core.environment import environment
 from kd_mil.data.features.feature_bags import FeatureBags
@@ -39,7 +41,7 @@ def main(config: DictConfig) -> None:
     if config.smoke:
         found.append(two_processes(config.smoke_seconds))
     show(found)
-    if any(one.level == "error" for one in found):
+    if any(finding.level == "error" for finding in found):
         sys.exit(1)
 
 
@@ -97,19 +99,15 @@ def two_processes(seconds: float) -> Finding:
 def show(found: Sequence[Finding]) -> None:
     """The table of all findings."""
     table = Table("", "check", "finding")
-    for one in found:
-        table.add_row(f"[{COLOURS[one.level]}]{one.level}[/]", one.topic, one.text.replace("[", "\\["))
+    for finding in found:
+        table.add_row(f"[{COLOURS[finding.level]}]{finding.level}[/]", finding.topic, escape(finding.text))
     Console(width=max(Console().width, 100)).print(table)
 
 
 def with_run_settings(arguments: Sequence[str]) -> list[str]:
     """Command line with the settings of `kd_mil.run`, which stand by themselves, as one."""
-    keys = {str(key) for key in OmegaConf.load(CONFIG_DIR / "doctor.yaml")} - {"paths"}
-    ours = [text for text in arguments if text.startswith("-") or text.split("=")[0].split(".")[0] in keys]
-    of_run = [text for text in arguments if text not in ours]
-    quoted = ",".join("'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'" for text in of_run)
-    root = [text for text in of_run if text.startswith("paths.run_root=")]
-    return [*ours, *root, *([f"run=[{quoted}]"] if of_run else [])]
+    root = [text for text in arguments if text.startswith("paths.run_root=")]
+    return [*root, *with_words_as_list(arguments, "doctor", "run", listed=["paths"])]
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Features for other tools: `python -m kd_mil.export features=DIR_or_MANIFEST format=clam|torchmil out=DIR`."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from kd_mil.cli.arguments import with_quoted_values
 from kd_mil.cli.command import command
 from kd_mil.core.atomic import require_writable
 from kd_mil.core.checks import one_of, share
@@ -36,5 +38,11 @@ def main(config: DictConfig) -> None:
     print(f"{len(table)} slides in {out}")
 
 
-if __name__ == "__main__":
+def start() -> None:
+    """The command line."""
+    sys.argv[1:] = with_quoted_values(sys.argv[1:], ("features", "labels", "out"))
     main()
+
+
+if __name__ == "__main__":
+    start()

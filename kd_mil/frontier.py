@@ -1,10 +1,12 @@
 """Accuracy against cost over finished runs: `python -m kd_mil.frontier runs=PATTERN [key=value ...]`."""
 
+import sys
 from pathlib import Path
 
 import pandas as pd
 from omegaconf import DictConfig
 
+from kd_mil.cli.arguments import with_quoted_values
 from kd_mil.cli.command import command
 from kd_mil.core.atomic import atomic_path
 from kd_mil.core.checks import one_of
@@ -41,5 +43,11 @@ def main(config: DictConfig) -> None:
     print_points(points, cheapest, config.within, config.metric, config.cost, out)
 
 
-if __name__ == "__main__":
+def start() -> None:
+    """The command line."""
+    sys.argv[1:] = with_quoted_values(sys.argv[1:], ("runs", "out"))
     main()
+
+
+if __name__ == "__main__":
+    start()

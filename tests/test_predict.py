@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
 from kd_mil import predict
@@ -288,18 +287,3 @@ def test_a_checkpoint_from_elsewhere_runs_nothing_of_its_own(
     checkpoint["state_dict"].popitem()
     torch.save(checkpoint, tmp_path / "bad.ckpt")
     assert "does not fit this version of kd_mil" in refusal(command(*ask))
-
-
-@pytest.mark.parametrize(
-    ("word", "expected"),
-    [
-        ("ckpt=runs/weno/seed=1,fold=2", "ckpt='runs/weno/seed=1,fold=2'"),
-        ("slides=it's/*.svs", "slides='it\\'s/*.svs'"),
-        ("out='a=b'", "out='a=b'"),
-        ("slides=null", "slides=null"),
-        ("mpp=0.5", "mpp=0.5"),
-    ],
-)
-def test_paths_are_quoted_for_hydra(word: str, expected: str) -> None:
-    assert predict.quoted(word) == expected
-    OverridesParser.create().parse_override(expected)

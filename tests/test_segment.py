@@ -83,7 +83,7 @@ def test_images_become_masks_and_outlines_that_agree(run, images, tmp_path, scal
         assert row.positive_share == pytest.approx((pixels > 0).mean())
         outlines = json.loads((tmp_path / "geojson" / f"{row.name}.geojson").read_text())["features"]
         assert len(outlines) == row.regions
-        assert sum(shape(one["geometry"]).area for one in outlines) == pytest.approx((pixels > 0).sum())
+        assert sum(shape(outline["geometry"]).area for outline in outlines) == pytest.approx((pixels > 0).sum())
         probs = np.asarray(Image.open(tmp_path / "maps" / f"{row.name}.png")) / 255
         assert ((probs > 0.455) <= (pixels > 0)).all()
 
@@ -117,7 +117,7 @@ def test_slides_become_masks_and_outlines_in_level0_pixels(run, tmp_path):
         assert image.size == (125, 105)
     assert not mask[:, :10].any(), "no tissue, no tumour"
     outlines = json.loads((tmp_path / "segments" / "geojson" / "one.geojson").read_text())["features"]
-    area = shapely.union_all([shape(one["geometry"]) for one in outlines]).area
+    area = shapely.union_all([shape(outline["geometry"]) for outline in outlines]).area
     assert area == pytest.approx(mask.sum() * 16)
 
 
@@ -126,7 +126,7 @@ def test_slides_become_masks_and_outlines_in_level0_pixels(run, tmp_path):
     [
         ([], "give images=FOLDER or slides=FOLDER"),
         (["images=none"], "no images in none"),
-        (["images=IMAGES", "role=judge"], "role=judge: the checkpoint has teacher, student"),
+        (["images=IMAGES", "role=judge"], "role=judge: choose teacher or student"),
         (["images=IMAGES", "overlap=1"], "overlap=1"),
         (["images=IMAGES", "scale=large"], "scale=large"),
         (["slides=IMAGES"], "mpp"),

@@ -25,9 +25,16 @@ def with_quoted_values(arguments: Sequence[str], keys: Collection[str]) -> list[
     ]
 
 
-def with_words_as_list(arguments: Sequence[str], command: str, key: str) -> list[str]:
-    """Words that are no setting of the command's own, gathered in its setting `key`, a list."""
-    settings = {str(name) for name in OmegaConf.load(CONFIG_DIR / f"{command}.yaml")}
+def with_words_as_list(arguments: Sequence[str], command: str, key: str, listed: Collection[str] = ()) -> list[str]:
+    """Words that are no setting of the command's own, gathered in its setting `key`, a list.
+
+    Args:
+        arguments: the command line.
+        command: names its configuration.
+        key: the list.
+        listed: settings of the command that go there all the same.
+    """
+    settings = {str(name) for name in OmegaConf.load(CONFIG_DIR / f"{command}.yaml")} - set(listed)
     known = [text for text in arguments if text.startswith("-") or text.split("=")[0].split(".")[0] in settings]
     words = [text for text in arguments if text not in known]
     return [*known, f"{key}=[{','.join(map(quoted, words))}]"] if words else known

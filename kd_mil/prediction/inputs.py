@@ -20,7 +20,7 @@ from kd_mil.data.samplers import IndexedView
 from kd_mil.data.tiles.cache import CutSlide
 from kd_mil.data.tiles.files import TilesInSlides
 from kd_mil.prediction.card import ModelCard
-from kd_mil.prediction.place import Place, blank_picture, feature_place
+from kd_mil.prediction.tile_geometry import TileGeometry, blank_picture, feature_geometry
 from kd_mil.slides.formats.reader import open_slide
 from kd_mil.slides.overlays.slide_picture import SlidePicture, picture_of
 from kd_mil.slides.slide_list import SlideEntry, list_slides
@@ -38,10 +38,10 @@ class SlideInstances(NamedTuple):
     """N; 0 for a slide without tissue."""
     batches: Iterable[Tensor]
     """(M, ...) each, N in all."""
-    place: Place | None
+    geometry: TileGeometry | None
     """Where they lie; None where nobody knows, and there are no pictures."""
     picture: SlidePicture | None
-    """What heat maps are drawn on; None without a place."""
+    """What heat maps are drawn on; None without a geometry."""
 
 
 class PredictionInput(Protocol):
@@ -82,7 +82,7 @@ class SlideInput:
         slide = self.cutting.open(self.entry)
         tiles = tile_grid(slide, find_tissue(slide, self.cutting.tissue), self.cutting.tiling)
         picture = picture_of(slide, None, self.picture_side)
-        place = Place(tiles.coords, tiles.tile_size_level0, slide.bounds[:2], mpp=slide.mpp)
+        geometry = TileGeometry(tiles.coords, tiles.tile_size_level0, slide.bounds[:2], mpp=slide.mpp)
         slide.close()
         if not len(tiles.coords):
             return SlideInstances(0, (), None, None)
@@ -95,7 +95,7 @@ class SlideInput:
             num_workers=self.num_workers,
             pin_memory=self.num_workers > 0 and torch.cuda.is_available(),
         )
-        return SlideInstances(len(tiles.coords), batches, place, picture)
+        return SlideInstances(len(tiles.coords), batches, geometry, picture)
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class FeatureInput:
     picture_side: int
     slide: SlideEntry | None = None
     mpp: float | None = None
-    """um per level-0 pixel of the slide, whatever it says."""
+    """µm per level-0 pixel of the slide, whatever it says."""
     backend: str = "openslide"
     tile_size_level0: int | None = None
     """Replaces what the file says."""
@@ -126,28 +126,28 @@ class FeatureInput:
             return SlideInstances(0, (), None, None)
         steps = torch.arange(file.num_instances).split(self.instances_per_step or FEATURES_PER_STEP)
         batches = (file.read(step, self.dtype) for step in steps)
-        place = feature_place(self.path, file.coords(), self.tile_size_level0)
-        if place is None:
+        geometry = feature_geometry(self.path, file.coords(), self.tile_size_level0)
+        if geometry is None:
             return SlideInstances(file.num_instances, batches, None, None)
-        return SlideInstances(file.num_instances, batches, *self._on_slide(place))
+        return SlideInstances(file.num_instances, batches, *self._on_slide(geometry))
 
-    def _on_slide(self, place: Place) -> tuple[Place, SlidePicture]:
-        """The place as the slide knows it, and its thumbnail; a blank one, with a warning, where it cannot be read."""
+    def _on_slide(self, geometry: TileGeometry) -> tuple[TileGeometry, SlidePicture]:
+        """The geometry as the slide knows it, and its thumbnail; a blank one, with a warning, if it cannot be read."""
         if self.slide is None:
-            return place, blank_picture(place, self.picture_side)
+            return geometry, blank_picture(geometry, self.picture_side)
         try:
             slide = open_slide(self.slide.path, self.slide.mpp or self.mpp, self.backend)
             picture = picture_of(slide, None, self.picture_side)
         except UserError as error:
             warnings.warn(f"{error}; the features of {self.slide_id} are shown without it", stacklevel=2)
-            return place, blank_picture(place, self.picture_side)
+            return geometry, blank_picture(geometry, self.picture_side)
         slide.close()
-        if place.extent not in (None, slide.dimensions):
+        if geometry.extent not in (None, slide.dimensions):
             raise UserError(
-                f"{self.path} was made from a slide of {place.extent} pixels, but {self.slide.path} has "
+                f"{self.path} was made from a slide of {geometry.extent} pixels, but {self.slide.path} has "
                 f"{slide.dimensions}: it is not its slide"
             )
-        return place._replace(bounds_offset=slide.bounds[:2], mpp=slide.mpp), picture
+        return geometry._replace(bounds_offset=slide.bounds[:2], mpp=slide.mpp), picture
 
 
 def check_features(inputs: Iterable[FeatureInput], expected: dict[str, Any]) -> dict[str, int]:
@@ -162,14 +162,14 @@ def check_features(inputs: Iterable[FeatureInput], expected: dict[str, Any]) -> 
         UserError: a file made in another way.
     """
     missing: dict[str, int] = {}
-    for one in inputs:
+    for item in inputs:
         try:
-            found = read_source(one.path, _width(one.path))
+            found = read_source(item.path, _width(item.path))
         except UserError:
             continue
         for line in differences(expected, found):
             raise UserError(
-                f"{one.path} does not fit the checkpoint, {line}: extract its features as for the training slides"
+                f"{item.path} does not fit the checkpoint, {line}: extract its features as for the training slides"
             )
         for name in unknown_facts(expected, found):
             missing[name] = missing.get(name, 0) + 1

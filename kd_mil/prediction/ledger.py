@@ -1,4 +1,4 @@
-"""Which slides an output folder holds already, so that an interrupted prediction goes on where it stopped."""
+"""Which slides an output folder holds already, so that an interrupted prediction resumes."""
 
 import json
 from collections.abc import Sequence

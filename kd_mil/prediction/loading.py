@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from torch import Tensor
 
 from kd_mil.core.checkpoints import read_checkpoint
+from kd_mil.core.checks import one_of
 from kd_mil.core.errors import UserError
 from kd_mil.methods.base.bag_method import BagMethod
 from kd_mil.methods.base.method import Method
@@ -26,22 +27,8 @@ def checkpoint_path(given: str | None) -> Path:
     return path / "checkpoints" / "best.ckpt" if path.is_dir() else path
 
 
-def load_method(path: Path, trust: bool) -> tuple[BagMethod, ModelCard]:
-    """The method of a checkpoint with its weights, in eval mode, and its card.
-
-    Raises:
-        UserError: no such checkpoint, one that prediction cannot use, or one that names what may not be run.
-    """
-    checkpoint = read_checkpoint(path)
-    card = read_card(checkpoint, path)
-    method = built(checkpoint, path, trust)
-    if not isinstance(method, BagMethod):
-        raise UserError(f"checkpoint {path} holds {type(method).__name__}: prediction is for methods on bags")
-    return method.eval(), card
-
-
-def built(checkpoint: dict[str, Any], path: Path, trust: bool) -> Method:
-    """The method that the card of a checkpoint describes, with the checkpoint's weights.
+def built_method(checkpoint: dict[str, Any], path: Path, trust: bool) -> Method:
+    """The method that the card of a checkpoint describes, with the checkpoint's weights, in eval mode.
 
     Raises:
         UserError: the card names what may not be run, or the weights are not those of the method.
@@ -56,63 +43,86 @@ def built(checkpoint: dict[str, Any], path: Path, trust: bool) -> Method:
     except (TypeError, RuntimeError) as error:  # what constructors and load_state_dict raise
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"checkpoint {path} does not fit this version of kd_mil: {reason}") from error
-    return method
+    return method.eval()
 
 
-def usable_device(name: str) -> torch.device:
-    """The device of this name; UserError where there is none."""
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"device={name!r} is no device: cpu, cuda or cuda:1") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device={name}: PyTorch finds no GPU; take device=cpu")
-    return device
+def load_method(path: Path, trust: bool = False) -> tuple[BagMethod, ModelCard]:
+    """The method of a checkpoint with its weights, in eval mode, and its card.
+
+    Raises:
+        UserError: no such checkpoint, one that prediction cannot use, or one that names what may not be run.
+    """
+    checkpoint = read_checkpoint(path)
+    card = read_card(checkpoint, path)
+    method = built_method(checkpoint, path, trust)
+    if not isinstance(method, BagMethod):
+        raise UserError(f"checkpoint {path} holds {type(method).__name__}: prediction is for methods on bags")
+    return method, card
 
 
 @dataclass(frozen=True)
 class Network:
-    """A trained role, ready to be asked."""
+    """A trained network that segments, with how its maps are read."""
 
     predict: Callable[[Tensor], Tensor]
-    """Stored images (B, C, H, W) to maps (B, H, W)."""
+    """Stored images (B, C, H, W) to maps (B, H, W) of probabilities."""
     window: tuple[int, int]
     """(height, width) of the images it was trained on."""
     blur: float
+    """Standard deviation in pixels of the Gaussian that smooths a map."""
     threshold: float
+    """Probability from which on a pixel is positive, in (0, 1)."""
     source: dict[str, Any]
     """How its training images were made."""
     run: str
+    """Experiment it was trained in."""
 
 
-def load_network(plain: dict[str, Any]) -> Network:
-    """The role asked for, of the checkpoint.
+def load_network(
+    path: Path,
+    role: str | None = None,
+    *,
+    tuned: bool = False,
+    threshold: float | None = None,
+    device: torch.device | None = None,
+    trust: bool = False,
+) -> Network:
+    """A network of a checkpoint of a method that segments.
+
+    Args:
+        path: the checkpoint.
+        role: whose; None = the last of the method, which is the student where there is one.
+        tuned: take blur and threshold that validation chose, not those of the configuration.
+        threshold: replaces either.
+        device: None = CPU.
+        trust: build whatever the checkpoint names.
 
     Raises:
         UserError: no such checkpoint, one of another method, one that names what may not be run, or no such role.
     """
-    path = checkpoint_path(plain["ckpt"])
     checkpoint = read_checkpoint(path)
     card = checkpoint["model_card"]
-    method = built(checkpoint, path, plain["trust"])
+    method = built_method(checkpoint, path, trust)
     if not isinstance(method, SegmentationMethod):
         raise UserError(f"checkpoint {path} holds {type(method).__name__}, which gives no masks: use kd_mil.predict")
-    role = plain["role"] or method.roles[-1]
-    if role not in method.roles:
-        raise UserError(f"role={role}: the checkpoint has {', '.join(method.roles)}")
-    device = usable_device(plain["device"])
-    method.eval().to(device)
-    blur, threshold = method.reading.blur, method.reading.threshold
-    if plain["tuned"]:
-        blur, threshold = method.operating_points[method.roles.index(role)].tolist()
+    role = role or method.roles[-1]
+    one_of("role", role, method.roles)
+    method.to(device or torch.device("cpu"))
+    blur, cut = method.reading.blur, method.reading.threshold
+    if tuned:
+        blur, cut = method.operating_points[method.roles.index(role)].tolist()
+    height, width = card["model_inputs"]["instance_shape"][1:]
+    source, run = dict(card.get("instance_source") or {}), str(card.get("experiment", ""))
+    return Network(predictor(method, role, path), (height, width), blur, threshold or cut, source, run)
+
+
+def predictor(method: SegmentationMethod, role: str, path: Path) -> Callable[[Tensor], Tensor]:
+    """Stored images (B, C, H, W) to the maps (B, H, W) of a role."""
 
     def predict(images: Tensor) -> Tensor:
-        maps = method.predict_maps(images.to(device))
+        maps = method.predict_maps(images.to(method.device))
         if role not in maps:
             raise UserError(f"role={role}: it had not begun to learn when {path} was written")
         return maps[role]
 
-    height, width = card["model_inputs"]["instance_shape"][1:]
-    threshold = plain["threshold"] or threshold
-    source = dict(card.get("instance_source") or {})
-    return Network(predict, (height, width), blur, threshold, source, str(card.get("experiment", "")))
+    return predict

@@ -1,4 +1,4 @@
-"""What a prediction leaves for a slide: a row, a table of its instances, heat maps, an overlay for QuPath."""
+"""The files of a predicted slide: a row of `slides.csv`, a table of its instances, heat maps, an overlay for QuPath."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from kd_mil.core.atomic import atomic_path
 from kd_mil.core.checks import one_of, share
 from kd_mil.core.errors import UserError
 from kd_mil.models.outputs import Prediction
-from kd_mil.prediction.place import Place
+from kd_mil.prediction.tile_geometry import TileGeometry
 from kd_mil.slides.overlays.geojson import (
     OTHER,
     TUMOUR,
@@ -93,15 +93,15 @@ def verdict(role: str, probs: Sequence[float], model: Model) -> str:
 
 
 def instance_table(
-    predictions: Predictions, place: Place | None, count: int, class_names: Sequence[str]
+    predictions: Predictions, geometry: TileGeometry | None, count: int, class_names: Sequence[str]
 ) -> pd.DataFrame:
     """One line for each of the N = `count` instances, in their order in the slide.
 
     `instance_id, x, y, tile_size_level0` (-1 where unknown), `attention`, and for each role `{role}_prob`,
     `{role}_score` and, where it tells more than two classes apart, `{role}_prob_{class}`.
     """
-    coords = np.full((count, 2), -1) if place is None else place.coords
-    size = -1 if place is None else place.tile_size_level0
+    coords = np.full((count, 2), -1) if geometry is None else geometry.coords
+    size = -1 if geometry is None else geometry.tile_size_level0
     table: dict[str, Any] = {
         "instance_id": np.arange(count),
         "x": coords[:, 0],
@@ -137,7 +137,7 @@ def write_table(folder: Path, slide_id: str, table: pd.DataFrame, kind: str) -> 
 
 
 def write_heatmaps(
-    folder: Path, slide_id: str, predictions: Predictions, place: Place, picture: SlidePicture, model: Model
+    folder: Path, slide_id: str, predictions: Predictions, geometry: TileGeometry, picture: SlidePicture, model: Model
 ) -> list[Path]:
     """Write `SLIDE_{role}.png` for each role, all on the scale 0 to 1, so that slides can be compared."""
     paths, positive = [], f" of {model.class_names[1]}" if len(model.class_names) == 2 else ""
@@ -146,32 +146,37 @@ def write_heatmaps(
         path = folder / f"{slide_id}_{role}.png"
         draw_heatmap(
             picture.thumbnail,
-            place.coords,
+            geometry.coords,
             prediction.instance_probs.numpy(),
-            place.tile_size_level0,
+            geometry.tile_size_level0,
             picture.downsample,
             path,
             f"{slide_id}\n{verdict(role, probs, model)}",
             label=f"tile probability{positive}" if prediction.attention is None else "attention, scaled",
             limits=(0.0, 1.0),
             origin=picture.origin,
-            mpp=place.mpp,
+            mpp=geometry.mpp,
         )
         paths.append(path)
     return paths
 
 
 def write_overlay(
-    folder: Path, slide_id: str, predictions: Predictions, place: Place, model: Model, settings: OutputSettings
+    folder: Path,
+    slide_id: str,
+    predictions: Predictions,
+    geometry: TileGeometry,
+    model: Model,
+    settings: OutputSettings,
 ) -> Path:
     """Write `SLIDE.geojson`: regions as annotations, then every tile as a detection, classified by the last role.
 
     Raises:
         UserError: `in_bounds` without a slide that knows its bounds.
     """
-    if settings.in_bounds and place.bounds_offset is None:
+    if settings.in_bounds and geometry.bounds_offset is None:
         raise UserError(f"in_bounds=true needs the slide of {slide_id!r}: give slides=FOLDER beside features")
-    if not settings.in_bounds and place.bounds_offset not in (None, (0, 0)):
+    if not settings.in_bounds and geometry.bounds_offset not in (None, (0, 0)):
         warnings.warn(
             f"slide {slide_id!r}: QuPath shows its scanned area alone, in_bounds=true counts from there", stacklevel=2
         )
@@ -184,11 +189,11 @@ def write_overlay(
     tiles = SlideTiles(
         slide_id=slide_id,
         run=model.checkpoint,
-        coords=place.coords,
-        tile_size_level0=place.tile_size_level0,
+        coords=geometry.coords,
+        tile_size_level0=geometry.tile_size_level0,
         measurements=measurements,
         metadata={"model": model.name, "run": model.checkpoint, "threshold": settings.region_threshold},
-        bounds_offset=place.bounds_offset if settings.in_bounds and place.bounds_offset else (0, 0),
+        bounds_offset=geometry.bounds_offset if settings.in_bounds and geometry.bounds_offset else (0, 0),
     )
     classify_by, threshold = f"{list(predictions)[-1]}_prob", settings.region_threshold
     above = path_class(model.class_names, settings.region_class)

@@ -43,7 +43,7 @@ def predict_bag(method: BagMethod, batches: Iterable[Tensor]) -> dict[str, Predi
     sizes = torch.tensor([len(encoded[0])], device=method.device)
     predictions = method.predict_encoded(encoded, sizes)
     return {
-        role: Prediction(*(None if one is None else one.cpu() for one in prediction))  # type: ignore[arg-type]
+        role: Prediction(*(None if tensor is None else tensor.cpu() for tensor in prediction))  # type: ignore[arg-type]
         for role, prediction in predictions.items()
     }
 
@@ -74,46 +74,48 @@ class Predictor:
         """
         rows: list[dict[str, Any]] = []
         try:
-            for one in tqdm(inputs, desc="slides", unit="slide", disable=None):
-                rows.append(self._row(one))
+            for item in tqdm(inputs, desc="slides", unit="slide", disable=None):
+                rows.append(self._row(item))
         finally:
             if rows:
                 write_slides_table(self.out / "slides.csv", rows)
         return rows
 
-    def _row(self, one: PredictionInput) -> dict[str, Any]:
+    def _row(self, item: PredictionInput) -> dict[str, Any]:
         try:
-            facts = one.facts()
-            row = self.ledger.finished(one.slide_id, facts)
+            facts = item.facts()
+            row = self.ledger.finished(item.slide_id, facts)
             if row is None:
-                row, files = self._predict(one)
-                self.ledger.record(one.slide_id, facts, row, files)
+                row, files = self._predict(item)
+                self.ledger.record(item.slide_id, facts, row, files)
             return row
         except UserError as error:
             line = str(error).rsplit("UserError: ", 1)[-1].strip()  # a worker process wraps it in its traceback
             if self.on_error == "stop":
-                raise UserError(f"{line} (on_error=skip goes on without it)") from error
-            tqdm.write(f"skipped {one.slide_id}: {line}", file=sys.stderr)
-            return {"slide_id": one.slide_id, "tiles": None, "note": line}
+                raise UserError(f"{line} (on_error=skip leaves it out)") from error
+            tqdm.write(f"skipped {item.slide_id}: {line}", file=sys.stderr)
+            return {"slide_id": item.slide_id, "tiles": None, "note": line}
 
-    def _predict(self, one: PredictionInput) -> tuple[dict[str, Any], list[Path]]:
+    def _predict(self, item: PredictionInput) -> tuple[dict[str, Any], list[Path]]:
         """Row and files of one slide; a slide without tissue has the row alone."""
-        instances = one.open()
+        instances = item.open()
         if instances.total == 0:
-            return {"slide_id": one.slide_id, "tiles": 0, "note": NO_TISSUE}, []
-        bar = {"total": instances.total, "desc": one.slide_id, "unit": "tile", "disable": None, "leave": False}
+            return {"slide_id": item.slide_id, "tiles": 0, "note": NO_TISSUE}, []
+        bar = {"total": instances.total, "desc": item.slide_id, "unit": "tile", "disable": None, "leave": False}
         with tqdm(**bar) as progress:
             predictions = predict_bag(self.method, counted(instances.batches, progress))
-        row = slide_row(one.slide_id, predictions, instances.total, self.model) | {"note": ""}
-        return row, self._write(one.slide_id, instances, predictions)
+        row = slide_row(item.slide_id, predictions, instances.total, self.model) | {"note": ""}
+        return row, self._write(item.slide_id, instances, predictions)
 
     def _write(self, slide_id: str, instances: SlideInstances, predictions: dict[str, Prediction]) -> list[Path]:
-        place, picture = instances.place, instances.picture
-        table = instance_table(predictions, place, instances.total, self.model.class_names)
+        geometry, picture = instances.geometry, instances.picture
+        table = instance_table(predictions, geometry, instances.total, self.model.class_names)
         files = [write_table(self.out / "instances", slide_id, table, self.settings.table)]
-        if place is not None and picture is not None:
-            files += write_heatmaps(self.out / "heatmaps", slide_id, predictions, place, picture, self.model)
-            files.append(write_overlay(self.out / "geojson", slide_id, predictions, place, self.model, self.settings))
+        if geometry is not None and picture is not None:
+            files += write_heatmaps(self.out / "heatmaps", slide_id, predictions, geometry, picture, self.model)
+            files.append(
+                write_overlay(self.out / "geojson", slide_id, predictions, geometry, self.model, self.settings)
+            )
         return files
 
 

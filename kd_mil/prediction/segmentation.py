@@ -1,33 +1,61 @@
-"""Masks of images and slides from a network, and the files they are written to."""
+"""Probability maps of images and slides, from a network that sees one window at a time."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
-import shapely
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from kd_mil.core.atomic import atomic_path
+from kd_mil.core.checks import at_least, share
 from kd_mil.core.errors import UserError
+from kd_mil.core.hashing import identity
 from kd_mil.data.patches.image_files import decode_image, image_paths
-from kd_mil.evaluation.segmentation import gaussian_blur, image_probs
+from kd_mil.evaluation.segmentation import gaussian_blur
 from kd_mil.prediction.loading import Network
 from kd_mil.prediction.windows import Canvas, grouped, image_map
 from kd_mil.slides.formats.reader import open_slide
-from kd_mil.slides.overlays.geojson import outline_annotations, write_geojson
-from kd_mil.slides.overlays.mask_polygons import mask_polygons
-from kd_mil.slides.slide_list import SlideEntry
+from kd_mil.slides.slide_list import SlideEntry, list_slides
 from kd_mil.slides.tiles.tiling import TilingSettings, tile_grid
 from kd_mil.slides.tiles.tissue import TissueSettings, find_tissue
 
 
 @dataclass(frozen=True)
-class MapOf:
+class WindowSettings:
+    """How images and slides are cut into windows.
+
+    Raises:
+        UserError: a number out of range.
+    """
+
+    scale: float | Literal["fit"] = "fit"
+    """Images: pixels of the network per pixel of the image; `fit` shrinks an image to one window."""
+    mpp: float | None = None
+    """Slides: µm per pixel at which the network sees them; None = as in training, where known."""
+    overlap: float = 0.5
+    """Share of a window that neighbours share, in [0, 1)."""
+    reduce: int = 4
+    """Slides: the map is this many times coarser than what the network sees."""
+    tissue: TissueSettings = field(default_factory=TissueSettings)
+    batch_size: int = 8
+    """Windows at once."""
+    max_gib: float = 8.0
+    """Largest map of a slide."""
+
+    def __post_init__(self) -> None:
+        share("overlap", self.overlap, one=False)
+        if self.scale != "fit" and not (isinstance(self.scale, int | float) and self.scale > 0):
+            raise UserError(f"scale={self.scale}: give fit, or pixels of the network per pixel of the image")
+        at_least("reduce", self.reduce, 1)
+        at_least("batch_size", self.batch_size, 1)
+
+
+@dataclass(frozen=True)
+class ProbabilityMap:
     """The map of one image or slide."""
 
     name: str
@@ -41,33 +69,88 @@ class MapOf:
     """(h, w) bool, where there was something to see; None = everywhere."""
 
 
-def list_images(folder: Path) -> list[Path]:
-    """The images of a folder.
+class SegmentationInput(Protocol):
+    """One image or slide to segment."""
 
-    Raises:
-        UserError: none there, or two of the same name.
-    """
-    found = image_paths(folder)
-    if not found:
-        raise UserError(f"no images in {folder}")
-    names = [path.stem for path in found]
-    if len(set(names)) < len(names):
-        raise UserError(f"{folder} holds two images of the same name: {max(names, key=names.count)}")
-    return found
+    @property
+    def name(self) -> str:
+        """Names the files."""
+        ...
+
+    def facts(self) -> list[Any]:
+        """Plain values that change when the input does."""
+        ...
+
+    def segment(self, network: Network, settings: WindowSettings) -> ProbabilityMap:
+        """Its map; UserError where it cannot be read."""
+        ...
 
 
-def file_map(network: Network, path: Path, plain: dict[str, Any]) -> MapOf:
-    """The map of an image file, of the image's own size."""
-    image = torch.from_numpy(decode_image(str(path), str(path)).copy())
-    size = (image.shape[-2], image.shape[-1])
-    scale = plain["scale"]
-    scaled = network.window if scale == "fit" else (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
-    shrunk = resized(image, scaled)
-    overlap = int(plain["overlap"] * min(network.window))
-    probs = torch.from_numpy(image_map(network.predict, shrunk, network.window, overlap, plain["batch_size"]))
-    smooth = gaussian_blur(probs[None], network.blur)[None]
-    whole = F.interpolate(smooth, size, mode="bilinear", align_corners=False)[0, 0]
-    return MapOf(path.stem, whole.clamp(0, 1).numpy(), 1.0)
+@dataclass(frozen=True)
+class ImageToSegment:
+    """An image file; its map has the image's own size."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    def facts(self) -> list[Any]:
+        return list(identity(self.path))
+
+    def segment(self, network: Network, settings: WindowSettings) -> ProbabilityMap:
+        image = torch.from_numpy(decode_image(str(self.path), str(self.path)).copy())
+        height, width = image.shape[-2:]
+        size = network.window
+        if settings.scale != "fit":
+            size = (max(1, round(height * settings.scale)), max(1, round(width * settings.scale)))
+        overlap = int(settings.overlap * min(network.window))
+        probs = image_map(network.predict, resized(image, size), network.window, overlap, settings.batch_size)
+        smooth = gaussian_blur(torch.from_numpy(probs)[None], network.blur)[None]
+        whole = F.interpolate(smooth, (height, width), mode="bilinear", align_corners=False)[0, 0]
+        return ProbabilityMap(self.name, whole.clamp(0, 1).numpy(), 1.0)
+
+
+@dataclass(frozen=True)
+class SlideToSegment:
+    """A slide; the map of its tissue is `reduce` times coarser than what the network sees."""
+
+    entry: SlideEntry
+
+    @property
+    def name(self) -> str:
+        return self.entry.slide_id
+
+    def facts(self) -> list[Any]:
+        return [*identity(self.entry.path), self.entry.mpp]
+
+    def segment(self, network: Network, settings: WindowSettings) -> ProbabilityMap:
+        mpp, reduce, side = settings.mpp or network.source.get("mpp"), settings.reduce, min(network.window)
+        if mpp is None:
+            raise UserError("the checkpoint does not say at which resolution it sees slides: give mpp=UM_PER_PIXEL")
+        if side % reduce:
+            raise UserError(f"reduce={reduce} does not divide the window of {side} pixels")
+        slide = open_slide(self.entry.path, self.entry.mpp)
+        tiling = TilingSettings(tile_size=side, mpp=mpp, overlap=int(settings.overlap * side), min_tissue=0)
+        tiles = tile_grid(slide, find_tissue(slide, settings.tissue), tiling)
+        x0, y0, width, height = slide.bounds
+        pixel = tiles.tile_size_level0 / side * reduce
+        canvas = Canvas(int(np.ceil(height / pixel)), int(np.ceil(width / pixel)), settings.max_gib)
+        for group in grouped(tiles.coords.tolist(), settings.batch_size):
+            windows = [slide.read(x, y, (side, side), tiles.mpp).transpose(2, 0, 1).copy() for x, y in group]
+            for (x, y), probs in zip(group, coarse_maps(network, np.stack(windows), reduce), strict=True):
+                canvas.add(round((y - y0) / pixel), round((x - x0) / pixel), probs)
+        slide.close()
+        probs = gaussian_blur(torch.from_numpy(canvas.result())[None], network.blur / reduce)[0].numpy()
+        return ProbabilityMap(self.name, probs, pixel, (x0, y0), canvas.weight > 0)
+
+
+@torch.inference_mode()
+def coarse_maps(network: Network, windows: np.ndarray, reduce: int) -> np.ndarray:
+    """Maps (B, H / reduce, W / reduce) float32 of windows (B, C, H, W) uint8, pixels averaged."""
+    maps = network.predict(torch.from_numpy(windows)).float()
+    return F.avg_pool2d(maps[:, None], reduce)[:, 0].cpu().numpy()
 
 
 def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -78,61 +161,20 @@ def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(np.asarray(pixels).copy()).permute(2, 0, 1)
 
 
-def slide_map(network: Network, entry: SlideEntry, plain: dict[str, Any]) -> MapOf:
-    """The map of a slide's tissue, `reduce` times coarser than the network sees it.
+def segmentation_inputs(images: str | None, slides: str | None) -> Sequence[SegmentationInput]:
+    """The images of a folder, or the slides of a folder, pattern or list.
 
     Raises:
-        UserError: no resolution, a window that does not divide by `reduce`, or a map too large.
+        UserError: both or neither given, nothing there, or two images of the same name.
     """
-    mpp, reduce, side = plain["mpp"] or network.source.get("mpp"), plain["reduce"], min(network.window)
-    if mpp is None:
-        raise UserError("the checkpoint does not say at which resolution it sees slides: give mpp=UM_PER_PIXEL")
-    if side % reduce:
-        raise UserError(f"reduce={reduce} does not divide the window of {side} pixels")
-    slide = open_slide(entry.path, entry.mpp)
-    tissue = find_tissue(
-        slide, TissueSettings(**{key: value for key, value in plain["tissue"].items() if key[0] != "_"})
-    )
-    overlap = int(plain["overlap"] * side)
-    tiles = tile_grid(slide, tissue, TilingSettings(tile_size=side, mpp=mpp, overlap=overlap, min_tissue=0))
-    x0, y0, width, height = slide.bounds
-    pixel = tiles.tile_size_level0 / side * reduce
-    canvas = Canvas(int(np.ceil(height / pixel)), int(np.ceil(width / pixel)), plain["max_gib"])
-    for group in grouped(tiles.coords.tolist(), plain["batch_size"]):
-        windows = [slide.read(x, y, (side, side), tiles.mpp).transpose(2, 0, 1).copy() for x, y in group]
-        with torch.inference_mode():
-            maps = F.avg_pool2d(network.predict(torch.from_numpy(np.stack(windows))).float()[:, None], reduce)[:, 0]
-        for (x, y), own in zip(group, maps.cpu().numpy(), strict=True):
-            canvas.add(round((y - y0) / pixel), round((x - x0) / pixel), own)
-    slide.close()
-    probs = gaussian_blur(torch.from_numpy(canvas.result())[None], network.blur / reduce)[0].numpy()
-    return MapOf(entry.slide_id, probs, pixel, (x0, y0), canvas.weight > 0)
-
-
-def write_outputs(one: MapOf, network: Network, out: Path, plain: dict[str, Any]) -> tuple[dict[str, Any], list[Path]]:
-    """Write mask, map and outlines; the row of `segments.csv`, and the files."""
-    files = [out / "masks" / f"{one.name}.png", out / "maps" / f"{one.name}.png"]
-    seen = np.ones(one.probs.shape, dtype=bool) if one.seen is None else one.seen
-    mask = (one.probs >= network.threshold) & seen
-    for file, pixels in zip(files, (mask * 255, np.rint(one.probs * 255)), strict=True):
-        with atomic_path(file) as path:
-            Image.fromarray(pixels.astype(np.uint8)).save(path, format="PNG")
-    polygons = [
-        shapely.transform(polygon, lambda points: points * one.pixel + one.origin)
-        for polygon in mask_polygons(mask, plain["min_pixels"], plain["tolerance"])
-    ]
-    metadata = {"threshold": network.threshold, "run": network.run}
-    areas: Iterator[dict[str, float]] = ({"area px^2": polygon.area} for polygon in polygons)
-    features = outline_annotations(one.name, network.run, polygons, areas, metadata=metadata)
-    files.append(out / "geojson" / f"{one.name}.geojson")
-    write_geojson(files[-1], features)
-    values = torch.from_numpy(one.probs[seen])[None, None]
-    row = {
-        "name": one.name,
-        "prob": float(image_probs(values)) if values.numel() else None,
-        "positive_share": float(mask[seen].mean()) if seen.any() else None,
-        "regions": len(polygons),
-        "pixel": one.pixel,
-        "threshold": network.threshold,
-    }
-    return row, files
+    if images is None and slides is not None:
+        return [SlideToSegment(entry) for entry in list_slides(slides)]
+    if images is None or slides is not None:
+        raise UserError("give images=FOLDER or slides=FOLDER, one of them")
+    found = image_paths(Path(images))
+    if not found:
+        raise UserError(f"no images in {images}")
+    names = [path.stem for path in found]
+    if len(set(names)) < len(names):
+        raise UserError(f"{images} holds two images of the same name: {max(names, key=names.count)}")
+    return [ImageToSegment(path) for path in found]

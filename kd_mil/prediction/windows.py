@@ -76,11 +76,13 @@ def image_map(
     padded = F.pad(image[None].float(), (0, max(window[1] - width, 0), 0, max(window[0] - height, 0)), mode="replicate")
     padded = padded[0].to(image.dtype)
     canvas = Canvas(padded.shape[-2], padded.shape[-1])
-    corners = itertools.product(*(window_starts(*one, overlap) for one in zip(padded.shape[-2:], window, strict=True)))
+    corners = itertools.product(
+        *(window_starts(*axis, overlap) for axis in zip(padded.shape[-2:], window, strict=True))
+    )
     for group in grouped(corners, batch_size):
         maps = predict(torch.stack([padded[:, y : y + window[0], x : x + window[1]] for y, x in group]))
-        for (y, x), own in zip(group, maps.float().cpu().numpy(), strict=True):
-            canvas.add(y, x, own)
+        for (y, x), probs in zip(group, maps.float().cpu().numpy(), strict=True):
+            canvas.add(y, x, probs)
     return canvas.result()[:height, :width]
 
 

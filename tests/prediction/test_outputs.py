@@ -25,10 +25,10 @@ from kd_mil.prediction.outputs import (
     write_slides_table,
     write_table,
 )
-from kd_mil.prediction.place import Place, blank_picture
+from kd_mil.prediction.tile_geometry import TileGeometry, blank_picture
 
 MODEL = Model(["normal", "tumour"], {"teacher": 0.7, "student": 0.25}, "weno_dsmil", "abc")
-PLACE = Place(np.array([[0, 0], [512, 0], [0, 512]]), 512, extent=(2048, 1024))
+GEOMETRY = TileGeometry(np.array([[0, 0], [512, 0], [0, 512]]), 512, extent=(2048, 1024))
 PREDICTIONS = {
     "teacher": Prediction(
         torch.tensor([[0.4, 0.6]], dtype=torch.float64),
@@ -76,7 +76,7 @@ def test_three_classes_go_by_the_largest_probability() -> None:
 
 
 def test_an_instance_table_by_hand() -> None:
-    table = instance_table(PREDICTIONS, PLACE, 3, MODEL.class_names)
+    table = instance_table(PREDICTIONS, GEOMETRY, 3, MODEL.class_names)
     where, roles = ["instance_id", "x", "y", "tile_size_level0"], ["teacher_prob", "teacher_score"]
     assert table.columns.tolist() == [*where, "attention", *roles, "student_prob", "student_score"]
     last = table.iloc[2]
@@ -93,14 +93,14 @@ def test_instances_without_coordinates() -> None:
 
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
 def test_tables_read_back(tmp_path: Path, kind: str) -> None:
-    table = instance_table(PREDICTIONS, PLACE, 3, MODEL.class_names)
+    table = instance_table(PREDICTIONS, GEOMETRY, 3, MODEL.class_names)
     path = write_table(tmp_path, "s", table, kind)
     assert path.name == f"s.{kind}"
     pd.testing.assert_frame_equal(getattr(pd, f"read_{kind}")(path), table, check_dtype=kind == "parquet")
 
 
 def test_the_overlay_follows_the_student(tmp_path: Path) -> None:
-    path = write_overlay(tmp_path, "s", PREDICTIONS, PLACE, MODEL, OutputSettings())
+    path = write_overlay(tmp_path, "s", PREDICTIONS, GEOMETRY, MODEL, OutputSettings())
     features = json.loads(path.read_text())["features"]
     kinds = [feature["properties"]["objectType"] for feature in features]
     assert kinds == ["annotation", "detection", "detection", "detection"]
@@ -113,19 +113,19 @@ def test_the_overlay_follows_the_student(tmp_path: Path) -> None:
 
 def test_overlay_settings(tmp_path: Path) -> None:
     settings = OutputSettings(region_threshold=0.95, region_class="Stroma", in_bounds=True, compress=True)
-    path = write_overlay(tmp_path, "s", PREDICTIONS, PLACE._replace(bounds_offset=(-100, -50)), MODEL, settings)
+    path = write_overlay(tmp_path, "s", PREDICTIONS, GEOMETRY._replace(bounds_offset=(-100, -50)), MODEL, settings)
     tiles = json.loads(gzip.decompress(path.read_bytes()))["features"]
     assert len(tiles) == 3
     assert tiles[0]["geometry"]["coordinates"][0][0] == [100, 50]
     with pytest.raises(UserError, match="in_bounds=true needs the slide of 's'"):
-        write_overlay(tmp_path, "s", PREDICTIONS, PLACE, MODEL, settings)
+        write_overlay(tmp_path, "s", PREDICTIONS, GEOMETRY, MODEL, settings)
 
 
 def test_positions_on_a_cropped_slide_are_worth_a_word(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     """QuPath shows the scanned area alone: positions that count from the slide's own corner are shifted there."""
-    bounded = PLACE._replace(bounds_offset=(100, 50))
+    bounded = GEOMETRY._replace(bounds_offset=(100, 50))
     write_overlay(tmp_path, "s", PREDICTIONS, bounded, MODEL, OutputSettings(in_bounds=True))
-    write_overlay(tmp_path, "s", PREDICTIONS, PLACE._replace(bounds_offset=(0, 0)), MODEL, OutputSettings())
+    write_overlay(tmp_path, "s", PREDICTIONS, GEOMETRY._replace(bounds_offset=(0, 0)), MODEL, OutputSettings())
     assert not recwarn
     path = write_overlay(tmp_path, "s", PREDICTIONS, bounded, MODEL, OutputSettings())
     assert "in_bounds=true" in str(recwarn.pop().message)
@@ -140,9 +140,9 @@ def test_qupath_knows_tumours_by_its_own_name() -> None:
 
 
 def test_heat_maps_of_all_roles_on_a_blank_canvas(tmp_path: Path) -> None:
-    picture = blank_picture(PLACE, 256)
+    picture = blank_picture(GEOMETRY, 256)
     assert picture.thumbnail.shape == (128, 256, 3)
-    paths = write_heatmaps(tmp_path, "s", PREDICTIONS, PLACE, picture, MODEL)
+    paths = write_heatmaps(tmp_path, "s", PREDICTIONS, GEOMETRY, picture, MODEL)
     assert [path.name for path in paths] == ["s_teacher.png", "s_student.png"]
     for path in paths:
         map_only = np.asarray(Image.open(path).convert("RGB"), float)[60:, : int(Image.open(path).width * 0.75)]

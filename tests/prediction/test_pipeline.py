@@ -21,7 +21,7 @@ from kd_mil.prediction.inputs import SlideInstances
 from kd_mil.prediction.ledger import Ledger
 from kd_mil.prediction.outputs import Model, OutputSettings
 from kd_mil.prediction.pipeline import Predictor, predict_bag
-from kd_mil.prediction.place import Place, blank_picture
+from kd_mil.prediction.tile_geometry import TileGeometry, blank_picture
 from tests.support.tiny import TinyData, fit, no_mining, tiny_abmil, tiny_head, tiny_parts, tiny_splits
 
 TRANSMIL = partial(TransMIL, width=16, heads=2, landmarks=4)
@@ -72,8 +72,8 @@ class Bag:
         if self.size == 0:
             return SlideInstances(0, (), None, None)
         features = torch.randn(self.size, 6, generator=torch.Generator().manual_seed(0))
-        place = Place(np.stack([np.arange(self.size) * 64, np.zeros(self.size, int)], 1), 64)
-        return SlideInstances(self.size, features.split(4), place, blank_picture(place, 64))
+        geometry = TileGeometry(np.stack([np.arange(self.size) * 64, np.zeros(self.size, int)], 1), 64)
+        return SlideInstances(self.size, features.split(4), geometry, blank_picture(geometry, 64))
 
 
 @pytest.fixture

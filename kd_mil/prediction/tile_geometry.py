@@ -1,4 +1,4 @@
-"""Where the instances of a slide lie, and what they are shown on without a slide."""
+"""Where the tiles of a slide lie on it, and what they are shown on without the slide."""
 
 import warnings
 from pathlib import Path
@@ -16,8 +16,8 @@ BLANK = 245
 """Grey of a canvas where no slide is at hand, so that the extent shows on a white page."""
 
 
-class Place(NamedTuple):
-    """N tiles on their slide."""
+class TileGeometry(NamedTuple):
+    """Positions and size of the N tiles of a slide."""
 
     coords: np.ndarray
     """(N, 2) int64 (x, y) of the top-left corners in level-0 pixels."""
@@ -27,18 +27,18 @@ class Place(NamedTuple):
     extent: tuple[int, int] | None = None
     """(width, height) of level 0, where known without the slide."""
     mpp: float | None = None
-    """um per level-0 pixel."""
+    """µm per level-0 pixel."""
 
 
-def blank_picture(place: Place, side: int) -> SlidePicture:
+def blank_picture(geometry: TileGeometry, side: int) -> SlidePicture:
     """A grey canvas of the slide's extent or, where that is unknown, of the tiles'."""
-    width, height = place.extent or (place.coords.max(axis=0) + place.tile_size_level0).tolist()
+    width, height = geometry.extent or (geometry.coords.max(axis=0) + geometry.tile_size_level0).tolist()
     downsample = max(1.0, width / side, height / side)
     shape = (max(1, round(height / downsample)), max(1, round(width / downsample)), 3)
     return SlidePicture(np.full(shape, BLANK, np.uint8), downsample, (0, 0), None)
 
 
-def feature_place(path: Path, coords: Tensor | None, tile_size_level0: int | None = None) -> Place | None:
+def feature_geometry(path: Path, coords: Tensor | None, tile_size_level0: int | None = None) -> TileGeometry | None:
     """Where the instances of a feature file lie; None, with a warning, where it cannot be told.
 
     Args:
@@ -49,9 +49,9 @@ def feature_place(path: Path, coords: Tensor | None, tile_size_level0: int | Non
     if coords is None:
         warnings.warn(f"{path} has no level-0 coordinates: no heat maps and no GeoJSON", stacklevel=2)
         return None
-    stated, own = {}, {}
+    stated, of_file = {}, {}
     if path.suffix in (".h5", ".hdf5"):
-        own = read_attributes(path)
+        of_file = read_attributes(path)
         with h5py.File(path, "r") as file:
             stated = {key: plain(value) for key, value in file["coords"].attrs.items()}
     size = tile_size_level0 or stated.get("patch_size_level0")
@@ -63,7 +63,7 @@ def feature_place(path: Path, coords: Tensor | None, tile_size_level0: int | Non
         return None
     width, height = stated.get("level0_width"), stated.get("level0_height")
     extent = None if width is None or height is None else (int(width), int(height))
-    return Place(coords.numpy(), int(size), extent=extent, mpp=own.get("slide_mpp"))
+    return TileGeometry(coords.numpy(), int(size), extent=extent, mpp=of_file.get("slide_mpp"))
 
 
 def grid_step(coords: np.ndarray) -> int | None:

@@ -1,0 +1,20 @@
+"""The device that a command asks for."""
+
+import torch
+
+from kd_mil.core.errors import UserError
+
+
+def usable_device(name: str) -> torch.device:
+    """The device of this name.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"device={name!r} is no device: cpu, cuda or cuda:1") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device={name}: PyTorch finds no GPU; take device=cpu")
+    return device

@@ -1,0 +1,71 @@
+"""The files of a segmented image or slide: a row of `segments.csv`, mask, map, and outlines for QuPath."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+import torch
+from PIL import Image
+
+from kd_mil.core.atomic import atomic_path
+from kd_mil.core.checks import at_least
+from kd_mil.evaluation.segmentation import image_probs
+from kd_mil.prediction.loading import Network
+from kd_mil.prediction.segmentation import ProbabilityMap
+from kd_mil.slides.overlays.geojson import outline_annotations, write_geojson
+from kd_mil.slides.overlays.mask_polygons import mask_polygons
+
+
+@dataclass(frozen=True)
+class OutlineSettings:
+    """How masks become polygons.
+
+    Raises:
+        UserError: a number out of range.
+    """
+
+    min_pixels: int = 16
+    """Smaller regions of the mask get no polygon, smaller holes are filled there."""
+    tolerance: float = 1.0
+    """Pixels of the mask by which outlines may be simplified."""
+
+    def __post_init__(self) -> None:
+        at_least("min_pixels", self.min_pixels, 1)
+
+
+def write_segmentation(
+    found: ProbabilityMap, network: Network, out: Path, settings: OutlineSettings
+) -> tuple[dict[str, Any], list[Path]]:
+    """Write mask, map and outlines; the row of `segments.csv`, and the files."""
+    seen = np.ones(found.probs.shape, dtype=bool) if found.seen is None else found.seen
+    mask = (found.probs >= network.threshold) & seen
+    files = [out / "masks" / f"{found.name}.png", out / "maps" / f"{found.name}.png"]
+    write_png(files[0], mask * 255)
+    write_png(files[1], np.rint(found.probs * 255))
+    polygons = [
+        shapely.transform(polygon, lambda points: points * found.pixel + found.origin)
+        for polygon in mask_polygons(mask, settings.min_pixels, settings.tolerance)
+    ]
+    metadata = {"threshold": network.threshold, "run": network.run}
+    areas: Iterator[dict[str, float]] = ({"area px^2": polygon.area} for polygon in polygons)
+    files.append(out / "geojson" / f"{found.name}.geojson")
+    write_geojson(files[-1], outline_annotations(found.name, network.run, polygons, areas, metadata=metadata))
+    values = torch.from_numpy(found.probs[seen])[None, None]
+    row = {
+        "name": found.name,
+        "prob": float(image_probs(values)) if values.numel() else None,
+        "positive_share": float(mask[seen].mean()) if seen.any() else None,
+        "regions": len(polygons),
+        "pixel": found.pixel,
+        "threshold": network.threshold,
+    }
+    return row, files
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Write values (h, w) in [0, 255] as a grey image."""
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels.astype(np.uint8)).save(temporary, format="PNG")

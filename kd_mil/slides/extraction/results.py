@@ -1,0 +1,79 @@
+"""The folder of an extraction: one set of settings, a table of what became of every slide, and one to train on."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kd_mil.core.atomic import atomic_path, write_new
+from kd_mil.core.errors import UserError
+from kd_mil.slides.extraction.extraction import Outcome
+from kd_mil.slides.extraction.store import refuse_other_settings
+
+
+@contextmanager
+def held_to_settings(out: Path, settings: dict[str, Any]) -> Iterator[None]:
+    """Hold `out` to one set of settings, kept in `out/settings.json`; an extraction without a result leaves no file.
+
+    Raises:
+        UserError: the folder holds files of other settings, another process is making some, or it cannot be written.
+    """
+    path, made = out / "settings.json", not out.exists()
+    try:
+        new = write_new(path, json.dumps(settings, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"out={out} cannot be written ({error})") from error
+    if not new:
+        refuse_other_settings(path, json.loads(path.read_text()), settings)
+    try:
+        yield
+    finally:
+        if not (out / ".claims").exists() and not any(out.glob("*/*.h5")):
+            path.unlink(missing_ok=True)
+            for folder in [out / "features", out / "patches"] + ([out] if made else []):
+                with suppress(OSError):
+                    folder.rmdir()
+
+
+def write_tables(outcomes: Sequence[Outcome], out: Path) -> Path:
+    """Write `summary.csv`, what became of every slide, and `manifest.csv`, the slides to train on; returns the latter.
+
+    The manifest holds the slides with tiles and, where some have labels, with a label.
+    """
+    summary = [
+        {
+            "slide_id": outcome.entry.slide_id,
+            "status": outcome.status,
+            "tiles": outcome.tiles,
+            "path": "" if outcome.status == "failed" else outcome.path.relative_to(out),
+            "message": outcome.message,
+        }
+        for outcome in outcomes
+    ]
+    labelled = any(outcome.entry.label is not None for outcome in outcomes)
+    used = [outcome for outcome in outcomes if outcome.tiles > 0 and (outcome.entry.label is not None or not labelled)]
+    manifest = pd.DataFrame([manifest_row(outcome, out) for outcome in used], dtype=object)
+    with atomic_path(out / "summary.csv") as path:
+        pd.DataFrame(summary).to_csv(path, index=False)
+    with atomic_path(out / "manifest.csv") as path:
+        manifest.dropna(axis="columns", how="all").to_csv(path, index=False)
+    return out / "manifest.csv"
+
+
+def manifest_row(outcome: Outcome, out: Path) -> dict[str, Any]:
+    """A slide's row of the manifest, which serves as a slide list, too."""
+    entry = outcome.entry
+    with_features = outcome.path.parent.name == "features"
+    return {
+        "slide_id": entry.slide_id,
+        "case_id": entry.case_id,
+        "label": entry.label,
+        "split": entry.split,
+        "feature_path" if with_features else "coords_path": outcome.path.relative_to(out),
+        "slide_path": entry.path.absolute(),
+        "mpp": entry.mpp,
+        "annotation_path": entry.annotation_path and entry.annotation_path.absolute(),
+    }
