@@ -94,3 +94,26 @@ def test_a_void_claim_is_taken_by_one(tmp_path):
     (tmp_path / "a.claim").write_text(dead)
     with Claims(tmp_path) as one, Claims(tmp_path) as two, Claims(tmp_path) as three:
         assert [claim.take("a") for claim in (one, two, three)].count(True) == 1
+
+
+def test_a_claim_taken_by_mistake_is_given_back(tmp_path, monkeypatch):
+    """Both find the same dead claim; the faster one puts its own in the place before the slower one's hand is there."""
+    path = tmp_path / "a.claim"
+    path.write_text(json.dumps({"host": "gone", "pid": 1, "token": "dead"}))
+    os.utime(path, (0, 0))
+    with Claims(tmp_path) as faster, Claims(tmp_path) as slower:
+        rename, moves = os.rename, []
+
+        def rename_after_the_other(source, target):
+            moves.append((source, target))
+            if len(moves) == 1:
+                assert faster.take("a")
+            rename(source, target)
+
+        monkeypatch.setattr(os, "rename", rename_after_the_other)
+        assert not slower.take("a")
+        assert len(moves) == 3, "the slower one moves it aside, the faster one did before, and it comes back"
+        assert moves[2] == moves[0][::-1]
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+        assert [found.name for found in tmp_path.iterdir()] == ["a.claim"]
+        assert not slower.take("a"), "it is the faster one's still"
