@@ -28,7 +28,7 @@ BENCHMARKS = (
     "training_loop",
     "aggregators",
     "packing",
-    "rivals",
+    "published_implementations",
     "time_to_accuracy",
     "feature_store",
     "slides",

@@ -43,7 +43,7 @@ def train(config: DictConfig, data: BagDataModule, timer: Callback) -> None:
     method = instantiate(config.method, _convert_="all")(**data.model_inputs)
     choose_monitor(config, method)
     trainer = build_trainer(config)
-    others = [one for one in trainer.callbacks if not isinstance(one, Checkpoint)]  # type: ignore[attr-defined]
+    others = [callback for callback in trainer.callbacks if not isinstance(callback, Checkpoint)]  # type: ignore[attr-defined]
     trainer.callbacks = [*others, timer]  # type: ignore[attr-defined]
     with contextlib.redirect_stdout(io.StringIO()):
         trainer.fit(method, datamodule=data)

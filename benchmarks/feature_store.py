@@ -59,7 +59,7 @@ def measure(count: int, width: int, quick: bool = False) -> dict[str, Any]:
 
 
 def tiles_of(coords: np.ndarray) -> Tiles:
-    """Tiles at any place."""
+    """Tiles of 256 pixels with these level-0 corners (N, 2)."""
     tissue = np.ones(len(coords), np.float32)
     return Tiles(coords, tissue, 256, 512, 0.5, 0, "benchmark", (100_000, 100_000), 0.25)
 

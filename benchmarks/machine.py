@@ -62,22 +62,22 @@ def timed_in_turn(works: Mapping[str, Callable[[], object]], repeats: int, secon
 
 def ratio(samples: Sequence[Clock], base: Sequence[Clock]) -> float:
     """Median over the rounds of wall time over that of `base` in the same round."""
-    return statistics.median(one.wall / other.wall for one, other in zip(samples, base, strict=True))
+    return statistics.median(clock.wall / other.wall for clock, other in zip(samples, base, strict=True))
 
 
 def cpu_ratio(samples: Sequence[Clock], base: Sequence[Clock]) -> float:
     """As `ratio`, of CPU time: less disturbed where other programs run."""
-    return statistics.median(one.cpu / other.cpu for one, other in zip(samples, base, strict=True))
+    return statistics.median(clock.cpu / other.cpu for clock, other in zip(samples, base, strict=True))
 
 
 def milliseconds(name: str, samples: Sequence[Clock]) -> dict[str, Any]:
     """Shortest and median wall time in ms, and every sample; keys start with `name`."""
-    wall = [round(one.wall * 1000, 3) for one in samples]
+    wall = [round(clock.wall * 1000, 3) for clock in samples]
     return {
         f"{name}_min_ms": min(wall),
         f"{name}_median_ms": round(statistics.median(wall), 3),
         f"{name}_samples_ms": wall,
-        f"{name}_samples_cpu_ms": [round(one.cpu * 1000, 3) for one in samples],
+        f"{name}_samples_cpu_ms": [round(clock.cpu * 1000, 3) for clock in samples],
     }
 
 

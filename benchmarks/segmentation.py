@@ -49,7 +49,7 @@ def run(quick: bool) -> dict[str, Any]:
     settings = SETTINGS
     side, batch, widths = MEMORY_SIDE, MEMORY_BATCH, VGG
     if quick:
-        settings = tuple(replace(one, image_size=32, images=8, batch=4, widths=(4, 6, 8), epochs=1) for one in settings)
+        settings = tuple(replace(s, image_size=32, images=8, batch=4, widths=(4, 6, 8), epochs=1) for s in settings)
         side, batch, widths = 32, 2, (4, 6, 8)
     rows = [row for setting in settings for row in measure(setting)]
     rows += [
@@ -96,11 +96,11 @@ def stage_row(setting: Setting, stage: str, timer: "StageTimer") -> dict[str, An
     return {
         "setting": setting.name,
         "stage": stage,
-        "images_per_s": round(setting.images / median(one.wall for one in loop), 2),
-        "bare_per_s": round(setting.images / median(one.wall for one in bare), 2),
+        "images_per_s": round(setting.images / median(clock.wall for clock in loop), 2),
+        "bare_per_s": round(setting.images / median(clock.wall for clock in bare), 2),
         "overhead_percent": round(100 * ratio(loop, bare) - 100, 2),
-        "loop_seconds": [one.wall for one in loop],
-        "bare_seconds": [one.wall for one in bare],
+        "loop_seconds": [clock.wall for clock in loop],
+        "bare_seconds": [clock.wall for clock in bare],
     }
 
 
@@ -147,7 +147,7 @@ class BareStages:
         self.preprocess = copy.deepcopy(method.preprocess)
         self.teacher, self.student = copy.deepcopy(method.teacher), copy.deepcopy(method.student)
         self.weight = method.wce.weight
-        self.optimizers = [method.new_optimizer(one.parameters()) for one in (self.teacher, self.student)]
+        self.optimizers = [method.new_optimizer(part.parameters()) for part in (self.teacher, self.student)]
 
     def epoch(self, stage: str, order: Tensor, batch: int) -> None:
         """Steps on all images, in the given order."""
@@ -159,17 +159,17 @@ class BareStages:
 
     def teacher_step(self, images: Tensor, labels: Tensor) -> None:
         """Stage one."""
-        said = self.teacher(images)
-        step(self.optimizers[0], teacher_dice(said.sides, said.fused, labels).mean())
+        output = self.teacher(images)
+        step(self.optimizers[0], teacher_dice(output.sides, output.fused, labels).mean())
 
     def student_step(self, images: Tensor, labels: Tensor) -> None:
         """Stage two."""
         with torch.no_grad():
-            taught = self.teacher(images)
-        said = self.student(images)
-        loss = distillation_loss(said.sides, said.fused, taught.sides, taught.fused, labels).mean()
-        targets = teacher_targets(taught.fused, labels)
-        step(self.optimizers[1], loss + self.weight * weighted_cross_entropy(said.fused, targets).mean())
+            teacher = self.teacher(images)
+        student = self.student(images)
+        loss = distillation_loss(student.sides, student.fused, teacher.sides, teacher.fused, labels).mean()
+        targets = teacher_targets(teacher.fused, labels)
+        step(self.optimizers[1], loss + self.weight * weighted_cross_entropy(student.fused, targets).mean())
 
 
 def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
@@ -184,7 +184,7 @@ def measure_step(stage: str, side: int, batch: int, widths: tuple[int, ...]) -> 
     build: Callable[[], VggMIL] = partial(VggMIL, (3, side, side), widths=widths)
     bare = BareStages.__new__(BareStages)
     bare.teacher, bare.student, bare.weight = build(), build(), 2.0
-    bare.optimizers = [torch.optim.AdamW(one.parameters()) for one in (bare.teacher, bare.student)]
+    bare.optimizers = [torch.optim.AdamW(part.parameters()) for part in (bare.teacher, bare.student)]
     images, labels = torch.rand(batch, 3, side, side), torch.arange(batch) % 2
     before = peak_memory_mib()
     bare.teacher.train(stage == "teacher")
@@ -193,5 +193,5 @@ def measure_step(stage: str, side: int, batch: int, widths: tuple[int, ...]) -> 
     return {
         "peak_mib": round(peak),
         "grown_mib": round(peak - before),
-        "step_seconds": [one.wall for one in samples],
+        "step_seconds": [clock.wall for clock in samples],
     }

@@ -97,7 +97,7 @@ def reading_row(name: str, entry: SlideEntry, order: str, resolution: float, qui
         works |= {"one": loader_loop(plan, 1), "one_start": loader_loop(first, 1)}
         works |= {"two": loader_loop(plan, 2), "two_start": loader_loop(first, 2)}
     samples = timed_in_turn(works, repeats=1 if quick else 5, seconds=120.0)
-    seconds = {work: np.array([one.wall for one in times]) for work, times in samples.items()}
+    seconds = {work: np.array([clock.wall for clock in times]) for work, times in samples.items()}
     best = seconds["one"] - seconds["one_start"] if "one" in works else seconds["here"]
     row: dict[str, Any] = {
         "slide": name,
@@ -150,7 +150,7 @@ def tissue_row(name: str, entry: SlideEntry, quick: bool) -> dict[str, Any]:
         slide.close()
 
     [times] = timed_in_turn({"tissue": work}, repeats=1 if quick else 9, seconds=60.0).values()
-    seconds = median(one.wall for one in times)
+    seconds = median(clock.wall for clock in times)
     return {"slide": name, "work": "tissue", "seconds": round(seconds, 3)} | milliseconds("tissue", times)
 
 
@@ -202,7 +202,7 @@ def forward_passes(encoder: TileEncoder, tiles: int) -> Callable[[], None]:
 
 def rate(tiles: int, samples: list[Clock]) -> float:
     """Tiles per second of the median round."""
-    return round(tiles / median(one.wall for one in samples), 1)
+    return round(tiles / median(clock.wall for clock in samples), 1)
 
 
 def goals(row: dict[str, Any]) -> list[dict[str, Any]]:

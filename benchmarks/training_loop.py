@@ -58,8 +58,8 @@ FEATURES = Setting(
     warm_up=1,
 )
 RELEASED = {
-    (one.name, phase): speeds
-    for one in (CIFAR, CIFAR_BFLOAT16)
+    (setting.name, phase): speeds
+    for setting in (CIFAR, CIFAR_BFLOAT16)
     for phase, speeds in (("teacher", (244, 289)), ("student", (204, 217)))
 }
 """Slowest and fastest epoch of WENO's released code in instances per second, measured on another occasion: 2 threads
@@ -72,7 +72,7 @@ def run(quick: bool) -> dict[str, Any]:
     if quick:
         small = ("student_head.hidden=[64]",)
         settings = [
-            replace(one, overrides=one.overrides + small, bags=3, bag_length=5, epochs=1, warm_up=0) for one in settings
+            replace(s, overrides=s.overrides + small, bags=3, bag_length=5, epochs=1, warm_up=0) for s in settings
         ]
     rows = [row for setting in settings for row in measure(setting)]
     return {
@@ -100,22 +100,22 @@ def phase_row(setting: Setting, phase: str, timer: "PhaseTimer") -> dict[str, An
     """Speeds and overhead of one phase."""
     loop, bare = timer.loop[phase][setting.warm_up :], timer.bare[phase][setting.warm_up :]
     instances = setting.bags * setting.bag_length
-    lost = median(one.wall - other.wall for one, other in zip(loop, bare, strict=True))
-    speed = instances / median(one.wall for one in loop)
+    lost = median(clock.wall - other.wall for clock, other in zip(loop, bare, strict=True))
+    speed = instances / median(clock.wall for clock in loop)
     row: dict[str, Any] = {
         "setting": setting.name,
         "phase": phase,
         "instances_per_s": round(speed, 1),
-        "best_per_s": round(instances / min(one.wall for one in loop), 1),
-        "bare_per_s": round(instances / median(one.wall for one in bare), 1),
+        "best_per_s": round(instances / min(clock.wall for clock in loop), 1),
+        "bare_per_s": round(instances / median(clock.wall for clock in bare), 1),
         "overhead_percent": round(100 * ratio(loop, bare) - 100, 2),
         "overhead_cpu_percent": round(100 * cpu_ratio(loop, bare) - 100, 2),
         "overhead_ms_per_step": round(1000 * lost / timer.steps[phase], 3),
         "steps": timer.steps[phase],
-        "loop_seconds": [one.wall for one in loop],
-        "loop_cpu_seconds": [one.cpu for one in loop],
-        "bare_seconds": [one.wall for one in bare],
-        "bare_cpu_seconds": [one.cpu for one in bare],
+        "loop_seconds": [clock.wall for clock in loop],
+        "loop_cpu_seconds": [clock.cpu for clock in loop],
+        "bare_seconds": [clock.wall for clock in bare],
+        "bare_cpu_seconds": [clock.cpu for clock in bare],
     }
     if (setting.name, phase) in RELEASED:
         slowest, fastest = RELEASED[setting.name, phase]

@@ -11,7 +11,7 @@ from benchmarks.machine import in_fresh_process, milliseconds, peak_memory_mib, 
 from benchmarks.packing import Batch, large_bags, looped, packed, padded, small_bags
 
 AGGREGATORS = ("abmil", "gated_abmil", "dsmil")
-"""Those whose mathematics is the same in both (tests/models/test_torchmil.py) and which torchmil can pad."""
+"""Those that compute the same in both (tests/models/aggregators/test_torchmil_adapter.py) and that torchmil can pad."""
 COLUMNS = (
     "aggregator", "bags", "torchmil_padded_median_ms", "packed_median_ms", "looped_median_ms", "speedup",
     "torchmil_mib", "packed_mib", "memory",
@@ -42,8 +42,8 @@ def measure(name: str, quick: bool) -> dict[str, Any]:
     torch.manual_seed(0)
     aggregator = part("aggregator", name)(in_features=batch.features.shape[1], num_classes=2)
     works = {"packed": packed(aggregator, batch), "looped": looped(aggregator, batch)}
-    if rival := padded(name, batch):
-        works["torchmil_padded"] = rival["padded"]
+    if theirs := padded(name, batch):
+        works["torchmil_padded"] = theirs["padded"]
     samples = timed_in_turn(works, repeats=1 if quick else 9, seconds=20.0)
     row: dict[str, Any] = {"aggregator": name, "bags": batch.name}
     for work, times in samples.items():
