@@ -7,7 +7,7 @@ of instances and bags by epoch for the bare teacher, WENO without and with HPM).
 
 import argparse
 import json
-from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import numpy as np
 from collect import spread
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from kd_mil.reporting.runs import Run
 
 ROWS = {
     "teacher": ("", "", "", "model"),
@@ -29,29 +31,21 @@ LOSS = "loss/teacher"
 """What every row of the ablation logs at the end of an epoch."""
 
 
-def read(directories: list[Path]) -> dict[str, list[dict[str, Any]]]:
+def read(directories: Sequence[Path]) -> dict[str, list[Run]]:
     """Finished runs by row of the ablation, in the order of their seeds."""
-    runs = defaultdict(list)
-    for directory in directories:
-        record = directory / "run.json"
-        if not record.exists() or json.loads(record.read_text())["status"] != "finished":
-            continue
-        run = json.loads(record.read_text())
-        rows = [text.partition("=")[2] for text in run["overrides"] if text.startswith("ablation=")]
-        if rows and rows[0] in ROWS:
-            metrics = json.loads((directory / "metrics.json").read_text())
-            runs[rows[0]].append({"run": run, "metrics": metrics, "directory": directory})
-    return {row: sorted(runs[row], key=lambda one: one["run"]["seed"]) for row in ROWS if row in runs}
+    finished = [run for run in map(Run, directories) if run.finished]
+    by_row = {row: [run for run in finished if run.overrides.get("ablation") == row] for row in ROWS}
+    return {row: sorted(runs, key=lambda run: run.record["seed"]) for row, runs in by_row.items() if runs}
 
 
-def table(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def table(runs: dict[str, list[Run]]) -> dict[str, Any]:
     """Test scores of every row: mean, standard deviation, all values."""
     return {
         row: {
-            "seeds": [one["run"]["seed"] for one in found],
-            "overrides": [one["run"]["overrides"] for one in found],
-            "git_commits": sorted({str(one["run"]["git_commit"]) for one in found}),
-            **{level: spread([one["metrics"][f"test/{ROWS[row][3]}/{level}"] for one in found]) for level in LEVELS},
+            "seeds": [run.record["seed"] for run in found],
+            "overrides": [run.record["overrides"] for run in found],
+            "git_commits": sorted({str(run.record["git_commit"]) for run in found}),
+            **{level: spread([run.metrics[f"test/{ROWS[row][3]}/{level}"] for run in found]) for level in LEVELS},
         }
         for row, found in runs.items()
     }
@@ -86,19 +80,19 @@ def curve(directory: Path, tag: str) -> np.ndarray:
     return np.array([scores[step] for step in sorted(scores.keys() & losses.keys())])
 
 
-def curves_figure(runs: dict[str, list[dict[str, Any]]]) -> Figure:
+def curves_figure(runs: dict[str, list[Run]]) -> Figure:
     """Mean curve of each row, a thin line for each seed."""
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     for axes, (level, title) in zip(figure.subplots(1, 2), LEVELS.items(), strict=True):
         for number, (row, label) in enumerate(CURVES.items()):
             tag = f"val/{ROWS[row][3]}/{level}"
-            series = [one for one in (curve(run["directory"], tag) for run in runs.get(row, [])) if len(one)]
+            series = [scores for scores in (curve(run.directory, tag) for run in runs.get(row, [])) if len(scores)]
             if not series:
                 continue
-            shortest = min(len(one) for one in series)
-            for one in series:
-                axes.plot(one, color=f"C{number}", linewidth=0.6, alpha=0.4)
-            axes.plot(np.mean([one[:shortest] for one in series], 0), color=f"C{number}", label=label)
+            shortest = min(map(len, series))
+            for scores in series:
+                axes.plot(scores, color=f"C{number}", linewidth=0.6, alpha=0.4)
+            axes.plot(np.mean([scores[:shortest] for scores in series], 0), color=f"C{number}", label=label)
         axes.set(title=title, xlabel="epoch", ylabel="validation AUROC")
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, loc="lower right")

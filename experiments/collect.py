@@ -5,54 +5,58 @@ Writes every run's test metrics, with mean and standard deviation per experiment
 
 import argparse
 import json
-import statistics
-from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from kd_mil.reporting.runs import Run
+from kd_mil.reporting.spread import mean_and_sd
 
 SHOWN = ("bag_auroc", "bag_accuracy", "instance_auroc", "instance_ap", "instance_f1")
 
 
-def collect(directories: list[Path]) -> dict[str, Any]:
+def collect(directories: Sequence[Path]) -> dict[str, Any]:
     """Results by experiment: overrides, and for each test metric mean, sd and all values in the same order."""
-    runs = defaultdict(list)
-    for directory in sorted(directories):
-        run = json.loads((directory / "run.json").read_text())
-        if run["status"] != "finished":
-            raise SystemExit(f"{directory} is not finished")
-        runs[run["experiment"]].append((run, json.loads((directory / "metrics.json").read_text())))
+    runs: dict[str, list[Run]] = {}
+    for run in map(Run, sorted(directories)):
+        if not run.finished:
+            raise SystemExit(f"{run.directory} is not finished")
+        runs.setdefault(run.experiment, []).append(run)
     return {experiment: summarise(found) for experiment, found in sorted(runs.items())}
 
 
-def summarise(found: list[tuple[dict[str, Any], dict[str, float]]]) -> dict[str, Any]:
+def summarise(runs: Sequence[Run]) -> dict[str, Any]:
     """One experiment's runs in one table."""
-    records, metrics = [run for run, _ in found], [values for _, values in found]
+    records = [run.record for run in runs]
     return {
-        "overrides": [[text for text in run["overrides"] if not text.startswith("hydra.")] for run in records],
-        "seeds": [run["seed"] for run in records],
-        "git_commits": sorted({str(run["git_commit"]) for run in records}),
-        "data_fingerprints": [run["data_fingerprint"] for run in records],
-        "data_counts": [run.get("data_counts", run.get("bags")) for run in records],
-        "wall_seconds": [run["wall_seconds"] for run in records],
-        "threads": sorted({run["threads"] for run in records}),
-        "device": sorted({run["device"] for run in records}),
+        "overrides": [without_hydra(run) for run in runs],
+        "seeds": [record["seed"] for record in records],
+        "git_commits": sorted({str(record["git_commit"]) for record in records}),
+        "data_fingerprints": [record["data_fingerprint"] for record in records],
+        "data_counts": [record["data_counts"] for record in records],
+        "wall_seconds": [record["wall_seconds"] for record in records],
+        "threads": sorted({record["threads"] for record in records}),
+        "device": sorted({record["device"] for record in records}),
         "versions": records[0]["versions"],
-        "test": {
-            name.removeprefix("test/"): spread([values[name] for values in metrics])
-            for name in metrics[0]
-            if name.startswith("test/")
-        },
+        "test": test_scores(runs),
     }
 
 
-def spread(values: list[float | None]) -> dict[str, Any]:
+def without_hydra(run: Run) -> list[str]:
+    """The settings of a run as they were given, but for where it was to lie."""
+    return [text for text in run.record["overrides"] if not text.startswith("hydra.")]
+
+
+def test_scores(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """Every test metric over the runs."""
+    names = [name for name in runs[0].metrics if name.startswith("test/")]
+    return {name.removeprefix("test/"): spread([run.metrics[name] for run in runs]) for name in names}
+
+
+def spread(values: Sequence[float | None]) -> dict[str, Any]:
     """Mean and standard deviation over the defined values, and all of them."""
-    defined = [value for value in values if value is not None]
-    return {
-        "mean": statistics.fmean(defined) if defined else None,
-        "sd": statistics.stdev(defined) if len(defined) > 1 else None,
-        "values": values,
-    }
+    mean, sd = mean_and_sd(values)
+    return {"mean": mean, "sd": sd, "values": list(values)}
 
 
 def markdown(results: dict[str, Any]) -> str:

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from kd_mil.evaluation.bootstrap import bootstrap, bootstrap_difference
+from kd_mil.reporting.runs import Run
 
 SHOWN = ("accuracy", "f1")
 
 
-class Run(NamedTuple):
-    """Decisions of one run (or of all folds) on the test images."""
+class Decisions(NamedTuple):
+    """What one run (or the runs of all folds) decided on the test images."""
 
     kind: str
     downsample: float
@@ -34,10 +35,10 @@ class Run(NamedTuple):
     record: dict[str, Any]
 
 
-def read_run(directory: Path) -> Run:
+def read_decisions(directory: Path) -> Decisions:
     """The student's (or only) network of a finished run."""
-    record = json.loads((directory / "run.json").read_text())
-    if record["status"] != "finished":
+    run = Run(directory)
+    if not run.finished:
         raise SystemExit(f"{directory} is not finished")
     roles = json.loads((directory / "report.json").read_text())["roles"]
     role = "student" if "student" in roles else next(iter(roles))
@@ -48,28 +49,28 @@ def read_run(directory: Path) -> Run:
     settings = dict(text.split("=") for text in directory.name.split(","))
     settings.pop("downsample", None)
     repeat = ",".join(f"{key}={value}" for key, value in settings.items())
-    kind = directory.parent.name
-    return Run(kind, roles[role]["downsample"], repeat, labels, probs.argmax(1), len(names), roles[role], record)
+    what = directory.parent.name, roles[role]["downsample"], repeat
+    return Decisions(*what, labels, probs.argmax(1), len(names), roles[role], run.record)
 
 
-def pooled(runs: list[Run]) -> list[Run]:
-    """One run for each kind and resolution: all test images of all folds."""
-    groups: dict[tuple[str, float], list[Run]] = {}
+def pooled(runs: list[Decisions]) -> list[Decisions]:
+    """One for each kind and resolution: all test images of all folds."""
+    groups: dict[tuple[str, float], list[Decisions]] = {}
     for run in runs:
         groups.setdefault((run.kind, run.downsample), []).append(run)
     return [
         some[0]._replace(
             repeat=f"{len(some)} folds",
-            labels=torch.cat([one.labels for one in some]),
-            decided=torch.cat([one.decided for one in some]),
+            labels=torch.cat([fold.labels for fold in some]),
+            decided=torch.cat([fold.decided for fold in some]),
         )
         for some in groups.values()
     ]
 
 
-def describe(run: Run, baseline: Run | None) -> dict[str, Any]:
+def describe(run: Decisions, baseline: Decisions | None) -> dict[str, Any]:
     """Scores with intervals, cost, and the gain over the baseline on the same images."""
-    own = bootstrap(run.labels, run.decided, run.classes)
+    plain = bootstrap(run.labels, run.decided, run.classes)
     balanced = bootstrap(run.labels, run.decided, run.classes, balanced=True)
     entry = {
         "kind": run.kind,
@@ -77,7 +78,7 @@ def describe(run: Run, baseline: Run | None) -> dict[str, Any]:
         "repeat": run.repeat,
         "test_images": len(run.labels),
         "cost": run.report["cost"],
-        "scores": {name: own[name]._asdict() for name in SHOWN},
+        "scores": {name: plain[name]._asdict() for name in SHOWN},
         "scores_class_balanced": {name: balanced[name]._asdict() for name in SHOWN},
     }
     if baseline is not None:
@@ -86,7 +87,7 @@ def describe(run: Run, baseline: Run | None) -> dict[str, Any]:
     return entry
 
 
-def summarise(runs: list[Run]) -> list[dict[str, Any]]:
+def summarise(runs: list[Decisions]) -> list[dict[str, Any]]:
     """Every run next to the baseline of its resolution and repeat."""
     baselines = {(run.downsample, run.repeat): run for run in runs if run.kind == "baseline"}
     order = ("teacher", "baseline", "kd", "kd_ad")
@@ -108,8 +109,8 @@ def markdown(entries: list[dict[str, Any]]) -> str:
     for entry in entries:
         groups.setdefault((entry["downsample"], entry["kind"]), []).append(entry)
     for (downsample, kind), some in groups.items():
-        accuracy, f1 = ([100 * one["scores"][name]["mean"] for one in some] for name in SHOWN)
-        gains = [one["gain_over_baseline"]["accuracy"] for one in some if "gain_over_baseline" in one]
+        accuracy, f1 = ([100 * entry["scores"][name]["mean"] for entry in some] for name in SHOWN)
+        gains = [entry["gain_over_baseline"]["accuracy"] for entry in some if "gain_over_baseline" in entry]
         told = "; ".join(f"{100 * g['mean']:+.1f} ({100 * g['low']:+.1f} to {100 * g['high']:+.1f})" for g in gains)
         each = " ".join(f"{value:.1f}" for value in accuracy)
         lines.append(
@@ -134,7 +135,7 @@ def main() -> None:
     parser.add_argument("--pool", choices=["fold"])
     arguments = parser.parse_args()
     found = sorted(path.parent for path in arguments.runs.glob("*/*/report.json"))
-    runs = [read_run(directory) for directory in found]
+    runs = [read_decisions(directory) for directory in found]
     entries = summarise(pooled(runs) if arguments.pool else runs)
     record = {
         "runs": [{"name": f"{run.kind} 1/{run.downsample:g} {run.repeat}", **facts(run.record)} for run in runs],

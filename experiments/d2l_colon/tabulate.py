@@ -14,6 +14,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
+from kd_mil.reporting.runs import Run
+
 METRICS = ("accuracy", "f1", "auroc")
 PUBLISHED = {
     "MIL": {
@@ -52,23 +54,21 @@ def read(root: Path) -> dict[str, Any]:
     """Values of each row by metric and fold, of the runs that are finished, and how they came about."""
     rows: dict[str, dict[str, dict[str, float]]] = {}
     for row, kind, role in ROWS:
-        for directory in finished(root / kind):
-            metrics = json.loads((directory / "metrics.json").read_text())
+        for run in finished(root / kind):
             for name in (*METRICS, "bag_auroc", "bag_accuracy"):
                 key = name if name.startswith("bag_") else f"instance_{name}"
-                rows.setdefault(row, {}).setdefault(name, {})[directory.name] = metrics[f"test/{role}/{key}"]
-    for directory in finished(root / "mil"):
-        for name, value in attention_scores(directory).items():
-            rows.setdefault("MIL, attention", {}).setdefault(name, {})[directory.name] = value
+                rows.setdefault(row, {}).setdefault(name, {})[run.directory.name] = run.metrics[f"test/{role}/{key}"]
+    for run in finished(root / "mil"):
+        for name, value in attention_scores(run.directory).items():
+            rows.setdefault("MIL, attention", {}).setdefault(name, {})[run.directory.name] = value
     facts = ("overrides", "data_fingerprint", "data_counts", "wall_seconds", "threads", "versions", "git_commit")
-    records = [json.loads((path / "run.json").read_text()) for kind in ("mil", "d2l") for path in finished(root / kind)]
-    return {"rows": rows, "published": PUBLISHED, "runs": [{key: one[key] for key in facts} for one in records]}
+    runs = [run for kind in ("mil", "d2l") for run in finished(root / kind)]
+    return {"rows": rows, "published": PUBLISHED, "runs": [{key: run.record[key] for key in facts} for run in runs]}
 
 
-def finished(folder: Path) -> list[Path]:
-    """Directories of the folds whose run came to its end."""
-    records = [folder / fold / "run.json" for fold in FOLDS]
-    return [path.parent for path in records if path.exists() and json.loads(path.read_text())["status"] == "finished"]
+def finished(folder: Path) -> list[Run]:
+    """The folds whose run came to its end."""
+    return [run for run in (Run(folder / fold) for fold in FOLDS) if run.finished]
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -88,14 +88,14 @@ def figure_of(results: dict[str, Any]) -> Figure:
     """Means as bars, folds as dots, published means as lines."""
     figure = Figure(figsize=(8.4, 3.0), layout="constrained")
     for axes, name in zip(figure.subplots(1, 3, sharey=True), METRICS, strict=True):
-        for place, (row, colour) in enumerate(COLOURS.items()):
+        for position, (row, colour) in enumerate(COLOURS.items()):
             values = list(results["rows"].get(row, {}).get(name, {}).values())
             if values:
-                axes.bar(place, statistics.fmean(values), color=colour, width=0.7)
-                axes.plot([place] * len(values), values, "k.", markersize=4)
+                axes.bar(position, statistics.fmean(values), color=colour, width=0.7)
+                axes.plot([position] * len(values), values, "k.", markersize=4)
             if row in results["published"]:
                 level = statistics.fmean(results["published"][row][name])
-                axes.plot([place - 0.42, place + 0.42], [level, level], "k--", linewidth=1.4)
+                axes.plot([position - 0.42, position + 0.42], [level, level], "k--", linewidth=1.4)
         axes.set_title(name)
         axes.set_xticks(range(len(COLOURS)), [row.replace(", ", "\n") for row in COLOURS], fontsize=8)
         axes.set_ylim(0, 1)

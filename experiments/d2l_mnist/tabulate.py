@@ -11,6 +11,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from kd_mil.reporting.runs import Run, find_runs
+
 NAMES = {"off": "MIL", "random": "MIL with VAT"}
 METRICS = ("bag_auroc", "bag_loss", "instance_auroc", "instance_f1")
 
@@ -18,19 +20,20 @@ METRICS = ("bag_auroc", "bag_loss", "instance_auroc", "instance_f1")
 def read(root: Path) -> dict[str, Any]:
     """Values of all seeds by kind, number of bags, and metric."""
     values: dict[str, Any] = {}
-    runs = []
-    for record in sorted(
-        root.glob("*/*/*/run.json"), key=lambda path: (path.parts[-4], int(path.parts[-3]), path.parts[-2])
-    ):
-        run = json.loads(record.read_text())
-        if run["status"] != "finished":
-            continue
-        metrics = json.loads((record.parent / "metrics.json").read_text())
-        by_metric = values.setdefault(record.parts[-4], {}).setdefault(record.parts[-3], {})
+    finished = sorted((run for run in find_runs([root]) if run.finished), key=position)
+    for run in finished:
+        kind, bags, _ = run.directory.parts[-3:]
+        by_metric = values.setdefault(kind, {}).setdefault(bags, {})
         for name in METRICS:
-            by_metric.setdefault(name, []).append(metrics[f"test/teacher/{name}"])
-        runs.append({key: run[key] for key in ("overrides", "data_counts", "wall_seconds", "threads", "git_commit")})
-    return {"values": values, "runs": runs}
+            by_metric.setdefault(name, []).append(run.metrics[f"test/teacher/{name}"])
+    facts = ("overrides", "data_counts", "wall_seconds", "threads", "git_commit")
+    return {"values": values, "runs": [{key: run.record[key] for key in facts} for run in finished]}
+
+
+def position(run: Run) -> tuple[str, int, str]:
+    """Sorting key of `ROOT/KIND/BAGS/SEED`."""
+    kind, bags, seed = run.directory.parts[-3:]
+    return kind, int(bags), seed
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -50,12 +53,12 @@ def figure_of(results: dict[str, Any]) -> Figure:
     axes = figure.subplots()
     for kind, colour in (("off", "0.5"), ("random", "tab:blue")):
         by_bags = results["values"].get(kind, {})
-        places = list(range(len(by_bags)))
-        means = [statistics.fmean(one["bag_auroc"]) for one in by_bags.values()]
-        axes.plot(places, means, color=colour, marker="o", label=NAMES[kind])
-        for place, one in zip(places, by_bags.values(), strict=True):
-            axes.plot([place] * len(one["bag_auroc"]), one["bag_auroc"], ".", color=colour, alpha=0.6)
-        axes.set_xticks(places, list(by_bags))
+        ticks = list(range(len(by_bags)))
+        areas = [by_metric["bag_auroc"] for by_metric in by_bags.values()]
+        axes.plot(ticks, list(map(statistics.fmean, areas)), color=colour, marker="o", label=NAMES[kind])
+        for tick, values in zip(ticks, areas, strict=True):
+            axes.plot([tick] * len(values), values, ".", color=colour, alpha=0.6)
+        axes.set_xticks(ticks, list(by_bags))
     axes.set(xlabel="training bags", ylabel="bag AUROC, 1000 test bags", title="MNIST, 10 digits a bag")
     axes.legend(frameon=False, loc="lower right")
     return figure

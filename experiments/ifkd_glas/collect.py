@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from kd_mil.reporting.runs import Run
+
 LINES = (
     ("class activation map", "cam", "model"),
     ("teacher, stage one", "no_switch", "teacher"),
@@ -23,27 +25,25 @@ METRICS = ("pixel_f1", "pixel_f1_pos", "pixel_f1_neg", "pixel_iou", "pixel_iou_p
 
 def line(name: str, folder: Path, role: str) -> dict[str, Any] | None:
     """All test values of one role over the finished seeds."""
-    found = []
-    for directory in sorted(folder.glob("[0-9]*")):
-        record = json.loads((directory / "run.json").read_text()) if (directory / "run.json").exists() else {}
-        if record.get("status") == "finished":
-            found.append((directory, record, json.loads((directory / "metrics.json").read_text())))
-    if not found:
+    runs = [run for run in map(Run, sorted(folder.glob("[0-9]*"))) if run.finished]
+    if not runs:
         return None
-    states = [torch.load(path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for path, *_ in found]
+    records = [run.record for run in runs]
+    last = [torch.load(run.directory / "checkpoints" / "last.ckpt", weights_only=True) for run in runs]
+    states = [checkpoint["state_dict"] for checkpoint in last]
     return {
         "line": name,
-        "seeds": [record["seed"] for _, record, _ in found],
-        "selected_by": sorted({record["selected_by"] for _, record, _ in found}),
+        "seeds": [record["seed"] for record in records],
+        "selected_by": sorted({record["selected_by"] for record in records}),
         "switches": [int(state["switches"]) if "switches" in state else None for state in states],
-        "overrides": [[text for text in record["overrides"] if "hydra." not in text] for _, record, _ in found],
-        "git_commits": sorted({record["git_commit"] for _, record, _ in found}),
-        "data_fingerprints": sorted({record["data_fingerprint"] for _, record, _ in found}),
-        "data_counts": found[0][1]["data_counts"],
-        "versions": found[0][1]["versions"],
+        "overrides": [[text for text in record["overrides"] if "hydra." not in text] for record in records],
+        "git_commits": sorted({record["git_commit"] for record in records}),
+        "data_fingerprints": sorted({record["data_fingerprint"] for record in records}),
+        "data_counts": records[0]["data_counts"],
+        "versions": records[0]["versions"],
         "test": {
-            key.removeprefix(f"test/{role}/"): [metrics[key] for *_, metrics in found]
-            for key in found[0][2]
+            key.removeprefix(f"test/{role}/"): [run.metrics[key] for run in runs]
+            for key in runs[0].metrics
             if key.startswith(f"test/{role}/")
         },
     }
@@ -51,17 +51,15 @@ def line(name: str, folder: Path, role: str) -> dict[str, Any] | None:
 
 def main(out: Path) -> None:
     """Write results.json and print the table."""
-    found = [line(name, out / place, role) for name, place, role in LINES]
-    results = [one for one in found if one is not None]
+    found = [line(name, out / folder, role) for name, folder, role in LINES]
+    results = [entry for entry in found if entry is not None]
     Path(__file__).with_name("results.json").write_text(json.dumps(results, indent=1) + "\n")
     print("| line | seeds | " + " | ".join(METRICS) + " |")
     print("|---|---|" + "---|" * len(METRICS))
-    for one in results:
-        cells = [" ".join(f"{value:.3f}" for value in one["test"][name]) for name in METRICS]
-        means = [
-            f"**{statistics.fmean(one['test'][name]):.3f}** ({cell})" for name, cell in zip(METRICS, cells, strict=True)
-        ]
-        print(f"| {one['line']} | {len(one['seeds'])} | " + " | ".join(means) + " |")
+    for entry in results:
+        values = [entry["test"][name] for name in METRICS]
+        cells = [f"**{statistics.fmean(some):.3f}** ({' '.join(f'{value:.3f}' for value in some)})" for some in values]
+        print(f"| {entry['line']} | {len(entry['seeds'])} | " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":

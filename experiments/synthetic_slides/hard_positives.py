@@ -17,7 +17,8 @@ import pandas as pd
 import yaml
 from sklearn.metrics import roc_auc_score
 
-from experiments.collect import spread
+from experiments.collect import spread, test_scores, without_hydra
+from kd_mil.reporting.runs import Run
 from kd_mil.slides.synthetic.build import SyntheticSettings, build_synthetic_slides, truth_fractions
 
 KINDS = ("all", "easy", "hard")
@@ -34,13 +35,18 @@ def difficulty(instances: pd.DataFrame, truth: Path, tile_size_level0: int) -> n
     return kinds
 
 
-def score(run: Path, cache_dir: Path) -> dict[str, Any]:
+def configuration(run: Run) -> dict[str, Any]:
+    """What a run was started with, in full."""
+    return yaml.safe_load((run.directory / ".hydra" / "config.yaml").read_text())
+
+
+def score(run: Run, cache_dir: Path) -> dict[str, Any]:
     """Instance AUROC of each role of one run, by kind of tumour, and how many tiles there are of each kind."""
-    config = yaml.safe_load((run / ".hydra" / "config.yaml").read_text())
+    config = configuration(run)
     data, seed = config["data"], config["data"]["seed"]
     settings = SyntheticSettings(**{name: value for name, value in data["synthetic"].items() if name != "_target_"})
     truth = build_synthetic_slides(cache_dir, settings, seed).parent / "truth"
-    instances = pd.read_parquet(run / "instances.parquet")
+    instances = pd.read_parquet(run.directory / "instances.parquet")
     side = round(config["tiling"]["tile_size"] * config["tiling"]["mpp"] / settings.mpp)
     kinds = difficulty(instances, truth, side)
     areas = {}
@@ -61,14 +67,11 @@ def main() -> None:
     cache_dir = os.environ.get("KD_MIL_CACHE", ".cache/kd_mil")
     parser.add_argument("--cache_dir", type=Path, default=cache_dir, help="where the runs built their slides")
     arguments = parser.parse_args()
-    groups: dict[str, list[Path]] = {}
-    for run in sorted(arguments.runs):
-        config = yaml.safe_load((run / ".hydra" / "config.yaml").read_text())
-        record = json.loads((run / "run.json").read_text())
-        name = record["experiment"]
-        if "hpm" in config["method"]:
-            name += f", hpm {config['hpm']['mode']}"
-        groups.setdefault(name, []).append(run)
+    groups: dict[str, list[Run]] = {}
+    for run in map(Run, sorted(arguments.runs)):
+        config = configuration(run)
+        mining = f", hpm {config['hpm']['mode']}" if "hpm" in config["method"] else ""
+        groups.setdefault(run.experiment + mining, []).append(run)
     results = {name: summarise(runs, arguments.cache_dir) for name, runs in groups.items()}
     arguments.out.write_text(json.dumps(results, indent=1) + "\n")
     print("| experiment | role | all tumour | easy | hard |\n|---|---|---|---|---|")
@@ -79,23 +82,17 @@ def main() -> None:
             print(f"| {name} | {role} | {' | '.join(cells)} |")
 
 
-def summarise(runs: list[Path], cache_dir: Path) -> dict[str, Any]:
+def summarise(runs: list[Run], cache_dir: Path) -> dict[str, Any]:
     """The runs of one experiment: areas with mean, sd and all values, test metrics, and what they ran on."""
     scores = [score(run, cache_dir) for run in runs]
-    records = [json.loads((run / "run.json").read_text()) for run in runs]
-    metrics = [json.loads((run / "metrics.json").read_text()) for run in runs]
     return {
-        "overrides": [[text for text in record["overrides"] if not text.startswith("hydra.")] for record in records],
-        "seeds": [record["seed"] for record in records],
-        "data_fingerprints": sorted({record["data_fingerprint"] for record in records}),
-        "versions": records[0]["versions"],
+        "overrides": [without_hydra(run) for run in runs],
+        "seeds": [run.record["seed"] for run in runs],
+        "data_fingerprints": sorted({run.record["data_fingerprint"] for run in runs}),
+        "versions": runs[0].record["versions"],
         "test_tiles": scores[0]["tiles"],
-        "instance_auroc": {key: spread([one["auroc"][key] for one in scores]) for key in scores[0]["auroc"]},
-        "test": {
-            name.removeprefix("test/"): spread([one[name] for one in metrics])
-            for name in metrics[0]
-            if name.startswith("test/")
-        },
+        "instance_auroc": {key: spread([score["auroc"][key] for score in scores]) for key in scores[0]["auroc"]},
+        "test": test_scores(runs),
     }
 
 

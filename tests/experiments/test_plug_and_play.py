@@ -95,31 +95,3 @@ def test_the_ablation_sweep_ends_in_table_and_curves(tmp_path, monkeypatch):
     curve = importlib.import_module("ablation").curve
     [run] = [path for path in runs if "ablation=hpm" in path.name]
     assert len(curve(run, "val/student/bag_auroc")) == 1, "one epoch; the selected checkpoint's score is none"
-
-
-def write_run(folder, experiment, aggregator, seed, scores):
-    folder.mkdir(parents=True)
-    overrides = [f"experiment={experiment}", f"aggregator={aggregator}", "data=kather_mil", f"seed={seed}"]
-    overrides += ["hpm.start_epoch=5"] if experiment == "weno_any" else []
-    run = {"status": "finished", "experiment": experiment, "overrides": overrides, "seed": seed, "git_commit": "abc"}
-    (folder / "run.json").write_text(json.dumps(run))
-    (folder / "metrics.json").write_text(json.dumps({f"test/{name}": value for name, value in scores.items()}))
-
-
-def test_the_plug_and_play_table_pairs_seeds(tmp_path):
-    """Differences are taken seed by seed, and a seed without its partner does not count."""
-    alone, taught = {0: 0.5, 1: 0.75, 2: 0.6}, {0: 0.75, 1: 0.5}
-    for seed, value in alone.items():
-        scores = {"model/instance_auroc": value, "model/bag_auroc": value / 2}
-        write_run(tmp_path / f"a{seed}", "mil_any", "abmil", seed, scores)
-    for seed, value in taught.items():
-        scores = {"student/instance_auroc": value, "student/bag_auroc": value / 2}
-        scores |= {"teacher/instance_auroc": 0.1, "teacher/bag_auroc": 0.2}
-        write_run(tmp_path / f"b{seed}", "weno_any", "abmil", seed, scores)
-    runs = [str(path) for path in tmp_path.iterdir()]
-    printed = call(str(ROOT / "experiments" / "plug_and_play.py"), "out.json", *runs, cwd=tmp_path).stdout
-    [row] = json.loads((tmp_path / "out.json").read_text())["rows"]
-    assert row["seeds"] == [0, 1]
-    assert row["instance_auroc"]["difference"]["values"] == [0.25, -0.25]
-    assert row["bag_auroc"]["weno_any/teacher"]["values"] == [0.2, 0.2]
-    assert "| data=kather_mil | abmil | 2 | 0.625 | 0.625 | +0.000 (-0.250 to +0.250) |" in printed
