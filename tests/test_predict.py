@@ -258,13 +258,13 @@ def test_each_mistake_is_one_line(command: Callable, on_features: Path, on_tiles
         ((features, "features=empty"), "no feature files in 'empty'"),
         ((features, "features=list.csv"), "list.csv, line 2: there is no feature file b.h5"),
         ((features, "features=s1.csv"), "'../s1' cannot name a file"),
-        ((features, files, "table=xlsx"), "table='xlsx'"),
+        ((features, files, "table=xlsx"), "table=xlsx: choose parquet or csv"),
         ((features, files, "picture_side=0"), "picture_side=0: must be a whole number, at least 1"),
         ((features, files, "instances_per_step=0.5"), "instances_per_step=0.5"),
         ((features, files, "num_workers=-1"), "num_workers=-1"),
-        ((features, files, "backend=vips"), "backend='vips'"),
+        ((features, files, "backend=vips"), "backend=vips: choose openslide"),
         ((features, files, "device=gpu"), "device='gpu'"),
-        ((features, files, "on_error=go"), "on_error='go'"),
+        ((features, files, "on_error=go"), "on_error=go: choose skip or stop"),
         ((features, files, "thresold=1"), "thresold"),
     ):
         assert message in refusal(command(*ask, "out=out"))
