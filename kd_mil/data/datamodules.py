@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
 from kd_mil.data.bags import Bags, BagSplits
 from kd_mil.data.samplers import BagSampler, EpochSampler, IndexedView, InstanceSampler, InTurn, equal_shares
@@ -50,8 +51,8 @@ class Loading:
         counts = ("bags_per_step", "instances_per_step", "eval_instances_per_step", "max_instances_per_step")
         for name in (*counts, "limit_batches", "limit_bags"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name}={value}: must be at least 1")
+            if value is not None:
+                at_least(name, value, 1)
 
 
 class DistillationData(L.LightningDataModule):

@@ -9,6 +9,7 @@ import torch
 from sklearn.model_selection import StratifiedKFold, train_test_split
 from torch import Tensor
 
+from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
 from kd_mil.core.tables import read_csv
 from kd_mil.data.bags import BagSplits
@@ -35,8 +36,7 @@ def stratified_folds(
     Raises:
         UserError: a fold that does not exist, or a class with fewer cases than folds.
     """
-    if num_folds < 2:
-        raise UserError(f"num_folds={num_folds}: must be at least 2")
+    at_least("num_folds", num_folds, 2)
     if not 0 <= fold < num_folds:
         raise UserError(f"fold={fold}: must be one of 0..{num_folds - 1}")
     case_of_bag, case_labels = _cases(labels, cases)

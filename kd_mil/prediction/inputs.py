@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from kd_mil.core.errors import UserError
 from kd_mil.core.hashing import identity
-from kd_mil.data.features.feature_bags import feature_dtype
+from kd_mil.data.features.feature_bags import DTYPES
 from kd_mil.data.features.files import EmptyBagError, FeatureFile
 from kd_mil.data.features.layouts import list_features
 from kd_mil.data.features.provenance import differences, read_source, unknown_facts
@@ -226,7 +226,7 @@ def feature_inputs(config: Config, card: ModelCard) -> Sequence[PredictionInput]
         FeatureInput(
             file.slide_id,
             file.path,
-            feature_dtype(card.source["dtype"]),
+            DTYPES[card.source["dtype"]],
             config["picture_side"],
             slides.get(file.slide_id, file.slide),
             config["mpp"],

@@ -3,13 +3,14 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from tqdm import tqdm
 
+from kd_mil.core.checks import share
 from kd_mil.core.errors import UserError
 from kd_mil.data.bags import Bags, BagSplits
 from kd_mil.data.datamodules import GIBIBYTE, BagDataModule, Loading
@@ -46,7 +47,7 @@ class FeatureBags(BagDataModule):
         seed: of folds, validation part and visiting order.
 
     Raises:
-        UserError: an unknown `dtype`, or a threshold outside (0, 1].
+        UserError: a threshold outside (0, 1].
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class FeatureBags(BagDataModule):
         fold: int | None = None,
         num_folds: int = 5,
         val_fraction: float = 0.1,
-        dtype: str = "float16",
+        dtype: Literal["float16", "float32"] = "float16",
         tumour_threshold: float = TUMOUR_THRESHOLD,
         cache_dir: str = ".cache/kd_mil",
         split_file: str | None = None,
@@ -68,10 +69,9 @@ class FeatureBags(BagDataModule):
         super().__init__(loading, split_file, seed)
         self.manifest, self.root, self.classes, self.labels = manifest, root, classes, labels
         self.fold, self.num_folds, self.val_fraction = fold, num_folds, val_fraction
-        if not 0 < tumour_threshold <= 1:
-            raise UserError(f"data.tumour_threshold={tumour_threshold}: an area fraction, it must lie in (0, 1]")
+        share("data.tumour_threshold", tumour_threshold, zero=False)
         self.tumour_threshold = tumour_threshold
-        self.dtype, self.cache_dir = feature_dtype(dtype), Path(cache_dir)
+        self.dtype, self.cache_dir = DTYPES[dtype], Path(cache_dir)
 
     def load(self) -> BagSplits:
         """Check the manifest, open every file, and read the features where they fit in memory."""
@@ -152,17 +152,6 @@ def read_bags(
         class_names=manifest.class_names,
     )
     return bags, of_area
-
-
-def feature_dtype(name: str) -> torch.dtype:
-    """The type of this name.
-
-    Raises:
-        UserError: a name other than float16 and float32.
-    """
-    if name not in DTYPES:
-        raise UserError(f"data.dtype={name!r}: must be float16 or float32")
-    return DTYPES[name]
 
 
 def _together(coords: list[Tensor | None]) -> Tensor | None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from kd_mil.core.checks import share
 from kd_mil.core.errors import UserError
 
 
@@ -71,17 +72,16 @@ def count_bags(
     Raises:
         UserError: a ratio out of range, or no bag of one label.
     """
-    ratio, share = positive_ratio, positive_bag_ratio
-    if not 0 < ratio <= 1:
-        raise UserError(f"positive_ratio={ratio}: must be above 0 and at most 1")
-    if not 0 < share < 1:
-        raise UserError(f"positive_bag_ratio={share}: must lie between 0 and 1")
+    share("positive_ratio", positive_ratio, zero=False)
+    share("positive_bag_ratio", positive_bag_ratio, zero=False, one=False)
+    ratio = positive_ratio
     within = int(bag_length * ratio)
     if within < 1:
         raise UserError(
             f"positive_ratio={ratio} of bag_length={bag_length} is less than one instance: raise one of them"
         )
-    negatives_within, negatives_beside = (1 - ratio) / ratio, (1 - share) / (ratio * share)  # per positive instance
+    negatives_within = (1 - ratio) / ratio  # per positive instance
+    negatives_beside = (1 - positive_bag_ratio) / (ratio * positive_bag_ratio)
     usable = int(total_negative // (negatives_beside + negatives_within))
     usable = min(usable, total_positive) // within * within
     num_positive, num_negative = usable // within, int(usable * negatives_beside) // bag_length

@@ -1,6 +1,7 @@
 """ColonNuclei: bags of patches around classified nuclei of colorectal adenocarcinoma, with known patch labels."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import scipy.io
@@ -8,12 +9,13 @@ import torch
 from scipy.io.matlab import MatReadError
 from tqdm import tqdm
 
+from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
 from kd_mil.data.bags import Bags, BagSplits
 from kd_mil.data.datamodules import BagDataModule, Loading
 from kd_mil.data.locations import find_root
 from kd_mil.data.patches.image_files import decode_image
-from kd_mil.data.patches.stain_normalisation import check_kind, normalise_stain
+from kd_mil.data.patches.stain_normalisation import StainNormalisation, normalise_stain
 from kd_mil.data.splits import stratified_folds
 
 POSITIVE_TYPE = "epithelial"
@@ -64,17 +66,13 @@ class ColonNuclei(BagDataModule):
         num_folds: int = 5,
         val_fraction: float = 0.1,
         patch_size: int = 27,
-        patching: str = "nuclei",
-        stain_normalisation: str = "none",
+        patching: Literal["nuclei", "grid"] = "nuclei",
+        stain_normalisation: StainNormalisation = "none",
         split_file: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(loading, split_file, seed)
-        if patching not in ("nuclei", "grid"):
-            raise UserError(f"data.patching={patching!r}: must be nuclei or grid")
-        if patch_size < 1:
-            raise UserError(f"data.patch_size={patch_size}: must be at least 1")
-        check_kind(stain_normalisation)
+        at_least("data.patch_size", patch_size, 1)
         self.root, self.data_dir, self.stain_normalisation = root, data_dir, stain_normalisation
         self.fold, self.num_folds, self.val_fraction = fold, num_folds, val_fraction
         self.patch_size, self.patching = patch_size, patching

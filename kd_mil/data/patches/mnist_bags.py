@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
 from kd_mil.data.bags import Bags, BagSplits
 from kd_mil.data.datamodules import BagDataModule, Loading
@@ -77,10 +78,8 @@ class MnistBags(BagDataModule):
         self.counts_by_part = {"train": num_train_bags, "val": num_val_bags, "test": num_test_bags}
         if positive_digit not in range(10):
             raise UserError(f"data.positive_digit={positive_digit}: must be one of 0..9")
-        if mean_size < 1 or size_variance < 0:
-            raise UserError(
-                f"data.mean_size={mean_size} must be at least 1, data.size_variance={size_variance} at least 0"
-            )
+        at_least("data.mean_size", mean_size, 1)
+        at_least("data.size_variance", size_variance, 0)
         for part, count in self.counts_by_part.items():
             if count < 2:
                 raise UserError(f"data.num_{part}_bags={count}: at least 2, one of each label")

@@ -1,13 +1,12 @@
 """Images of one look: colour normalisation against differences in staining and scanner between images."""
 
 import warnings
+from typing import Literal
 
 import numpy as np
 from skimage.color import lab2rgb, rgb2lab
 
-from kd_mil.core.errors import UserError
-
-KINDS = ("none", "reinhard")
+StainNormalisation = Literal["none", "reinhard"]
 REFERENCE = np.array([77.0, 19.0, -15.0]), np.array([14.5, 9.7, 9.9])
 """Mean and standard deviation of L*, a* and b*: rounded averages over the images of the colon set. Any other would do
 as well: what follows standardises pixels over the training data."""
@@ -15,17 +14,7 @@ LEAST_CONTRAST = 0.1
 """A channel that varies less is constant but for rounding."""
 
 
-def check_kind(kind: str) -> None:
-    """Refuse an unknown normalisation.
-
-    Raises:
-        UserError: naming the choices.
-    """
-    if kind not in KINDS:
-        raise UserError(f"data.stain_normalisation={kind!r}: choose {' or '.join(KINDS)}")
-
-
-def normalise_stain(image: np.ndarray, kind: str) -> np.ndarray:
+def normalise_stain(image: np.ndarray, kind: StainNormalisation) -> np.ndarray:
     """The image (3, H, W) uint8 as it is (`none`), or in the colours of the reference.
 
     `reinhard` moves and stretches each channel to the reference's mean and standard deviation (Reinhard et al. 2001, in

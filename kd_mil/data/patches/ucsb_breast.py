@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -9,13 +10,14 @@ from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 from tqdm import tqdm
 
+from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
 from kd_mil.data.bags import Bags, BagSplits
 from kd_mil.data.datamodules import BagDataModule, Loading
 from kd_mil.data.locations import find_root
 from kd_mil.data.patches.colon_nuclei import cut_patches, grid_patches
 from kd_mil.data.patches.image_files import IMAGE_SUFFIXES, decode_image
-from kd_mil.data.patches.stain_normalisation import check_kind, normalise_stain
+from kd_mil.data.patches.stain_normalisation import StainNormalisation, normalise_stain
 from kd_mil.data.splits import stratified_folds
 
 NAME = re.compile(r"(ytma\d+_\d+)_(benign|malignant)\d+_ccd")
@@ -67,24 +69,20 @@ class UcsbBreast(BagDataModule):
         fold: int = 0,
         num_folds: int = 5,
         val_fraction: float = 0.1,
-        group_by: str = "array",
+        group_by: Literal["array", "image"] = "array",
         patch_size: int = 32,
         white_level: int = 200,
         white_share: float = 0.75,
-        stain_normalisation: str = "none",
+        stain_normalisation: StainNormalisation = "none",
         masks: str | None = None,
         split_file: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(loading, split_file, seed)
-        if group_by not in ("array", "image"):
-            raise UserError(f"data.group_by={group_by!r}: must be array or image")
-        if patch_size < 1:
-            raise UserError(f"data.patch_size={patch_size}: must be at least 1")
+        at_least("data.patch_size", patch_size, 1)
         self.root, self.data_dir, self.masks = root, data_dir, masks
         self.fold, self.num_folds, self.val_fraction, self.group_by = fold, num_folds, val_fraction, group_by
         self.patch_size, self.white_level, self.white_share = patch_size, white_level, white_share
-        check_kind(stain_normalisation)
         self.stain_normalisation = stain_normalisation
 
     def load(self) -> BagSplits:

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from kd_mil.core.checks import share
 from kd_mil.core.errors import UserError
 from kd_mil.core.suggestions import closest
 from kd_mil.data.bags import Bags, BagSplits
@@ -78,7 +79,7 @@ class SlidesData(BagDataModule):
         negatives_known: bool = True,
         tumour_threshold: float = 0.25,
         mpp: float | None = None,
-        backend: str = "openslide",
+        backend: Literal["openslide", "fastslide"] = "openslide",
         cache: bool = False,
         cache_dir: str = ".cache/kd_mil",
         exclude: Sequence[str] = (),
@@ -89,8 +90,7 @@ class SlidesData(BagDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(loading, split_file, seed)
-        if not 0 < tumour_threshold <= 1:
-            raise UserError(f"data.tumour_threshold={tumour_threshold}: an area fraction, it must lie in (0, 1]")
+        share("data.tumour_threshold", tumour_threshold, zero=False)
         self.slides, self.labels, self.classes = slides, labels, classes
         self.cutting = Cutting(tiling, tissue, annotations or AnnotationSettings(), mpp, backend)
         self.negatives_known, self.tumour_threshold = negatives_known, tumour_threshold

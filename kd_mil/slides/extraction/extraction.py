@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from kd_mil.core.atomic import remove_unfinished
+from kd_mil.core.checks import at_least, one_of
 from kd_mil.core.errors import UserError
 from kd_mil.slides.extraction.claims import Claims
 from kd_mil.slides.extraction.planning import PlannedSlide, plan_slide, slide_attributes
@@ -94,10 +95,8 @@ class Extraction:
         on_error: Literal["skip", "stop"] = "skip",
     ) -> None:
         for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
-            if value < least:
-                raise UserError(f"{name}={value}: must be at least {least}")
-        if on_error not in ("skip", "stop"):
-            raise UserError(f"on_error={on_error!r}: choose skip or stop")
+            at_least(name, value, least)
+        one_of("on_error", on_error, ("skip", "stop"))
         self.entries, self.out, self.settings, self.encoder = entries, out, settings, encoder
         self.batch_size, self.num_workers, self.on_error = batch_size, num_workers, on_error
         made_by = {"encoder": encoder and encoder.identity, "transform": encoder and encoder.transform}

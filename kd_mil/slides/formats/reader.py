@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 import openslide
 
+from kd_mil.core.checks import one_of
 from kd_mil.core.errors import UserError
 from kd_mil.slides.formats.image_decoding import IMAGE_SUFFIXES
 from kd_mil.slides.formats.image_slide import ImageSlide
@@ -85,8 +86,7 @@ def open_slide(path: str | Path, mpp: float | None = None, backend: str = "opens
     """
     path = Path(path)
     _check_file(path)
-    if backend not in BACKENDS:
-        raise UserError(f"unknown slide backend {backend!r}: take one of {', '.join(BACKENDS)}")
+    one_of("backend", backend, BACKENDS)
     if backend == "fastslide":
         from kd_mil.slides.formats.fast_slide import FastSlideSlide  # needs an optional package
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from kd_mil.core.errors import UserError
+from kd_mil.core.checks import one_of
 from kd_mil.slides.annotations.annotations import AnnotationSettings
 from kd_mil.slides.formats.reader import BACKENDS, Slide, open_slide
 from kd_mil.slides.slide_list import SlideEntry
@@ -44,8 +44,7 @@ class ReadingSettings:
     """um per level-0 pixel of slides whose entry has none of its own; None = what the file says."""
 
     def __post_init__(self) -> None:
-        if self.backend not in BACKENDS:
-            raise UserError(f"unknown slide backend {self.backend!r}: take one of {', '.join(BACKENDS)}")
+        one_of("backend", self.backend, BACKENDS)
 
     def attributes(self) -> dict[str, Any]:
         """As `store` keeps them, equal for all slides."""

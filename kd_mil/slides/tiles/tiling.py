@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kd_mil.core.checks import above, share
 from kd_mil.core.errors import UserError
 from kd_mil.slides.coverage import mask_coverage
 from kd_mil.slides.formats.pyramid import LEVEL_TOLERANCE, level_and_downsample
@@ -50,12 +51,11 @@ class TilingSettings:
             if not isinstance(getattr(self, name), int):
                 raise UserError(f"tiling.{name}={getattr(self, name)} must be a whole number of pixels")
         for name, value in (("mpp", self.mpp), ("magnification", self.magnification), ("tile_size", self.tile_size)):
-            if value is not None and value <= 0:
-                raise UserError(f"tiling.{name}={value} must be positive")
+            if value is not None:
+                above(f"tiling.{name}", value)
         if not 0 <= self.overlap < self.tile_size:
             raise UserError(f"tiling.overlap={self.overlap} must be at least 0 and below tile_size={self.tile_size}")
-        if not 0 <= self.min_tissue <= 1:
-            raise UserError(f"tiling.min_tissue={self.min_tissue} must be within 0 to 1")
+        share("tiling.min_tissue", self.min_tissue)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from skimage.color import rgb2hsv
 from skimage.filters import threshold_otsu
 from skimage.morphology import disk
 
+from kd_mil.core.checks import above, at_least
 from kd_mil.core.errors import UserError
 from kd_mil.slides.formats.pyramid import level_and_downsample
 from kd_mil.slides.formats.reader import Slide
@@ -45,11 +46,9 @@ class TissueSettings:
     """Pieces below this area are dust."""
 
     def __post_init__(self) -> None:
-        if self.mpp <= 0:
-            raise UserError(f"tissue.mpp={self.mpp} must be positive (um per pixel of the mask)")
+        above("tissue.mpp", self.mpp)
         for name in ("closing_um", "max_hole_um2", "min_area_um2"):
-            if getattr(self, name) < 0:
-                raise UserError(f"tissue.{name}={getattr(self, name)} must not be negative")
+            at_least(f"tissue.{name}", getattr(self, name), 0)
         if not 0 <= self.min_saturation <= self.max_saturation <= 1:
             raise UserError(
                 f"tissue.min_saturation={self.min_saturation} and tissue.max_saturation={self.max_saturation} "

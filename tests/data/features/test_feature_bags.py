@@ -120,8 +120,6 @@ def test_single_precision_on_request(slides):
     with pytest.raises(UserError, match=r"s2.h5: features up to 1e\+06 .* set data.dtype=float32"):
         load(manifest)
     assert float(load(manifest, dtype="float32").bags.instances.max()) == 1e6
-    with pytest.raises(UserError, match=r"data.dtype='half': must be float16 or float32"):
-        load(manifest, dtype="half")
 
 
 def test_coordinates_that_are_partly_there_are_left_out(slides):

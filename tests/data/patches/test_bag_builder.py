@@ -86,8 +86,8 @@ def test_limited_bags_are_balanced_and_nested():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((50, 50, 10, 0.0), "positive_ratio=0.0: must be above 0"),
-        ((50, 50, 10, 1.2), "positive_ratio=1.2: must be above 0"),
+        ((50, 50, 10, 0.0), "positive_ratio=0.0: a share"),
+        ((50, 50, 10, 1.2), "positive_ratio=1.2: a share"),
         ((50, 50, 10, -0.1), "positive_ratio=-0.1"),
         ((50, 50, 10, 0.05), "less than one instance"),
         ((50, 50, 10, 0.2, 1.0), "positive_bag_ratio=1.0"),

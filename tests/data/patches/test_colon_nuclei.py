@@ -110,8 +110,6 @@ def test_image_files_are_known_by_bag(images):
 
 
 def test_mistakes_are_named(images):
-    with pytest.raises(UserError, match=r"data.patching='tiles': must be nuclei or grid"):
-        ColonNuclei(None, "", Loading(), patching="tiles")
     with pytest.raises(UserError, match=r"data.patch_size=0: must be at least 1"):
         ColonNuclei(None, "", Loading(), patch_size=0)
     with pytest.raises(UserError, match="patch_size=21 exceeds an image of 30x20"):

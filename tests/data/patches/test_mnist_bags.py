@@ -80,7 +80,7 @@ def test_more_training_bags_keep_the_others(archive):
 def test_mistakes_are_named(archive, tmp_path):
     for settings, message in (
         ({"positive_digit": 10}, "data.positive_digit=10"),
-        ({"mean_size": 0.5}, "data.mean_size=0.5 must be at least 1"),
+        ({"mean_size": 0.5}, "data.mean_size=0.5: must be at least 1"),
         ({"num_val_bags": 1}, "data.num_val_bags=1: at least 2"),
     ):
         with pytest.raises(UserError, match=message):

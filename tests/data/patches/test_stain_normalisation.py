@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from skimage.color import lab2rgb, rgb2lab, rgb_from_hed
 
-from kd_mil.core.errors import UserError
-from kd_mil.data.patches.stain_normalisation import REFERENCE, check_kind, normalise_stain
+from kd_mil.data.patches.stain_normalisation import REFERENCE, normalise_stain
 
 
 def tissue(haematoxylin: float, eosin: float) -> np.ndarray:
@@ -55,8 +54,3 @@ def test_grey_images_get_no_colour_noise():
 def test_none_leaves_the_image():
     image = tissue(0.6, 0.5)
     assert normalise_stain(image, "none") is image
-
-
-def test_unknown_kind_is_refused():
-    with pytest.raises(UserError, match=r"data\.stain_normalisation='macenko': choose none or reinhard"):
-        check_kind("macenko")

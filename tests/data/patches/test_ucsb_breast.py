@@ -80,8 +80,6 @@ def test_normalised_images_keep_the_patches_that_were_not_white(images):
 
 
 def test_mistakes_are_named(images, tmp_path):
-    with pytest.raises(UserError, match=r"data.group_by='patient': must be array or image"):
-        UcsbBreast(None, "", Loading(), group_by="patient")
     with pytest.raises(UserError, match=r"data.patch_size=0: must be at least 1"):
         UcsbBreast(None, "", Loading(), patch_size=0)
     with pytest.raises(UserError, match=r"data.patch_size=21 exceeds ytma0_010203_benign1_ccd of 30x20 pixels"):

@@ -265,7 +265,7 @@ def test_labels_come_from_a_table_too(slide_list, tmp_path):
         ({"label": lambda _: "negative"}, {}, "mend one of them"),
         ({}, {"exclude": ["synthetic_999"]}, "data.exclude names slide 'synthetic_999'"),
         ({}, {"tumour_threshold": 25}, "tumour_threshold=25"),
-        ({}, {"backend": "turbo"}, "unknown slide backend 'turbo'"),
+        ({}, {"backend": "turbo"}, "backend=turbo: choose openslide or fastslide"),
         ({}, {"fold": 7}, "fold=7"),
     ],
 )

@@ -290,7 +290,7 @@ def test_missing_file_folder_and_backend(tmp_path):
     with pytest.raises(UserError, match="is a folder"):
         open_slide(tmp_path)
     path = write_tiff(tmp_path / "a.tif", [flat(256, RED)])
-    with pytest.raises(UserError, match="unknown slide backend 'libvips'"):
+    with pytest.raises(UserError, match="backend=libvips: choose openslide or fastslide"):
         open_slide(path, mpp=0.5, backend="libvips")
 
 

@@ -178,12 +178,12 @@ def test_contradicting_objective_is_a_warning(tmp_path):
     [
         ({}, "give one of them"),
         ({"mpp": 0.5, "magnification": 20}, "give one of them"),
-        ({"mpp": -1}, "tiling.mpp=-1 must be positive"),
-        ({"mpp": 0.5, "tile_size": 0}, "tile_size=0 must be positive"),
+        ({"mpp": -1}, "tiling.mpp=-1: must be above 0"),
+        ({"mpp": 0.5, "tile_size": 0}, "tile_size=0: must be above 0"),
         ({"mpp": 0.5, "tile_size": 25.5}, "tile_size=25.5 must be a whole number"),
         ({"mpp": 0.5, "overlap": 0.5}, "overlap=0.5 must be a whole number"),
         ({"mpp": 0.5, "overlap": 256}, "below tile_size=256"),
-        ({"mpp": 0.5, "min_tissue": 25}, "within 0 to 1"),
+        ({"mpp": 0.5, "min_tissue": 25}, "tiling.min_tissue=25: a share"),
     ],
 )
 def test_settings_out_of_range(settings, message):

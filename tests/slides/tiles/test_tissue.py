@@ -184,7 +184,7 @@ def test_real_slide(shared_data):
     ("settings", "message"),
     [
         ({"mpp": 0}, "tissue.mpp"),
-        ({"closing_um": -1}, "tissue.closing_um=-1 must not be negative"),
+        ({"closing_um": -1}, "tissue.closing_um=-1: must be at least 0"),
         ({"min_saturation": 0.3}, "in order"),
         ({"max_saturation": 1.5}, "within 0 to 1"),
     ],
