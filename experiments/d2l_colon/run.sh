@@ -1,5 +1,5 @@
 #!/bin/sh
-# Table I: five folds of teacher, student, and the teacher without VAT (MIL). A finished run is skipped, an interrupted one goes on.
+# Table I: five folds of teacher, student, and the teacher without VAT (MIL). A finished run is skipped, an interrupted one resumes.
 # usage: sh experiments/d2l_colon/run.sh ROOT [key=value ...]
 root=$1
 shift

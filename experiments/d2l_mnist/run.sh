@@ -1,5 +1,5 @@
 #!/bin/sh
-# Fig. 2: the teacher with and without VAT. A finished run is skipped, an interrupted one goes on.
+# Fig. 2: the teacher with and without VAT. A finished run is skipped, an interrupted one resumes.
 # usage: sh experiments/d2l_mnist/run.sh ROOT [key=value ...]
 root=$1
 shift

@@ -1,5 +1,5 @@
 #!/bin/bash
-# All runs of the record; finished ones are skipped, an interrupted one goes on: bash experiments/resolution_cifar10/run.sh [RUNS]
+# All runs of the record; finished ones are skipped, an interrupted one resumes: bash experiments/resolution_cifar10/run.sh [RUNS]
 set -e -o pipefail
 runs=${1:-runs/resolution_cifar10}
 common=(trainer=cpu data=cifar10_paired data.max_train_images=6400 data.max_test_images=4000

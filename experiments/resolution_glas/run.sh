@@ -1,5 +1,5 @@
 #!/bin/bash
-# All runs of the record; finished ones are skipped, an interrupted one goes on: bash experiments/resolution_glas/run.sh [RUNS]
+# All runs of the record; finished ones are skipped, an interrupted one resumes: bash experiments/resolution_glas/run.sh [RUNS]
 set -e -o pipefail
 runs=${1:-runs/resolution_glas}
 common=(trainer=cpu data=glas_grade data.teacher_downsample=4 data.images_per_step=4 method.network.width=16 method.network.groups=16)
