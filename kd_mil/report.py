@@ -47,7 +47,9 @@ def main(config: DictConfig) -> None:
 
     out = Path(config.out) if config.out else directories[0] / "report"
     rows, metrics = rows_of(entries, chosen), list(config.metrics)
-    content = document(points, runs, entries, chosen, config.baseline)
+    compared_with = {point.name for point in baselines.values()}
+    baseline = compared_with.pop() if len(compared_with) == 1 else config.baseline
+    content = document(points, runs, entries, chosen, baseline)
     figures = figures_of(points, entries, chosen, metrics, config.x)
     title = f"kd_mil: {', '.join(dict.fromkeys(point.experiment for point in points))}"
     write_text(out / "report.html", page(title, rows, metrics, points, content, figures, out.resolve()))
