@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from kd_mil.core.checks import above, at_least, share
 from kd_mil.core.errors import UserError
@@ -89,7 +90,7 @@ class MHIM(BagMethod):
         loss = self.student_loss(bags)
         self.step_optimizers(loss, *self.optimizer_list())
         self.update_ema()
-        self.log_loss("student", loss, batch_size=len(bags.sizes))
+        self.log_loss("student", loss, len(bags.sizes))
 
     def student_loss(self, bags: BagBatch) -> Tensor:
         """Loss of the bags as the teacher masks them, Eq. 8-10."""
@@ -113,11 +114,11 @@ class MHIM(BagMethod):
     @torch.no_grad()
     def update_ema(self) -> None:
         """Move the teacher towards the student, Eq. 11; statistics that are no weights are copied."""
-        for teacher, student in zip(self.teacher, self.parts(), strict=True):
-            for slow, fast in zip(teacher.parameters(), student.parameters(), strict=True):
-                slow.lerp_(fast, 1 - self.momentum)
-            for kept, present in zip(teacher.buffers(), student.buffers(), strict=True):
-                kept.copy_(present)
+        student = nn.ModuleList(self.parts())
+        average = get_ema_multi_avg_fn(self.momentum)
+        average(list(self.teacher.parameters()), list(student.parameters()), None)
+        for kept, present in zip(self.teacher.buffers(), student.buffers(), strict=True):
+            kept.copy_(present)
 
     def on_validation_start(self) -> None:
         super().on_validation_start()
