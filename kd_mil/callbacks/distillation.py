@@ -15,10 +15,10 @@ class DistillationMonitor(Callback):
     """Show at the end of each epoch what the two networks told each other.
 
     The attention range, histograms of the pseudo-labels in positive bags by true class (of rank 0's share; in negative
-    bags they are 0), the number of mined instances, and a montage of those.
+    bags they are 0), the number of instances that mining dropped, and a montage of those.
 
     Args:
-        directory: where `mined.png`, the montage of the last epoch that mined anything, goes.
+        directory: where `mined.png`, the montage of the last epoch that dropped anything, goes.
         montage: largest number of instances shown; instances that are no images are counted only.
     """
 
@@ -26,24 +26,24 @@ class DistillationMonitor(Callback):
         self.directory, self.montage = Path(directory), montage
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        memory, mined = getattr(pl_module, "memory", None), getattr(pl_module, "mined", None)
+        memory, dropped = getattr(pl_module, "memory", None), getattr(pl_module, "dropped", None)
         if memory is not None:
             pl_module.log_dict({"attention/low": memory.low.mean(), "attention/high": memory.high.mean()})
         bags: Bags = trainer.datamodule.bags  # type: ignore[attr-defined]
-        if getattr(pl_module, "taught", None):
-            self._pseudo_labels(trainer, bags, pl_module.taught)  # type: ignore[arg-type]
-        if mined is None:
+        if getattr(pl_module, "pseudo_labels", None):
+            self._histograms(trainer, bags, pl_module.pseudo_labels)  # type: ignore[arg-type]
+        if dropped is None:
             return
-        dropped = torch.cat([*mined, torch.empty(0, dtype=torch.long, device=pl_module.device)])
-        pl_module.log("hpm/dropped", float(len(dropped)), sync_dist=True, reduce_fx="sum")
-        if len(dropped) and len(bags.instance_shape) == 3 and trainer.is_global_zero:
-            self._show(trainer, bags, dropped.cpu())
+        ids = torch.cat([*dropped, torch.empty(0, dtype=torch.long, device=pl_module.device)])
+        pl_module.log("hpm/dropped", float(len(ids)), sync_dist=True, reduce_fx="sum")
+        if len(ids) and len(bags.instance_shape) == 3 and trainer.is_global_zero:
+            self._show(trainer, bags, ids.cpu())
 
-    def _pseudo_labels(self, trainer: Trainer, bags: Bags, taught: list[tuple[Tensor, Tensor]]) -> None:
+    def _histograms(self, trainer: Trainer, bags: Bags, pseudo_labels: list[tuple[Tensor, Tensor]]) -> None:
         writer = tensorboard(trainer)
         if writer is None:
             return
-        ids, targets = (torch.cat(column).cpu() for column in zip(*taught, strict=True))
+        ids, targets = (torch.cat(column).cpu() for column in zip(*pseudo_labels, strict=True))
         truth = bags.instance_labels.cpu()[ids]
         in_positive_bag = bags.labels.cpu()[bags.bag_of_instance.cpu()[ids]] > 0
         for name, chosen in (
@@ -57,7 +57,9 @@ class DistillationMonitor(Callback):
     def _show(self, trainer: Trainer, bags: Bags, dropped: Tensor) -> None:
         step = max(1, len(dropped) // self.montage)
         shown = bags.instance_batch(dropped[::step][: self.montage])
-        figure = montage_figure(shown.instances.cpu(), f"epoch {trainer.current_epoch}: {len(dropped)} instances mined")
+        figure = montage_figure(
+            shown.instances.cpu(), f"epoch {trainer.current_epoch}: {len(dropped)} instances dropped"
+        )
         self.directory.mkdir(parents=True, exist_ok=True)
         figure.savefig(self.directory / "mined.png", dpi=120)
         writer = tensorboard(trainer)

@@ -23,16 +23,16 @@ def bags():
 
 def method(**state):
     return (
-        Method(memory=AttentionMemory(), mined=[], taught=[])
+        Method(memory=AttentionMemory(), dropped=[], pseudo_labels=[])
         if not state
         else Method(memory=AttentionMemory(), **state)
     )
 
 
 def test_pseudo_labels_of_positive_bags_are_split_by_true_class(bags, tmp_path):
-    taught = [(torch.tensor([4, 0]), torch.tensor([0.5, 0.0])), (torch.tensor([2, 3]), torch.tensor([0.9, 0.2]))]
+    given = [(torch.tensor([4, 0]), torch.tensor([0.5, 0.0])), (torch.tensor([2, 3]), torch.tensor([0.9, 0.2]))]
     trainer = trainer_of(bags, log_dir=tmp_path)
-    DistillationMonitor(str(tmp_path / "figures")).on_train_epoch_end(trainer, method(mined=[], taught=taught))
+    DistillationMonitor(str(tmp_path / "figures")).on_train_epoch_end(trainer, method(dropped=[], pseudo_labels=given))
     trainer.loggers[0].experiment.flush()
     written = events(tmp_path)
     expected = {"positive": 0.9, "negative": 0.2, "unknown": 0.5}
@@ -43,9 +43,9 @@ def test_pseudo_labels_of_positive_bags_are_split_by_true_class(bags, tmp_path):
         assert event.histogram_value.sum == pytest.approx(value)
 
 
-def test_mined_instances_are_counted_and_shown(bags, tmp_path):
-    mined = [torch.tensor([2]), torch.tensor([], dtype=torch.long), torch.tensor([4])]
-    watched = method(mined=mined, taught=[])
+def test_dropped_instances_are_counted_and_shown(bags, tmp_path):
+    dropped = [torch.tensor([2]), torch.tensor([], dtype=torch.long), torch.tensor([4])]
+    watched = method(dropped=dropped, pseudo_labels=[])
     DistillationMonitor(str(tmp_path)).on_train_epoch_end(trainer_of(bags), watched)
     assert watched.logged["hpm/dropped"] == 2
     assert (tmp_path / "mined.png").stat().st_size > 1000
@@ -53,7 +53,7 @@ def test_mined_instances_are_counted_and_shown(bags, tmp_path):
 
 def test_features_are_counted_but_not_shown(tmp_path):
     bags = Bags(torch.zeros(2, 3), torch.tensor([2]), torch.tensor([1]), ["only"])
-    watched = method(mined=[torch.tensor([0])], taught=[])
+    watched = method(dropped=[torch.tensor([0])], pseudo_labels=[])
     DistillationMonitor(str(tmp_path)).on_train_epoch_end(trainer_of(bags), watched)
     assert watched.logged["hpm/dropped"] == 1
     assert not list(tmp_path.iterdir())

@@ -41,7 +41,7 @@ class MultiClassWENO(WENO):
         """A range and a score for each positive class."""
         return AttentionMemory(normalisation, keep_scores=True, classes=num_classes - 1)
 
-    def scores(self, output: MILOutput) -> Tensor:
+    def scores_of(self, output: MILOutput) -> Tensor:
         """Teacher scores (N, C - 1) for the positive classes."""
         return class_scores(output, self.num_classes)
 
@@ -57,13 +57,13 @@ class MultiClassWENO(WENO):
                 for side in self.memory.range_of(instances.bag_indices)
             )
             pseudo_labels = attention_pseudo_labels(scores, instances.labels, low, high, self.memory.per_bag)
-        self.taught.append((instances.instance_ids, pseudo_labels))
+        self.pseudo_labels.append((instances.instance_ids, pseudo_labels))
         targets = class_targets(pseudo_labels, instances.labels, self.num_classes)
         return class_student_loss(self.student_head(features), targets, self.negative_weight)
 
     def predict_encoded(self, encoded: tuple[Tensor, ...], sizes: Tensor) -> dict[str, Prediction]:
         output = self.aggregator(encoded[0], sizes)
-        scores = self.scores(output)
+        scores = self.scores_of(output)
         low, high = self._evaluation_ranges(scores, sizes)
         attention = attention_pseudo_labels(scores, torch.ones_like(scores), low, high, self.memory.per_bag)
         positive = attention.amax(1)

@@ -80,9 +80,9 @@ class WENO(BagMethod):
         self.recompute = self._can_recompute(pseudo_labels)
         self.memory = self.new_memory(normalisation, num_classes)
         self.negative_weight, self.instance_stream_weight = negative_weight, instance_stream_weight
-        self.mined: list[Tensor] = []
+        self.dropped: list[Tensor] = []
         """Ids of the instances HPM dropped in this epoch, one tensor per step; for callbacks to show."""
-        self.taught: list[tuple[Tensor, Tensor]] = []
+        self.pseudo_labels: list[tuple[Tensor, Tensor]] = []
         """Ids and pseudo-labels of the instances the student saw in this epoch, one pair per step; for callbacks."""
 
     def check_classes(self, num_classes: int) -> None:
@@ -109,20 +109,20 @@ class WENO(BagMethod):
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
-        self.mined.clear()
-        self.taught.clear()
+        self.dropped.clear()
+        self.pseudo_labels.clear()
 
     def training_step(self, batch: BagBatch | InstanceBatch, batch_idx: int) -> None:
         encoder, teacher, student, *student_encoder = self.optimizer_list()
         if isinstance(batch, BagBatch):
             loss = self.teacher_loss(batch)
             self.step_optimizers(loss, encoder, teacher)
-            self.log_loss("teacher", loss, batch_size=len(batch.sizes))
+            self.log_loss("teacher", loss, len(batch.sizes))
         else:
             self.memory.finalize()
             loss = self.student_loss(batch)
             self.step_optimizers(loss, student, *(student_encoder or [encoder]))
-            self.log_loss("student", loss, batch_size=len(batch.labels))
+            self.log_loss("student", loss, len(batch.labels))
 
     def teacher_loss(self, bags: BagBatch) -> Tensor:
         """Eq. 8-12 on the bags as HPM leaves them; notes attention for the student phase."""
@@ -131,9 +131,9 @@ class WENO(BagMethod):
         if self.hpm.active(self.current_epoch):
             keep = self.hpm.keep(self._student_probs(features, bags), bags.sizes, bags.labels)
             seen, sizes = features[keep], segment_sum(keep.float(), bags.sizes).long()
-            self.mined.append(bags.instance_ids[~keep])
+            self.dropped.append(bags.instance_ids[~keep])
         output = self.aggregator(seen, sizes)
-        self._note_scores(self.scores(output), features, bags, keep)
+        self._note_scores(self.scores_of(output), features, bags, keep)
         return aggregator_loss(output, bags.labels, sizes, self.instance_stream_weight)
 
     def _note_scores(self, scores: Tensor, features: Tensor, bags: BagBatch, keep: Tensor | None) -> None:
@@ -158,10 +158,10 @@ class WENO(BagMethod):
             scores = self._point_scores(features, pixels) if self.recompute else bank[instances.instance_ids]
             low, high = self.memory.range_of(instances.bag_indices)
             pseudo_labels = attention_pseudo_labels(scores, instances.labels, low, high, self.memory.per_bag)
-        self.taught.append((instances.instance_ids, pseudo_labels))
+        self.pseudo_labels.append((instances.instance_ids, pseudo_labels))
         return student_loss(self.student_head(features), pseudo_labels, self.negative_weight)
 
-    def scores(self, output: MILOutput) -> Tensor:
+    def scores_of(self, output: MILOutput) -> Tensor:
         """Teacher score (N,) that Eq. 6 normalises."""
         if self.attention_source == "attention":
             return output.attention_logits
@@ -177,7 +177,7 @@ class WENO(BagMethod):
     def predict_encoded(self, encoded: tuple[Tensor, ...], sizes: Tensor) -> dict[str, Prediction]:
         features, student_features = encoded[0], encoded[-1]
         output = self.aggregator(features, sizes)
-        scores = self.scores(output)
+        scores = self.scores_of(output)
         low, high = self._evaluation_range(scores, sizes)
         normalised = attention_pseudo_labels(scores, torch.ones_like(scores), low, high, self.memory.per_bag)
         teacher = Prediction(output.bag_logits.double().softmax(1), normalised, scores, output.attention)
@@ -221,7 +221,7 @@ class WENO(BagMethod):
     @torch.no_grad()
     def _scores_without_gradient(self, features: Tensor, sizes: Tensor) -> Tensor:
         """Scores (N,) of whole bags, so that instances HPM dropped get a pseudo-label all the same."""
-        return self.scores(self.aggregator(features, sizes))
+        return self.scores_of(self.aggregator(features, sizes))
 
     def _evaluation_range(self, scores: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """Range that turns scores of unseen bags into probabilities: the training set's, or each bag's own."""

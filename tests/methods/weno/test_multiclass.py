@@ -60,7 +60,7 @@ def test_pseudo_labels_come_from_the_attention_of_the_bags_class():
     batch = splits.bags.instance_batch(torch.arange(4))
     batch = batch._replace(labels=torch.tensor([2, 1, 0, 2]), instance_ids=torch.arange(4))
     model.student_loss(batch)
-    assert model.taught[-1][1].tolist() == [0.5, 0.25, 0.0, 0.0]
+    assert model.pseudo_labels[-1][1].tolist() == [0.5, 0.25, 0.0, 0.0]
 
 
 def test_class_wise_ranges_are_those_of_the_training_scores():
@@ -70,8 +70,8 @@ def test_class_wise_ranges_are_those_of_the_training_scores():
     seen = []
 
     class Watch(MultiClassWENO):
-        def scores(self, output):
-            result = super().scores(output)
+        def scores_of(self, output):
+            result = super().scores_of(output)
             if self.training:
                 seen.append(result.detach())
             return result

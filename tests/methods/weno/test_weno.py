@@ -202,7 +202,7 @@ def test_mining_hides_what_the_student_finds_and_says_so():
     splits = tiny_splits()
     fit(model, TinyData(splits))
     sizes, labels = splits.bags.sizes[splits.train], splits.bags.labels[splits.train]
-    assert len(torch.cat(model.mined)) == int((sizes - 1)[labels == 1].sum())
+    assert len(torch.cat(model.dropped)) == int((sizes - 1)[labels == 1].sum())
 
 
 def test_every_training_instance_has_a_score_even_when_mined():
