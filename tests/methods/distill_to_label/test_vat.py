@@ -55,6 +55,29 @@ def test_the_adversarial_perturbation_changes_the_prediction_more_than_a_random_
     assert changes["adversarial"] > 3 * changes["random"]
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_adversarial_perturbation_moves_away_from_the_clean_prediction_along_the_gradient(norm):
+    """Two logits (w x, 0) of one bag of one: whichever side is tried first, the move ends where p is farther from p(x).
+
+    The divergence rises on both sides of x, so the direction is that of the first trial: its sign is asked for.
+    """
+    vat, weight = make_vat(channels=2, mode="adversarial", delta=0.1, norm=norm), torch.tensor([2.0, -1.0])
+    clean = torch.tensor([[0.3, 0.2]])
+
+    def logits(values):
+        margin = values @ weight
+        return torch.stack([margin, torch.zeros_like(margin)], 1)
+
+    for trial in (torch.tensor([[1.0, 0.5]]), torch.tensor([[-1.0, -0.5]])):
+        vat._random_move = lambda values, trial=trial: trial
+        moved = vat.perturb(clean, logits) - clean
+        assert float((moved @ weight).sign()) == float((trial @ weight).sign())
+        farther, back = (
+            (logits(clean + step).softmax(1) - logits(clean).softmax(1)).abs().max() for step in (moved, 0.01 * moved)
+        )
+        assert farther > back
+
+
 def test_the_adversarial_search_leaves_no_gradient_behind():
     network = torch.nn.Linear(3, 2)
     vat = make_vat(mode="adversarial")
