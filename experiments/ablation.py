@@ -27,8 +27,8 @@ ROWS = {
 """Row of the ablation: distillation, shared encoder, HPM, and the role whose numbers the paper reports."""
 CURVES = {"teacher": "teacher alone", "shared_encoder": "WENO without HPM", "hpm": "WENO"}
 LEVELS = {"instance_auroc": "instances", "bag_auroc": "bags"}
-LOSS = "loss/teacher"
-"""What every row of the ablation logs at the end of an epoch."""
+LOSSES = ("loss/teacher", "loss/model")
+"""What a row of the ablation logs at the end of an epoch: WENO the first, the teacher alone the second."""
 
 
 def read(directories: Sequence[Path]) -> dict[str, list[Run]]:
@@ -73,11 +73,10 @@ def curve(directory: Path, tag: str) -> np.ndarray:
     """
     events = EventAccumulator(str(directory / "tensorboard"), size_guidance={"scalars": 0})
     events.Reload()
-    scores, losses = (
-        {event.step: event.value for event in events.Scalars(name)} if name in events.Tags()["scalars"] else {}
-        for name in (tag, LOSS)
-    )
-    return np.array([scores[step] for step in sorted(scores.keys() & losses.keys())])
+    logged = {name: events.Scalars(name) for name in (tag, *LOSSES) if name in events.Tags()["scalars"]}
+    trained = {event.step for name in LOSSES for event in logged.get(name, [])}
+    scores = {event.step: event.value for event in logged.get(tag, [])}
+    return np.array([scores[step] for step in sorted(scores.keys() & trained)])
 
 
 def curves_figure(runs: dict[str, list[Run]]) -> Figure:

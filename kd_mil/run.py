@@ -23,6 +23,7 @@ from kd_mil.cli.command import command
 from kd_mil.cli.settings import check_settings
 from kd_mil.core.atomic import remove_unfinished
 from kd_mil.core.checkpoints import read_checkpoint
+from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
 from kd_mil.core.records import RunRecord, device_name, write_json
 from kd_mil.data.datamodules import DistillationData
@@ -57,6 +58,7 @@ def main(config: DictConfig) -> float | None:
     method: Method = instantiate(config.method, _convert_="all")(**data.model_inputs)
     method.model_card = model_card(plain, data)
     choose_monitor(config, method)
+    shorten_phases(config, method)
     on_the_way = [StopOnSignal(directory / "checkpoints" / "last.ckpt"), KeepTime(record.write)]
     trainer = build_trainer(config, on_the_way)
     method.new_optimizer = scaled(method.new_optimizer, config.scale_lr, trainer.world_size)
@@ -104,6 +106,14 @@ def choose_monitor(config: DictConfig, method: Method) -> None:
     config.monitor = config.monitor or method.default_monitor
     method.check_monitor(config.monitor)
     config.monitor_mode = config.monitor_mode or ("min" if config.monitor.endswith("loss") else "max")
+
+
+def shorten_phases(config: DictConfig, method: Method) -> None:
+    """Where `phase_epochs` is set, phases of that length take the place of `trainer.max_epochs`."""
+    if config.phase_epochs is not None and not method.phases.undivided:
+        at_least("phase_epochs", config.phase_epochs, 1)
+        method.shorten_phases(config.phase_epochs)
+        config.trainer.max_epochs = -1
 
 
 def check_before_training(method: Method, start: str | None) -> None:

@@ -9,7 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from kd_mil.core.atomic import atomic_path
 from kd_mil.data.bags import Bags
-from kd_mil.evaluation.segmentation import Columns, at_point, image_pixel_scores
+from kd_mil.evaluation.segmentation import at_point, image_pixel_scores
+from kd_mil.evaluation.tables import Columns
 
 
 class WriteImagePredictions(Callback):

@@ -82,7 +82,7 @@ class ImageReport(Callback):
 
 def image_frame(rows: dict[str, Tensor], source: Any, roles: list[str]) -> pd.DataFrame:
     """Columns `image_id, case_id, label` and `{role}_prob_{class}` for every role and class."""
-    at = rows["image"].tolist()
+    at = rows["index"].tolist()
     columns: dict[str, Any] = {
         "image_id": [source.ids[one] for one in at],
         "case_id": [(source.cases or source.ids)[one] for one in at],
@@ -119,7 +119,7 @@ def pair_figure(rows: dict[str, Tensor], method: Any, data: Any, count: int) -> 
     grid = figure.subplots(len(roles), len(chosen), squeeze=False)
     for line, (role, (_, resolution)) in zip(grid, roles, strict=True):
         for axes, at in zip(line, chosen, strict=True):
-            image = data.images[resolution][int(rows["image"][at])]
+            image = data.images[resolution][int(rows["index"][at])]
             probs = rows[f"{role}/probs"][at]
             decided, true = data.class_names[int(probs.argmax())], data.class_names[int(rows["label"][at])]
             axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")

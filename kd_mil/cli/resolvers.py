@@ -17,23 +17,11 @@ def run_name(overrides: list[str]) -> str:
     return f"{name[:100]}~{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
-def phased_epochs(first: int, second: int, rounds: int) -> int:
-    """Epochs of a method that runs a first phase once and a second one `rounds` times."""
-    return first + second * rounds
-
-
-def phases_of(debug: str | None, method: str) -> str:
-    """Name of the file that shortens the phases of a method; there is none without a debug preset."""
-    return "none" if debug in (None, "None", "null") else method
-
-
 def register_resolvers() -> None:
     """Functions the configuration files call by name."""
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("chosen_or_custom", lambda choice: choice or "custom", replace=True)
     OmegaConf.register_new_resolver("cuda_or_cpu", cuda_or_cpu, replace=True)
-    OmegaConf.register_new_resolver("phased_epochs", phased_epochs, replace=True)
-    OmegaConf.register_new_resolver("phases_of", phases_of, replace=True)
 
 
 def cuda_or_cpu() -> str:

@@ -1,13 +1,12 @@
-"""Scores of image classifiers from confusion counts, and the table of predictions they are counted in."""
+"""Scores of image classifiers, from class probabilities and confusion counts."""
 
 import math
 
 import torch
 from torch import Tensor
 
-from kd_mil.evaluation.metrics import Scores, binary_scores
+from kd_mil.evaluation.metrics import Scores, binary_scores, negative_log_likelihood
 
-Columns = dict[str, Tensor]
 IMAGE_METRICS = ("loss", "auroc", "ap", "accuracy", "accuracy_ovr", "f1", "precision", "recall")
 """What `image_scores` gives."""
 
@@ -44,11 +43,10 @@ def image_scores(probs: Tensor, labels: Tensor, of: str = "") -> Scores:
     `loss` is the mean negative log-likelihood; `auroc` and `ap` are one-vs-rest, averaged over the classes; the rest is
     that of `confusion_scores` for the most probable class. Undefined scores are NaN, with a warning.
     """
-    likelihood = probs.gather(1, labels[:, None]).clamp_min(torch.finfo(torch.float32).tiny)
-    scores = {"loss": float(-likelihood.log().mean())}
+    scores = {"loss": negative_log_likelihood(probs, labels)}
     classes = range(probs.shape[1])
-    ranked = [binary_scores(probs[:, c], (labels == c).long(), of=f"{of}, class {c}") for c in classes]
-    scores |= {name: math.fsum(one[name] for one in ranked) / len(ranked) for name in ("auroc", "ap")}
+    by_class = [binary_scores(probs[:, c], (labels == c).long(), of=f"{of}, class {c}") for c in classes]
+    scores |= {name: math.fsum(own[name] for own in by_class) / len(by_class) for name in ("auroc", "ap")}
     confusion = confusion_matrix(labels, probs.argmax(1), probs.shape[1])
     scores |= {name: float(value) for name, value in confusion_scores(confusion).items()}
     return {f"image_{name}": value for name, value in scores.items()}

@@ -9,8 +9,8 @@ from torch import Tensor
 from kd_mil.data.batches import UNKNOWN
 from kd_mil.evaluation.map_reading import MapReading
 from kd_mil.evaluation.metrics import Scores, binary_scores
+from kd_mil.evaluation.tables import Columns
 
-Columns = dict[str, Tensor]
 IMAGE_EXPONENT = 4.0
 LEAST_PROB = 1e-6
 
@@ -76,7 +76,7 @@ def image_pixel_scores(counts: Columns, labels: Tensor) -> Columns:
     NaN where nothing is known of the image, or neither mask nor prediction holds the class.
     """
     shape = (-1, *[1] * (counts["hit"].dim() - 1))
-    truth, known, positive = (one.view(shape) for one in (counts["truth"], counts["known"], labels > 0))
+    truth, known, positive = (column.view(shape) for column in (counts["truth"], counts["known"], labels > 0))
     hit, predicted = counts["hit"], counts["predicted"]
     rejected = known - predicted - truth + hit
     agreed = torch.where(positive, hit, rejected).double()

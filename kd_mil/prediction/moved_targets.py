@@ -10,7 +10,7 @@ MOVED = {
     "kd_mil.methods.ifkd.PixelCrossEntropy": "kd_mil.methods.ifkd.ifkd.PixelCrossEntropy",
     "kd_mil.methods.mhim.MHIM": "kd_mil.methods.baselines.mhim.MHIM",
     "kd_mil.methods.mil.MIL": "kd_mil.methods.baselines.mil.MIL",
-    "kd_mil.methods.resolution.PairLoss": "kd_mil.methods.resolution.resolution.PairLoss",
+    "kd_mil.methods.resolution.PairLoss": "kd_mil.methods.resolution.pair_loss.PairLoss",
     "kd_mil.methods.resolution.Resolution": "kd_mil.methods.resolution.resolution.Resolution",
     "kd_mil.methods.rnn_mil.RNNMIL": "kd_mil.methods.baselines.rnn_mil.RNNMIL",
     "kd_mil.methods.supervised.Supervised": "kd_mil.methods.baselines.supervised.Supervised",

@@ -8,7 +8,6 @@ import torch
 from sklearn import metrics as sk
 
 from kd_mil.evaluation.classification import confusion_matrix, confusion_scores, image_scores
-from kd_mil.evaluation.tables import ImageRows
 
 GENERATOR = torch.Generator().manual_seed(0)
 LABELS = torch.randint(4, (200,), generator=GENERATOR)
@@ -52,13 +51,3 @@ def test_undefined_scores_are_nan_not_zero():
     never_decided = torch.tensor([[5, 0], [5, 0]])
     assert math.isnan(confusion_scores(never_decided)["precision"])
     assert confusion_scores(never_decided)["f1"].item() == pytest.approx(1 / 3)
-
-
-def test_rows_come_back_in_the_order_of_the_images():
-    rows = ImageRows()
-    for indices in ([4, 1], [0, 7, 2]):
-        at = torch.tensor(indices)
-        rows.add(at, LABELS[at], {"model": PROBS[at]})
-    table = rows.collect()
-    assert table["image"].tolist() == [0, 1, 2, 4, 7]
-    assert torch.equal(table["model/probs"], PROBS[table["image"]])

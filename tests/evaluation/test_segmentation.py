@@ -21,7 +21,6 @@ from kd_mil.evaluation.segmentation import (
     image_scores,
     pixel_scores,
 )
-from kd_mil.evaluation.tables import MapCollector
 
 PLAIN = MapReading(blur=0.0, blurs=(0.0,))
 LABELS = torch.tensor([1, 0, 1, 0])
@@ -142,13 +141,6 @@ def test_point_stays_as_configured_where_nothing_can_be_told():
     unknown = torch.full_like(masks, 255)
     assert choose_point(count_pixels(maps, unknown, by_masks), LABELS, by_masks) == by_masks.configured
     assert by_labels.grid[1][by_labels.configured[1]] == 0.35
-
-
-def test_rows_come_back_in_the_order_of_the_data():
-    collector = MapCollector()
-    collector.add(index=torch.tensor([3, 0]), value=torch.tensor([30, 0]))
-    collector.add(index=torch.tensor([2, 1]), value=torch.tensor([20, 10]))
-    assert collector.collect()["value"].tolist() == [0, 10, 20, 30]
 
 
 def test_hausdorff_distance_is_scipys_on_outlines():

@@ -7,11 +7,6 @@ import pytest
 import torch
 
 from kd_mil.core.errors import UserError
-from kd_mil.methods.base.method import Method
-from kd_mil.methods.baselines.rnn_mil import RNNMIL
-from kd_mil.methods.distill_to_label.distill_to_label import DistillToLabel
-from kd_mil.methods.ifkd.ifkd import IFKD
-from kd_mil.methods.resolution.resolution import Phase, Resolution
 from kd_mil.training.lr_decay import LearningRateDecay
 from tests.support.methods import make_d2l, quiet_trainer
 from tests.support.tiny import TinyData, tiny_splits
@@ -63,37 +58,6 @@ def test_every_phase_starts_at_the_full_rate():
     quarters = [0.5 * (1 + math.cos(math.pi * quarter / 4)) for quarter in range(4)]
     assert [teacher / full for teacher, _ in seen[:2]] == pytest.approx([1.0, 0.5])
     assert [student / full for _, student in seen[2:]] == pytest.approx(2 * quarters)
-
-
-@pytest.mark.parametrize(
-    ("starts", "total", "progress"),
-    [
-        ([0], 4, [0, 1 / 4, 2 / 4, 3 / 4]),
-        ([0, 1], 4, [0, 0, 1 / 3, 2 / 3]),
-        ([0, 2, 3], 5, [0, 1 / 2, 0, 0, 1 / 2]),
-        ([0, 2, 9], 3, [0, 1 / 2, 0]),  # ends before its last phase
-    ],
-)
-def test_progress_in_phases(starts, total, progress):
-    class Phased(Method):
-        phase_starts = starts
-        current_epoch = 0
-        trainer = SimpleNamespace(max_epochs=total)
-
-    method = Phased(optimizer)
-    for epoch, expected in enumerate(progress):
-        Phased.current_epoch = epoch
-        assert method.phase_progress == pytest.approx(expected)
-
-
-def test_phases_of_every_method_that_has_some():
-    ifkd = SimpleNamespace(teacher_epochs=30)
-    assert IFKD.phase_starts.fget(ifkd) == [0, 30]
-    assert RNNMIL.phase_starts.fget(SimpleNamespace(rnn_start_epoch=7)) == [0, 7]
-    phases = [Phase("teacher", 5), Phase("distil", 3), Phase("finetune", 2)]
-    assert Resolution.phase_starts.fget(SimpleNamespace(phases=phases)) == [0, 5, 8]
-    alone = SimpleNamespace(teacher_epochs=5, student_epochs=0, rounds=1)
-    assert DistillToLabel.phase_starts.fget(alone) == [0]
 
 
 def test_impossible_decay_is_refused():

@@ -1,4 +1,4 @@
-"""What the methods on bags share: pixel statistics, evaluation without padding, selection by bag labels only."""
+"""Base of the methods on bags: pixel statistics, evaluation without padding, selection by bag labels only."""
 
 import math
 from typing import Any
@@ -7,13 +7,12 @@ import torch
 from torch import Tensor
 
 from kd_mil.core.distributed import sync_batchnorm_statistics
-from kd_mil.core.errors import UserError
 from kd_mil.data.batches import BagBatch
-from kd_mil.evaluation.metrics import BAG_METRICS, bag_scores, instance_class_scores, instance_scores
-from kd_mil.evaluation.tables import PredictionCollector, PredictionTables
+from kd_mil.evaluation.metrics import BAG_METRICS, Scores, bag_scores, instance_class_scores, instance_scores
+from kd_mil.evaluation.tables import PredictionTables, Rows, prediction_rows
 from kd_mil.evaluation.thresholds import youden_threshold
 from kd_mil.methods.base.bag_losses import bag_loss
-from kd_mil.methods.base.method import Method
+from kd_mil.methods.base.method import Method, refuse_nan
 from kd_mil.models.outputs import MILOutput, Prediction, critical_logits
 from kd_mil.models.preprocess import Preprocess
 
@@ -39,8 +38,7 @@ class BagMethod(Method):
         super().__init__(**training)
         self.preprocess = preprocess
         self.register_buffer("bag_thresholds", torch.full((len(self.roles),), 0.5, dtype=torch.float64))
-        self.tables: dict[str, PredictionTables] = {}
-        self._collector = PredictionCollector()
+        self._bag_rows, self._instance_rows = Rows("bag"), Rows("instance")
 
     def predict_bags(self, bags: BagBatch) -> dict[str, Prediction]:
         """What each role says about a batch of bags; called in eval mode without gradient."""
@@ -61,22 +59,13 @@ class BagMethod(Method):
     def default_monitor(self) -> str:
         return f"val/{self.roles[0]}/bag_loss"
 
-    def check_monitor(self, monitor: str) -> None:
-        """Refuse to select by anything but validation bags: instance labels select nothing, test data neither.
-
-        Raises:
-            UserError: naming the form a monitor has.
-        """
-        stage, role, metric = [*monitor.split("/"), "", ""][:3]
-        if stage != "val" or role not in self.roles or not metric.startswith("bag_"):
-            raise UserError(
-                f"monitor={monitor}: selection reads validation bags only, "
-                f"as val/ROLE/bag_METRIC with ROLE one of {', '.join(self.roles)}"
-            )
-        if metric.removeprefix("bag_") not in BAG_METRICS:
-            raise UserError(f"monitor={monitor}: there is no {metric}, choose bag_{', bag_'.join(BAG_METRICS)}")
+    def selectable(self, role: str) -> tuple[str, ...]:
+        """Scores of bags: instance labels select nothing."""
+        return tuple(f"bag_{name}" for name in BAG_METRICS)
 
     def setup(self, stage: str) -> None:
+        """Pixel statistics of the training data."""
+        super().setup(stage)
         if stage == "fit" and self.preprocess.standardise:
             self.preprocess.fit(self.training_sample())
 
@@ -92,50 +81,30 @@ class BagMethod(Method):
     def on_validation_start(self) -> None:
         sync_batchnorm_statistics(self)
 
-    def validation_step(self, bags: BagBatch, batch_idx: int) -> None:
-        self._collector.add(bags, self.predict_bags(bags))
+    def collect(self, bags: BagBatch) -> None:
+        rows = prediction_rows(bags, self.predict_bags(bags))
+        self._bag_rows.add(rows.bags)
+        self._instance_rows.add(rows.instances)
 
-    def test_step(self, bags: BagBatch, batch_idx: int) -> None:
-        self._collector.add(bags, self.predict_bags(bags))
+    def gather(self) -> PredictionTables:
+        return PredictionTables(self._bag_rows.collect(), self._instance_rows.collect())
 
-    def on_validation_epoch_end(self) -> None:
-        tables = self._collector.collect()
-        self._check_finite(tables)
-        if tables.bags[f"{self.roles[0]}/probs"].shape[1] == 2:
-            for role in tables.roles:
-                chosen = youden_threshold(tables.bags[f"{role}/probs"][:, 1], tables.bags["label"])
-                self.bag_thresholds[self.roles.index(role)] = chosen
-        self._score("val", tables)
-
-    def _check_finite(self, tables: PredictionTables) -> None:
-        for role in tables.roles:
-            if not tables.bags[f"{role}/probs"].isfinite().all():
-                raise UserError(f"training diverged, the {role} predicts NaN: lower optimizer.lr")
-
-    def on_test_epoch_end(self) -> None:
-        self._score("test", self._collector.collect())
-
-    def _score(self, stage: str, tables: PredictionTables) -> None:
-        self.tables[stage] = tables
-        bags, instances = tables
-        scores: dict[str, float] = {}
-        for role, threshold in zip(self.roles, self.bag_thresholds.tolist(), strict=True):
-            of = f"{stage}/{role}"
-            if role not in tables.roles:  # trains later; undefined scores select no checkpoint
-                self.log_dict({f"{of}/{name}": math.nan for name in scores}, batch_size=1)
-                continue
-            scores = bag_scores(bags[f"{role}/probs"], bags["label"], threshold, of=f"{of} bags")
-            scores["bag_threshold"] = threshold
-            scores |= instance_scores(
-                instances[f"{role}/probs"], instances[f"{role}/scores"], instances["label"], of=f"{of} instances"
-            )
-            if f"{role}/class_probs" in instances:
-                scores |= instance_class_scores(
-                    instances[f"{role}/class_probs"], instances["label"], of=f"{of} instances"
-                )
-            named = {f"{of}/{name}": value for name, value in scores.items()}
-            self.exact_scores |= named
-            self.log_dict(named, batch_size=1)
+    def score_role(self, stage: str, role: str) -> Scores | None:
+        """Scores of bags, at 0.5 and at the threshold that validation chose, and of instances."""
+        bags, instances = self.tables[stage]
+        if f"{role}/probs" not in bags:
+            return None
+        probs, labels, number = bags[f"{role}/probs"], bags["label"], self.roles.index(role)
+        refuse_nan(role, probs)
+        if stage == "val" and probs.shape[1] == 2:
+            self.bag_thresholds[number] = youden_threshold(probs[:, 1], labels)
+        threshold, of = float(self.bag_thresholds[number]), f"{stage}/{role}"
+        scores = bag_scores(probs, labels, threshold, of=f"{of} bags") | {"bag_threshold": threshold}
+        known, of = instances["label"], f"{of} instances"
+        scores |= instance_scores(instances[f"{role}/probs"], instances[f"{role}/scores"], known, of=of)
+        if f"{role}/class_probs" in instances:
+            scores |= instance_class_scores(instances[f"{role}/class_probs"], known, of=of)
+        return scores
 
 
 def aggregator_loss(output: MILOutput, labels: Tensor, sizes: Tensor, instance_stream_weight: float) -> Tensor:

@@ -1,7 +1,7 @@
-"""What all methods share: manual steps, and epochs that are functions of (seed, epoch)."""
+"""Base of all methods: manual steps, epochs that are functions of (seed, epoch), phases, and evaluation of roles."""
 
+import math
 from collections.abc import Callable, Iterable
-from itertools import pairwise
 from typing import Any, cast
 
 import lightning as L
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kd_mil.core.errors import UserError
+from kd_mil.evaluation.metrics import Scores
+from kd_mil.methods.base.phases import UNDIVIDED, Phases
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 ModuleFactory = Callable[..., nn.Module]
@@ -22,9 +24,16 @@ class Method(L.LightningModule):
         optimizer: makes an optimiser for one part's parameters.
         gradient_clip: largest norm of the gradient of each part, None for no limit.
         seed: seed of everything random in training; with the epoch number and the rank it fixes each epoch.
+
+    Raises:
+        UserError: a gradient_clip that is not positive.
     """
 
     roles: tuple[str, ...] = ("model",)
+    """Networks that are evaluated, each under its name."""
+    phases: Phases = UNDIVIDED
+    units: str = "bags"
+    """What validation counts, in messages: `bags` or `images`."""
     selected_by: str = "validation labels"
     """What the monitor reads; noted in the record of the run."""
 
@@ -35,34 +44,63 @@ class Method(L.LightningModule):
         self.automatic_optimization = False
         self.new_optimizer, self.gradient_clip, self.seed = optimizer, gradient_clip, seed
         self.model_card: dict[str, Any] = {}
-        self.exact_scores: dict[str, float] = {}
-        """Scores of the last evaluation in double precision; Lightning rounds what it logs to single."""
+        self.tables: dict[str, Any] = {}
+        """Predictions of the last evaluation of each stage, `val` and `test`: every row of the split once."""
+        self.scores: dict[str, dict[str, Scores]] = {}
+        """Scores of the last evaluation by stage, role and metric, in double precision."""
 
-    @property
-    def default_monitor(self) -> str:
-        """Validation metric that selects the checkpoint unless the user names one."""
-        raise NotImplementedError
-
-    def check_monitor(self, monitor: str) -> None:
-        """Refuse a monitor that may not select; raises `UserError`."""
-        raise NotImplementedError
+    # ---- what a method says of itself
 
     def parts(self) -> list[nn.Module]:
         """The networks that are trained, each with an optimiser of its own."""
         raise NotImplementedError
 
     @property
-    def phase_starts(self) -> list[int]:
-        """Epochs in which a phase of training begins, ascending from 0."""
-        return [0]
+    def default_monitor(self) -> str:
+        """Validation metric that selects the checkpoint unless the user names one."""
+        raise NotImplementedError
+
+    def selectable(self, role: str) -> tuple[str, ...]:
+        """Metrics of a role that may select the checkpoint."""
+        raise NotImplementedError
+
+    def collect(self, batch: Any) -> None:
+        """Keep what each role predicts for a batch of validation or test data."""
+        raise NotImplementedError
+
+    def gather(self) -> Any:
+        """The table of all that was collected, on every rank, and forget it."""
+        raise NotImplementedError
+
+    def score_role(self, stage: str, role: str) -> Scores | None:
+        """Scores of a role from `tables[stage]`; None where it does not predict yet."""
+        raise NotImplementedError
+
+    # ---- training
+
+    def setup(self, stage: str) -> None:
+        """Settle how many epochs the run has; raises `UserError` where they do not suit the phases."""
+        if stage == "fit":
+            self.trainer.fit_loop.max_epochs = self.phases.run_epochs(self.trainer.max_epochs)
+
+    def shorten_phases(self, epochs: int) -> None:
+        """Give each phase that many epochs, so that a debugging run goes through all of them."""
+        self.phases = self.phases.each_of(epochs)
+
+    @property
+    def phase(self) -> str:
+        """Name of the phase of the present epoch."""
+        return self.phases.name(self.current_epoch)
 
     @property
     def phase_progress(self) -> float:
         """Share of the present phase that is over, in [0, 1)."""
-        total = cast(int, self.trainer.max_epochs)
-        bounds = [start for start in self.phase_starts if start < total] + [total]
-        begin, end = next(pair for pair in pairwise(bounds) if self.current_epoch < pair[1])
-        return (self.current_epoch - begin) / (end - begin)
+        return self.phases.progress(self.current_epoch, cast(int, self.trainer.max_epochs))
+
+    @property
+    def fitting(self) -> bool:
+        """Whether a run trains, not counting Lightning's check of the validation loop before it does."""
+        return self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
 
     def configure_optimizers(self) -> list[Optimizer]:
         return [self.new_optimizer(part.parameters()) for part in self.parts()]
@@ -86,13 +124,64 @@ class Method(L.LightningModule):
                 self.clip_gradients(optimizer, gradient_clip_val=self.gradient_clip, gradient_clip_algorithm="norm")
             optimizer.step()
 
-    def log_loss(self, name: str, loss: Tensor, batch_size: int) -> None:
-        """Log a training loss as its mean over the epoch."""
-        self.log(f"loss/{name}", loss.detach(), on_step=False, on_epoch=True, batch_size=batch_size)
+    def log_loss(self, role: str, loss: Tensor, batch_size: int, **terms: Tensor) -> None:
+        """Log the training loss of a role as `loss/ROLE`, and its terms as `terms/ROLE_TERM`: means over the epoch."""
+        values = {f"loss/{role}": loss} | {f"terms/{role}_{name}": term for name, term in terms.items()}
+        for name, value in values.items():
+            self.log(name, value.detach(), on_step=False, on_epoch=True, batch_size=batch_size)
 
     def on_train_epoch_start(self) -> None:
         """Dropout and augmentation depend on (seed, epoch, rank) alone, so a resumed epoch repeats exactly."""
         torch.manual_seed((self.seed * 1_000_003 + self.current_epoch) * 1009 + self.global_rank)
+
+    # ---- evaluation
+
+    def check_monitor(self, monitor: str) -> None:
+        """Refuse to select by anything but the validation metrics of the method.
+
+        Raises:
+            UserError: naming the form a monitor has, and the metrics.
+        """
+        stage, role, metric = [*monitor.split("/", 2), "", ""][:3]
+        known = self.selectable(role if role in self.roles else self.roles[-1])
+        if stage != "val" or role not in self.roles or metric not in known:
+            raise UserError(
+                f"monitor={monitor}: selection reads validation {self.units} only, as val/ROLE/METRIC with ROLE one "
+                f"of {', '.join(self.roles)} and METRIC one of {', '.join(known)}"
+            )
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.collect(batch)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self.collect(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._score("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._score("test")
+
+    def _score(self, stage: str) -> None:
+        """Score each role on all rows of a stage, and log it; undefined scores select no checkpoint."""
+        self.tables[stage] = self.gather()
+        found = {role: self.score_role(stage, role) for role in self.roles}
+        undefined = dict.fromkeys(next(scores for scores in found.values() if scores), math.nan)
+        self.scores[stage] = {role: undefined if scores is None else scores for role, scores in found.items()}
+        for role, scores in self.scores[stage].items():
+            self.log_dict({f"{stage}/{role}/{name}": value for name, value in scores.items()}, batch_size=1)
+
+    @property
+    def exact_scores(self) -> Scores:
+        """Scores of the last evaluations by metric key in double precision; Lightning rounds what it logs to single."""
+        return {
+            f"{stage}/{role}/{name}": value
+            for stage, by_role in self.scores.items()
+            for role, scores in by_role.items()
+            for name, value in scores.items()
+        }
+
+    # ---- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["model_card"] = self.model_card
@@ -106,3 +195,9 @@ class Method(L.LightningModule):
         if "loops" in checkpoint:
             progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
             progress["completed"] = progress["processed"]
+
+
+def refuse_nan(role: str, probs: Tensor) -> None:
+    """Tell a diverged run from a bad one; raises `UserError` where a probability is not finite."""
+    if not probs.isfinite().all():
+        raise UserError(f"training diverged, the {role} predicts NaN: lower optimizer.lr")

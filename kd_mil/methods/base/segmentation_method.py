@@ -1,4 +1,4 @@
-"""What the methods on images share: reading of maps, evaluation without padding, and what may select."""
+"""Base of the methods on images: reading of maps, evaluation without padding, and what may select."""
 
 import math
 from typing import Any
@@ -14,7 +14,6 @@ from kd_mil.evaluation.hausdorff import hausdorff_distances
 from kd_mil.evaluation.map_reading import MapReading
 from kd_mil.evaluation.metrics import Scores
 from kd_mil.evaluation.segmentation import (
-    Columns,
     at_point,
     choose_point,
     count_pixels,
@@ -23,8 +22,8 @@ from kd_mil.evaluation.segmentation import (
     image_scores,
     pixel_scores,
 )
-from kd_mil.evaluation.tables import MapCollector
-from kd_mil.methods.base.method import Method
+from kd_mil.evaluation.tables import Columns, Rows
+from kd_mil.methods.base.method import Method, refuse_nan
 from kd_mil.models.preprocess import Preprocess
 
 STATISTICS_SAMPLE = 2000
@@ -44,6 +43,7 @@ class SegmentationMethod(Method):
         **training: optimizer, gradient_clip, seed of `Method`.
     """
 
+    units = "images"
     train_views: tuple[str, ...] = ("images",)
     """`images`, labels alone; or `masked_images`, for a method that trains on masks."""
 
@@ -54,9 +54,7 @@ class SegmentationMethod(Method):
         super().__init__(**training)
         self.preprocess, self.reading = preprocess, reading
         self.register_buffer("operating_points", torch.tensor([[reading.blur, reading.threshold]] * len(self.roles)))
-        self.tables: dict[str, Columns] = {}
-        self.scores: dict[str, dict[str, Scores]] = {}
-        self._collector = MapCollector()
+        self._rows = Rows("index")
 
     def predict_maps(self, images: Tensor) -> dict[str, Tensor]:
         """Probability map (B, H, W) of each role that has something to say, from stored images (B, C, H, W).
@@ -67,7 +65,7 @@ class SegmentationMethod(Method):
 
     def predict_images(self, images: Tensor, maps: dict[str, Tensor]) -> dict[str, Tensor]:
         """Probability (B,) that each image is positive, by role: the generalised mean of its map."""
-        return {role: image_probs(own) for role, own in maps.items()}
+        return {role: image_probs(predicted) for role, predicted in maps.items()}
 
     def trained_parts(self) -> list[nn.Module]:
         """The networks that train at present."""
@@ -78,24 +76,21 @@ class SegmentationMethod(Method):
         """Cross-entropy of the last role's image probabilities: needs labels of validation images, no masks."""
         return f"val/{self.roles[-1]}/image_loss"
 
-    def check_monitor(self, monitor: str) -> None:
-        """Refuse to select by anything but validation images; note whether their masks select.
+    def selectable(self, role: str) -> tuple[str, ...]:
+        return SELECTABLE
 
-        Raises:
-            UserError: naming the forms a monitor has.
-        """
-        stage, role, metric = [*monitor.split("/"), "", ""][:3]
-        if stage != "val" or role not in self.roles or metric not in SELECTABLE or monitor.count("/") != 2:
-            raise UserError(
-                f"monitor={monitor}: selection reads validation images only, as val/ROLE/METRIC with ROLE one of "
-                f"{', '.join(self.roles)} and METRIC one of {', '.join(SELECTABLE)}"
-            )
-        self.selected_by = "validation masks" if metric.startswith("pixel_") else "validation labels"
+    def check_monitor(self, monitor: str) -> None:
+        """As for all methods; notes whether masks of validation images select."""
+        super().check_monitor(monitor)
+        by_masks = monitor.split("/")[2].startswith("pixel_")
+        self.selected_by = "validation masks" if by_masks else "validation labels"
         self.model_card["selected_by"] = self.selected_by
-        if self.selected_by == "validation masks":
+        if by_masks:
             rank_zero_only(print)(f"monitor={monitor}: masks of validation images select the checkpoint")
 
     def setup(self, stage: str) -> None:
+        """Pixel statistics of the training images; raises `UserError` where masks are to select and there are none."""
+        super().setup(stage)
         if stage != "fit":
             return
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -115,80 +110,74 @@ class SegmentationMethod(Method):
         for part in self.trained_parts():
             sync_batchnorm_statistics(part)
 
-    def validation_step(self, batch: MaskedBatch, batch_idx: int) -> None:
-        self._collect(batch, with_distances=False)
-
-    def test_step(self, batch: MaskedBatch, batch_idx: int) -> None:
-        self._collect(batch, with_distances=True)
-
-    def _collect(self, batch: MaskedBatch, with_distances: bool) -> None:
+    def collect(self, batch: MaskedBatch) -> None:
+        """Keep image probabilities and pixel counts of each role; distances of outlines in the test only."""
         columns = {"index": batch.indices, "label": batch.labels}
         maps = self.predict_maps(batch.images)
         probs = self.predict_images(batch.images, maps)
-        for role, own in maps.items():
-            columns[f"{role}/prob"] = probs[role]
-            columns |= {f"{role}/{name}": one for name, one in count_pixels(own, batch.masks, self.reading).items()}
-            if with_distances:
-                columns[f"{role}/distances"] = self._distances(own, batch)
+        for role, predicted in maps.items():
+            counts = count_pixels(predicted, batch.masks, self.reading)
+            columns |= {f"{role}/prob": probs[role]} | {f"{role}/{name}": column for name, column in counts.items()}
+            if self.trainer.testing:
+                columns[f"{role}/distances"] = self._distances(predicted, batch)
         if len(maps) == 2:
-            one, other = (own >= 0.5 for own in maps.values())
-            columns["agreement"] = (one == other).flatten(1).double().mean(1)
-        self._collector.add(**columns)
+            first, second = (predicted >= 0.5 for predicted in maps.values())
+            columns["agreement"] = (first == second).flatten(1).double().mean(1)
+        self._rows.add(columns)
+
+    def gather(self) -> Columns:
+        return self._rows.collect()
 
     def _distances(self, maps: Tensor, batch: MaskedBatch) -> Tensor:
         """Hausdorff distance and HD95 (B, 2) of positive images with a whole mask; NaN for the rest."""
         decided = (gaussian_blur(maps, self.reading.blur) >= self.reading.threshold).cpu().numpy()
         masks = batch.masks.cpu().numpy()
         rows = [
-            hausdorff_distances(own, mask == 1, self.reading.hausdorff_empty)
+            hausdorff_distances(predicted, mask == 1, self.reading.hausdorff_empty)
             if label and mask.max() <= 1
             else (math.nan, math.nan)
-            for own, mask, label in zip(decided, masks, batch.labels.tolist(), strict=True)
+            for predicted, mask, label in zip(decided, masks, batch.labels.tolist(), strict=True)
         ]
         return torch.tensor(rows, dtype=torch.float64)
-
-    def on_validation_epoch_end(self) -> None:
-        self._score("val", self._collector.collect())
-
-    def on_test_epoch_end(self) -> None:
-        self._score("test", self._collector.collect())
 
     def counts_of(self, table: Columns, role: str) -> Columns:
         """The pixel counts of one role."""
         return {name: table[f"{role}/{name}"] for name in ("hit", "predicted", "area", "truth", "known")}
 
-    def _score(self, stage: str, table: Columns) -> None:
-        self.tables[stage] = table
-        present = [role for role in self.roles if f"{role}/prob" in table]
-        found = {role: self._role_scores(stage, role, table) for role in present}
-        if "agreement" in table:
-            found[present[-1]]["pixel_agreement"] = float(table["agreement"].mean())
-        absent = dict.fromkeys(next(iter(found.values())), math.nan)
-        self.scores[stage] = {role: found.get(role, absent) for role in self.roles}
-        for role, scores in self.scores[stage].items():
-            self.log_dict({f"{stage}/{role}/{name}": value for name, value in scores.items()}, batch_size=1)
-
-    def _role_scores(self, stage: str, role: str, table: Columns) -> Scores:
+    def score_role(self, stage: str, role: str) -> Scores | None:
+        """Scores of images and of pixels, at the configured blur and threshold and at those that validation chose."""
+        table: Columns = self.tables[stage]
+        if f"{role}/prob" not in table:
+            return None
+        refuse_nan(role, table[f"{role}/prob"])
         labels, counts = table["label"], self.counts_of(table, role)
-        if not table[f"{role}/prob"].isfinite().all():
-            raise UserError(f"training diverged, the {role} predicts NaN: lower optimizer.lr")
-        number, (blurs, thresholds) = self.roles.index(role), self.reading.grid
         if stage == "val":
-            blur, threshold = choose_point(counts, labels, self.reading)
-            self.operating_points[number] = torch.tensor([blurs[blur], thresholds[threshold]])
-        tuned_blur, tuned_threshold = self.operating_points[number].tolist()
-        point = _nearest(blurs, tuned_blur), _nearest(thresholds, tuned_threshold)
+            self._tune(role, counts, labels)
         scores = image_scores(table[f"{role}/prob"], labels, of=f"{stage}/{role} images")
         scores |= pixel_scores(at_point(counts, self.reading.configured), labels)
-        tuned = pixel_scores(at_point(counts, point), labels)
-        scores |= {f"pixel_{name}_tuned": tuned[f"pixel_{name}"] for name in TUNED}
-        scores |= {"pixel_blur": tuned_blur, "pixel_threshold": tuned_threshold}
+        scores |= self._tuned_scores(role, counts, labels)
         if f"{role}/distances" in table:
             whole, most = table[f"{role}/distances"].nanmean(0).tolist()
             scores |= {"pixel_hd": whole, "pixel_hd95": most}
+        if role == self.roles[-1] and "agreement" in table:
+            scores["pixel_agreement"] = float(table["agreement"].mean())
         return scores
+
+    def _tune(self, role: str, counts: Columns, labels: Tensor) -> None:
+        """Choose the blur and threshold that validation likes best."""
+        blurs, thresholds = self.reading.grid
+        blur, threshold = choose_point(counts, labels, self.reading)
+        self.operating_points[self.roles.index(role)] = torch.tensor([blurs[blur], thresholds[threshold]])
+
+    def _tuned_scores(self, role: str, counts: Columns, labels: Tensor) -> Scores:
+        """Scores of pixels at the chosen blur and threshold, and the two."""
+        blurs, thresholds = self.reading.grid
+        blur, threshold = self.operating_points[self.roles.index(role)].tolist()
+        scores = pixel_scores(at_point(counts, (_nearest(blurs, blur), _nearest(thresholds, threshold))), labels)
+        tuned = {f"pixel_{name}_tuned": scores[f"pixel_{name}"] for name in TUNED}
+        return tuned | {"pixel_blur": blur, "pixel_threshold": threshold}
 
 
 def _nearest(values: list[float], wanted: float) -> int:
-    """Place of a value that a float32 buffer has rounded."""
-    return min(range(len(values)), key=lambda place: abs(values[place] - wanted))
+    """Index of a value that a float32 buffer has rounded."""
+    return min(range(len(values)), key=lambda index: abs(values[index] - wanted))

@@ -40,7 +40,7 @@ class CAM(SegmentationMethod):
         output: ClassActivation = self.classifier(self.preprocess(batch.images))
         loss = cross_entropy_of_logits(output.logits, batch.labels.float()).mean()
         self.step_optimizers(loss, *self.optimizer_list())
-        self.log_loss("model", loss, batch_size=len(batch.labels))
+        self.log_loss("model", loss, len(batch.labels))
 
     def predict_maps(self, images: Tensor) -> dict[str, Tensor]:
         return {"model": activation_probs(self.classifier(self.preprocess(images)))}

@@ -46,10 +46,10 @@ class MIL(BagMethod):
 
     def training_step(self, bags: BagBatch, batch_idx: int) -> None:
         output: MILOutput = self.aggregator(self.encoder(self.preprocess(bags.instances, bags.sizes)), bags.sizes)
-        self.memory.record_range(self.scores(output), bags.bag_indices.repeat_interleave(bags.sizes))
+        self.memory.record_range(self.scores_of(output), bags.bag_indices.repeat_interleave(bags.sizes))
         loss = aggregator_loss(output, bags.labels, bags.sizes, self.instance_stream_weight)
         self.step_optimizers(loss, *self.optimizer_list())
-        self.log_loss("teacher", loss, batch_size=len(bags.sizes))
+        self.log_loss("model", loss, len(bags.sizes))
 
     def on_validation_start(self) -> None:
         super().on_validation_start()
@@ -61,7 +61,7 @@ class MIL(BagMethod):
     def predict_encoded(self, encoded: tuple[Tensor, ...], sizes: Tensor) -> dict[str, Prediction]:
         """Bag probabilities, and attention scaled by its range over the training set as instance probabilities."""
         output: MILOutput = self.aggregator(*encoded, sizes)
-        scores = self.scores(output)
+        scores = self.scores_of(output)
         probs = attention_pseudo_labels(scores, torch.ones_like(scores), self.memory.low, self.memory.high)
         by_class = None
         if probs.dim() == 2:
@@ -72,6 +72,6 @@ class MIL(BagMethod):
         bag_probs = output.bag_logits.double().softmax(1)
         return {"model": Prediction(bag_probs, probs, scores, output.attention, by_class)}
 
-    def scores(self, output: MILOutput) -> Tensor:
+    def scores_of(self, output: MILOutput) -> Tensor:
         """Attention logits (N,); with more than two classes one column for each positive class, (N, C - 1)."""
         return output.attention_logits if self.num_classes == 2 else class_scores(output, self.num_classes)

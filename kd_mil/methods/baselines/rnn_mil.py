@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_mil.core.checks import at_least
-from kd_mil.core.errors import UserError
 from kd_mil.data.batches import BagBatch
 from kd_mil.methods.base.bag_method import BagMethod
 from kd_mil.methods.base.method import ModuleFactory
+from kd_mil.methods.base.phases import Phase, Phases
 from kd_mil.models.heads import LogitLayer
 from kd_mil.models.outputs import Prediction, max_pooled
 from kd_mil.models.segments import segment_ids, segment_ranks
@@ -35,7 +35,7 @@ class RNNMIL(BagMethod):
         **training: preprocess, optimizer, gradient_clip, seed of `BagMethod`.
 
     Raises:
-        UserError: a count below 1, or no epoch left for one of the phases.
+        UserError: a count below 1.
     """
 
     roles = ("tile", "rnn")
@@ -54,46 +54,33 @@ class RNNMIL(BagMethod):
         **training: Any,
     ) -> None:
         super().__init__(**training)
-        counts = {"top": top, "read": read, "state": state, "rnn_start_epoch": rnn_start_epoch}
-        for name, value in counts.items():
-            at_least(f"method.{name}", value, 1)
+        for name, count in {"top": top, "read": read, "state": state, "rnn_start_epoch": rnn_start_epoch}.items():
+            at_least(f"method.{name}", count, 1)
         self.encoder = encoder(instance_shape=tuple(instance_shape))
         width: Any = self.encoder.out_features
         self.tile_classifier = student_head(in_features=width, num_classes=num_classes)
         self.rnn = TileRNN(width, num_classes, state)
-        self.top, self.read, self.rnn_start_epoch = top, read, rnn_start_epoch
+        self.top, self.read = top, read
+        self.phases = Phases(Phase("tile", rnn_start_epoch, "method.rnn_start_epoch"), Phase("rnn"))
         self.register_buffer("rnn_trained", torch.zeros((), dtype=torch.bool))
 
     @property
     def default_monitor(self) -> str:
         return "val/rnn/bag_loss"
 
-    @property
-    def phase_starts(self) -> list[int]:
-        return [0, self.rnn_start_epoch]
-
     def parts(self) -> list[nn.Module]:
         return [self.encoder, self.tile_classifier, self.rnn]
 
-    def setup(self, stage: str) -> None:
-        super().setup(stage)
-        last = self.trainer.max_epochs
-        if stage == "fit" and last is not None and 0 <= last <= self.rnn_start_epoch:
-            raise UserError(
-                f"method.rnn_start_epoch={self.rnn_start_epoch} leaves the RNN no epoch of trainer.max_epochs={last}"
-            )
-
     def training_step(self, bags: BagBatch, batch_idx: int) -> None:
         encoder, tile_classifier, rnn = self.optimizer_list()
-        if self.current_epoch < self.rnn_start_epoch:
+        if self.phase == "tile":
             loss = self.tile_loss(bags)
             self.step_optimizers(loss, encoder, tile_classifier)
-            self.log_loss("tile", loss, batch_size=len(bags.sizes))
         else:
             loss = self.rnn_loss(bags)
             self.step_optimizers(loss, rnn)
             self.rnn_trained.fill_(True)
-            self.log_loss("rnn", loss, batch_size=len(bags.sizes))
+        self.log_loss(self.phase, loss, len(bags.sizes))
 
     def tile_loss(self, bags: BagBatch) -> Tensor:
         """Cross-entropy of the most positive instances under their bag's label, a mean over the bags."""

@@ -57,7 +57,7 @@ class Supervised(BagMethod):
         logits = self.student_head(self.encoder(self.preprocess(instances.instances)))
         loss = labelled_instance_loss(logits, instances.instance_labels)
         self.step_optimizers(loss, *self.optimizer_list())
-        self.log_loss("student", loss, batch_size=len(instances.labels))
+        self.log_loss("model", loss, len(instances.labels))
 
     def encode(self, instances: Tensor) -> tuple[Tensor, ...]:
         return (self.encoder(self.preprocess(instances)),)

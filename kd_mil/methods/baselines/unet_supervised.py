@@ -65,7 +65,7 @@ class UNetSupervised(SegmentationMethod):
             images, masks = turned[:, :-1], turned[:, -1]
         loss = self.loss(images, masks)
         self.step_optimizers(loss, *self.optimizer_list())
-        self.log_loss("model", loss, batch_size=len(batch.labels))
+        self.log_loss("model", loss, len(batch.labels))
 
     def loss(self, images: Tensor, masks: Tensor) -> Tensor:
         """Mean cross-entropy over known pixels and mean soft Dice over images, of masks (B, H, W) 0, 1 or 255."""

@@ -5,15 +5,15 @@ import math
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from kd_mil.core.checks import at_least, share
 from kd_mil.core.errors import UserError
 from kd_mil.data.batches import BagBatch
-from kd_mil.evaluation.metrics import negative_log_likelihood
 from kd_mil.methods.base.bag_method import BagMethod, aggregator_loss
 from kd_mil.methods.base.method import ModuleFactory
+from kd_mil.methods.base.phases import Phase, Phases
+from kd_mil.methods.base.snapshot import Select, Snapshot
 from kd_mil.methods.distill_to_label.bag_classifier import BagClassifier, first_bags, relative_attention
 from kd_mil.methods.distill_to_label.losses import consistency, divergence, entropy
 from kd_mil.methods.distill_to_label.vat import VAT
@@ -68,7 +68,7 @@ class DistillToLabel(BagMethod):
         student_epochs: int = 100,
         rounds: int = 1,
         student_init: Literal["random", "teacher"] = "random",
-        reload: Literal["best", "last"] = "best",
+        reload: Select = "best",
         instance_score: Literal["bag_of_one", "attention", "attention_times_prob"] = "bag_of_one",
         instance_stream_weight: float = 0.5,
         **training: Any,
@@ -86,8 +86,11 @@ class DistillToLabel(BagMethod):
         self.register_buffer("student_began", torch.tensor(False))
         self.vat, self.kd = vat, kd
         self.vat.allocate(instance_shape[0])
-        self.teacher_epochs, self.student_epochs, self.rounds = teacher_epochs, student_epochs, rounds
-        self.student_init, self.reload, self.instance_score = student_init, reload, instance_score
+        teaching = Phase("teacher", teacher_epochs, "method.teacher_epochs")
+        learning = Phase("student", student_epochs, "method.student_epochs")
+        self.phases = Phases(teaching, *[learning] * rounds)
+        self.snapshot = Snapshot(self, select=reload)
+        self.student_init, self.instance_score = student_init, instance_score
         self.instance_stream_weight = instance_stream_weight
 
     def _new_network(self) -> BagClassifier:
@@ -102,30 +105,10 @@ class DistillToLabel(BagMethod):
     def parts(self) -> list[torch.nn.Module]:
         return [self.teacher, self.student]
 
-    @property
-    def round(self) -> int:
-        """Of the student that trains in the present epoch, from 0; -1 while the first teacher trains."""
-        return -1 if self.current_epoch < self.teacher_epochs else self._student_epoch // self.student_epochs
-
-    @property
-    def _student_epoch(self) -> int:
-        return self.current_epoch - self.teacher_epochs
-
-    @property
-    def phase_starts(self) -> list[int]:
-        rounds = range(self.rounds if self.student_epochs else 0)
-        return [0, *(self.teacher_epochs + number * self.student_epochs for number in rounds)]
-
     def setup(self, stage: str) -> None:
         super().setup(stage)
         if stage != "fit":
             return
-        needed = self.teacher_epochs + self.rounds * self.student_epochs
-        if self.trainer.max_epochs != needed:
-            raise UserError(
-                f"trainer.max_epochs={self.trainer.max_epochs}, but the phases take {needed}: "
-                "set method.teacher_epochs, method.student_epochs, method.rounds and leave trainer.max_epochs alone"
-            )
         sample = self.training_sample()
         others = [0, *range(2, sample.dim())]
         extremes = torch.cat([sample.amin(others, keepdim=True), sample.amax(others, keepdim=True)])
@@ -135,40 +118,34 @@ class DistillToLabel(BagMethod):
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
-        if self.round >= 0 and self._student_epoch % self.student_epochs == 0:
-            self._hand_over()
-        self.teacher.train(self.round < 0)
-        self.student.train(self.round >= 0)
+        if self.phases.begins(self.current_epoch):
+            self._begin_round(self.phases.round(self.current_epoch))
+        self.teacher.train(self.phase == "teacher")
+        self.student.train(self.phase == "student")
 
-    def _hand_over(self) -> None:
-        """Begin a round: the best network so far is the teacher, frozen from now on; a new student begins."""
-        if not self.best_loss.isfinite():
+    def _begin_round(self, number: int) -> None:
+        """The network kept is the teacher, frozen from now on; a new student begins."""
+        if self.snapshot.empty:
             raise UserError("the teacher was never validated: use trainer.check_val_every_n_epoch=1")
-        self.teacher.load_state_dict(self.best.state_dict())
-        self.best_loss.fill_(math.inf)
+        self.snapshot.hand_on(self.teacher)
         self.student_began.fill_(True)
-        if self.round > 0:
+        if number > 0:
             self.optimizer_list()[1].state.clear()
             with torch.random.fork_rng(devices=[]):  # on the CPU and without the rank: all ranks draw the same
-                torch.manual_seed(self.seed * 1_000_003 + self.round)
+                torch.manual_seed(self.seed * 1_000_003 + number)
                 self.student.load_state_dict(self._new_network().state_dict())
         if self.student_init == "teacher":
             self.student.load_state_dict(self.teacher.state_dict())
 
     def training_step(self, bags: BagBatch, batch_idx: int) -> None:
         teacher, student = self.optimizer_list()
-        if self.round < 0:
-            self._descend("teacher", teacher, self.teacher_terms(bags), self.vat.weights, len(bags.sizes))
+        if self.phase == "teacher":
+            optimizer, terms, weights = teacher, self.teacher_terms(bags), self.vat.weights
         else:
-            self._descend("student", student, self.student_terms(bags), self.kd.weights, len(bags.sizes))
-
-    def _descend(self, role: str, optimizer: Any, terms: Terms, weights: dict[str, float], count: int) -> None:
-        """One update of a network on its weighted terms."""
+            optimizer, terms, weights = student, self.student_terms(bags), self.kd.weights
         loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         self.step_optimizers(loss, optimizer)
-        self.log_loss(role, loss, count)
-        for name, term in terms.items():
-            self.log(f"terms/{role}_{name}", term.detach(), on_step=False, on_epoch=True, batch_size=count)
+        self.log_loss(self.phase, loss, len(bags.sizes), **terms)
 
     def teacher_terms(self, bags: BagBatch) -> Terms:
         """Terms of Eq. 3 without their weights, each the mean over the bags.
@@ -202,14 +179,14 @@ class DistillToLabel(BagMethod):
         with torch.no_grad():
             teacher, teacher_instances = self.teacher.read(self.teacher.encoder(pixels), bags.sizes)
         student, instances = self.student.read(self.student.encoder(pixels), bags.sizes)
-        taught = self._divergence(teacher_instances, instances)
+        from_teacher = self._divergence(teacher_instances, instances)
         if self.kd.negative_bags == "zero":
             known = bags.labels.repeat_interleave(bags.sizes) == 0
-            taught = torch.where(known, -instances.log_softmax(1)[:, 0], taught)
+            from_teacher = torch.where(known, -instances.log_softmax(1)[:, 0], from_teacher)
         return {
             "label": aggregator_loss(student, bags.labels, bags.sizes, self.instance_stream_weight),
             "bag": self._divergence(teacher.bag_logits, student.bag_logits).mean(),
-            "instance": over_bag(taught, bags.sizes).mean(),
+            "instance": over_bag(from_teacher, bags.sizes).mean(),
             "entropy": over_bag(entropy(instances), bags.sizes).mean(),
         }
 
@@ -243,15 +220,8 @@ class DistillToLabel(BagMethod):
         return Prediction(bag_probs, probs, probs, output.attention)
 
     def on_validation_epoch_end(self) -> None:
+        """Score, then offer the network in training to the snapshot, by its validation bag loss."""
         super().on_validation_epoch_end()
-        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
-            self._keep_the_best()
-
-    def _keep_the_best(self) -> None:
-        """Snapshot the network in training if none of its phase had a lower validation bag loss; always for `last`."""
-        role, network = ("teacher", self.teacher) if self.round < 0 else ("student", self.student)
-        bags = self.tables["val"].bags
-        loss = negative_log_likelihood(bags[f"{role}/probs"], bags["label"])
-        if loss < self.best_loss or self.reload == "last":
-            self.best_loss.fill_(loss)
-            self.best.load_state_dict(network.state_dict())
+        if self.fitting:
+            network = self.teacher if self.phase == "teacher" else self.student
+            self.snapshot.offer(network, self.scores["val"][self.phase]["bag_loss"])

@@ -1,7 +1,8 @@
 """IFKD: weakly supervised segmentation by iterative fusion distillation (He, Li, Zemp, arXiv 2407.10274)."""
 
+import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -11,8 +12,9 @@ from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
 from kd_mil.data.batches import ImageBatch
 from kd_mil.methods.base.method import ModuleFactory
+from kd_mil.methods.base.phases import Phase, Phases
 from kd_mil.methods.base.segmentation_method import SegmentationMethod
-from kd_mil.methods.base.snapshot import Snapshot
+from kd_mil.methods.base.snapshot import Select, Snapshot
 from kd_mil.methods.ifkd.losses import (
     DistillationMode,
     PixelSpace,
@@ -29,7 +31,7 @@ from kd_mil.models.outputs import SegmentationOutput
 
 @dataclass(frozen=True)
 class PixelCrossEntropy:
-    """The weighted cross-entropy L_wce of stage two; see `losses.ifkd.weighted_cross_entropy`.
+    """The weighted cross-entropy L_wce of stage two; see `weighted_cross_entropy` of the losses.
 
     Raises:
         UserError: a negative weight.
@@ -64,10 +66,12 @@ class IFKD(SegmentationMethod):
         mode: which map teaches which, Fig. 2: `fusion`, `layer` or `output`.
         wce: the pixel cross-entropy of stage two.
         switch: when and how roles are switched.
+        reload: the epoch that stage one hands on, and that counts as the student's best: its `best` by the monitor, or
+            the `last`, where validation is too small to tell.
         **training: preprocess, reading, optimizer, gradient_clip, seed of `SegmentationMethod`.
 
     Raises:
-        UserError: more than two classes, or `teacher_epochs` below 1.
+        UserError: more than two classes, or no epoch of stage one.
     """
 
     roles = ("teacher", "student")
@@ -86,6 +90,7 @@ class IFKD(SegmentationMethod):
         teacher_epochs: int = 30,
         stage_one: Literal["dice", "gm_bce"] = "dice",
         mode: DistillationMode = "fusion",
+        reload: Select = "best",
         **training: Any,
     ) -> None:
         super().__init__(**training)
@@ -95,8 +100,10 @@ class IFKD(SegmentationMethod):
         self.new_segmenter, self.instance_shape = segmenter, tuple(instance_shape)
         self.teacher = segmenter(instance_shape=self.instance_shape)
         self.student = segmenter(instance_shape=self.instance_shape)
-        self.best = Snapshot(self.teacher)
-        self.teacher_epochs, self.mode, self.wce, self.switch = teacher_epochs, mode, wce, switch
+        self.best = BestSoFar(self.teacher)
+        self.snapshot = Snapshot(self.best, "network", "score", mode="max", select=reload)
+        self.phases = Phases(Phase("teacher", teacher_epochs, "method.teacher_epochs"), Phase("student"))
+        self.mode, self.wce, self.switch = mode, wce, switch
         self.teacher_loss = teacher_dice if stage_one == "dice" else teacher_gm_bce
         self.metric = "image_loss"
         self.stage_two = False
@@ -119,7 +126,7 @@ class IFKD(SegmentationMethod):
     def on_train_epoch_start(self) -> None:
         """Freeze, switch, or go on: decided before the epoch, so that checkpoints hold what validation scored."""
         super().on_train_epoch_start()
-        epochs = self.current_epoch - self.teacher_epochs
+        epochs = self.current_epoch - self.phases.starts[1]
         if epochs >= 0 and not self.distilling:
             self.freeze_teacher()
         elif epochs > 0 and self.switch.due(epochs):
@@ -130,20 +137,18 @@ class IFKD(SegmentationMethod):
 
     def freeze_teacher(self) -> None:
         """From stage one to stage two: the teacher's best epoch is the teacher, and nothing trains it any more."""
-        if not self.best.empty:
-            self.teacher.load_state_dict(self.best.network.state_dict())
-        self.score_to_beat.copy_(self.best.score)
-        self.best.forget()
+        self.score_to_beat.copy_(self.snapshot.score)
+        self.snapshot.hand_on(self.teacher)
         self.distilling.fill_(True)
 
     def switch_roles(self) -> None:
         """The student becomes the teacher, if the rule says so. Weights move, networks and optimisers stay."""
-        from_best = self.switch.source == "best" and not self.best.empty
-        score = self.best.score if from_best else self.last_score
+        from_best = self.switch.source == "best" and not self.snapshot.empty
+        score = self.snapshot.score if from_best else self.last_score
         better = bool(score > self.score_to_beat) or bool(self.score_to_beat.isnan())
         if self.switch.rule == "if_better" and not better:
             return
-        promoted = self.best.network if from_best and better else self.student
+        promoted = self.snapshot.network if from_best and better else self.student
         old_teacher = {name: value.clone() for name, value in self.teacher.state_dict().items()}
         self.teacher.load_state_dict(promoted.state_dict())
         if self.switch.student_reinit == "old_teacher":
@@ -153,7 +158,7 @@ class IFKD(SegmentationMethod):
         if self.switch.reset_optimizer:
             self.optimizer_list()[1].optimizer.state.clear()
         self.score_to_beat.copy_(score if better else self.score_to_beat)
-        self.best.forget()
+        self.snapshot.forget()
         self.switches += 1
 
     def _fresh_weights(self) -> dict[str, Tensor]:
@@ -166,42 +171,37 @@ class IFKD(SegmentationMethod):
         teacher, student = self.optimizer_list()
         images = self.preprocess(batch.images)
         if self.stage_two:
-            loss = self.student_loss(images, batch.labels)
+            terms = self.student_terms(images, batch.labels)
+            loss = terms["distillation"] + self.wce.weight * terms.get("wce", 0.0)
             self.step_optimizers(loss, student)
+            self.log_loss("student", loss, len(batch.labels), **terms)
         else:
             output: SegmentationOutput = self.teacher(images)
             loss = self.teacher_loss(output.sides, output.fused, batch.labels).mean()
             self.step_optimizers(loss, teacher)
-        self.log_loss("student" if self.stage_two else "teacher", loss, batch_size=len(batch.labels))
+            self.log_loss("teacher", loss, len(batch.labels))
 
-    def student_loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """L = L_kd + lambda L_wce, the mean over images already preprocessed (B, C, H, W)."""
+    def student_terms(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """L_kd and L_wce of the student, means over images already preprocessed (B, C, H, W)."""
         with torch.no_grad():
-            taught: SegmentationOutput = self.teacher(images)
-        said: SegmentationOutput = self.student(images)
-        loss = distillation_loss(said.sides, said.fused, taught.sides, taught.fused, labels, self.mode).mean()
-        self.log_loss("distillation", loss, batch_size=len(labels))
-        if self.wce.weight == 0:
-            return loss
-        targets = teacher_targets(taught.fused, labels)
-        pixels = weighted_cross_entropy(
-            said.fused, targets, self.wce.target, self.wce.space, self.wce.easy_examples
-        ).mean()
-        self.log_loss("wce", pixels, batch_size=len(labels))
-        return loss + self.wce.weight * pixels
+            teacher: SegmentationOutput = self.teacher(images)
+        student: SegmentationOutput = self.student(images)
+        terms = {
+            "distillation": distillation_loss(
+                student.sides, student.fused, teacher.sides, teacher.fused, labels, self.mode
+            ).mean()
+        }
+        if self.wce.weight > 0:
+            targets, how = teacher_targets(teacher.fused, labels), self.wce
+            pixels = weighted_cross_entropy(student.fused, targets, how.target, how.space, how.easy_examples)
+            terms["wce"] = pixels.mean()
+        return terms
 
-    @property
-    def phase_starts(self) -> list[int]:
-        return [0, self.teacher_epochs]
-
-    def setup(self, stage: str) -> None:
-        super().setup(stage)
-        epochs = self.trainer.max_epochs
-        if stage == "fit" and epochs is not None and 0 <= epochs <= self.teacher_epochs:
-            raise UserError(
-                f"trainer.max_epochs={epochs} ends before the student begins: more than "
-                f"method.teacher_epochs={self.teacher_epochs} are needed"
-            )
+    def shorten_phases(self, epochs: int) -> None:
+        """Stage one, stage two up to the first chance to switch, and as much after it."""
+        teacher, student = self.phases
+        self.phases = Phases(teacher._replace(epochs=epochs), student._replace(epochs=2 * epochs))
+        self.switch = replace(self.switch, first=epochs, period=epochs)
 
     def predict_maps(self, images: Tensor) -> dict[str, Tensor]:
         """Fused maps; the student's once it has begun to learn."""
@@ -210,13 +210,24 @@ class IFKD(SegmentationMethod):
         return maps | {"student": self.student(pixels).fused} if self.distilling else maps
 
     def on_validation_epoch_end(self) -> None:
-        """Score, then keep the trained network if it is the best of its stage so far."""
+        """Score, then offer the network in training to the snapshot of its stage."""
         super().on_validation_epoch_end()
-        if self.trainer.state.fn != "fit" or self.trainer.sanity_checking:
+        if not self.fitting:
             return
         role = "student" if self.stage_two else "teacher"
         score = self.scores["val"][role][self.metric]
         score = -score if self.metric.endswith("loss") else score
-        self.best.offer(self.student if self.stage_two else self.teacher, score)
+        self.snapshot.offer(self.student if self.stage_two else self.teacher, score)
         self.last_score.fill_(score)
         self.log("switch/count", float(self.switches), batch_size=1)
+
+
+class BestSoFar(nn.Module):
+    """Where a checkpoint keeps the best network of a stage, and its score: higher is better, NaN before the first."""
+
+    score: Tensor
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).requires_grad_(False)
+        self.register_buffer("score", torch.tensor(math.nan, dtype=torch.float64))

@@ -1,4 +1,4 @@
-"""Teacher and student change places: when, by which rule, and the best weights so far."""
+"""When teacher and student of IFKD change places, and by which rule (He, Li, Zemp, arXiv 2407.10274)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +11,7 @@ class RoleSwitch:
     """When the student becomes the teacher, and what becomes of the student.
 
     Raises:
-        UserError: `first` or `period` below 1.
+        UserError: a period below 1.
     """
 
     rule: Literal["if_better", "periodic", "never"] = "if_better"
@@ -29,8 +29,8 @@ class RoleSwitch:
     """Forget the student's optimiser state at a switch."""
 
     def __post_init__(self) -> None:
-        for name in ("first", "period"):
-            at_least(f"method.switch.{name}", getattr(self, name), 1)
+        at_least("method.switch.first", self.first, 1)
+        at_least("method.switch.period", self.period, 1)
 
     def due(self, epochs: int) -> bool:
         """Whether there is a chance after that many epochs of distillation."""

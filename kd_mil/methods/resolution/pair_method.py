@@ -1,4 +1,4 @@
-"""What the methods on image pairs share: updates over images of unequal sizes, and evaluation without padding."""
+"""Base of the methods on image pairs: updates over images of unequal sizes, and evaluation without padding."""
 
 import math
 from contextlib import AbstractContextManager, nullcontext
@@ -11,10 +11,10 @@ from torch import Tensor
 from kd_mil.core.checkpoints import read_checkpoint
 from kd_mil.core.errors import UserError
 from kd_mil.data.batches import PairBatch, same_size_groups
-from kd_mil.evaluation.classification import IMAGE_METRICS, Columns, image_scores
+from kd_mil.evaluation.classification import IMAGE_METRICS, image_scores
 from kd_mil.evaluation.metrics import Scores
-from kd_mil.evaluation.tables import ImageRows
-from kd_mil.methods.base.method import Method
+from kd_mil.evaluation.tables import Columns, Rows
+from kd_mil.methods.base.method import Method, refuse_nan
 from kd_mil.methods.resolution.pair_augment import PairAugment, recolour, turn
 from kd_mil.models.image_classifier import ImageClassifier
 
@@ -30,15 +30,14 @@ class PairMethod(Method):
         **training: optimizer, gradient_clip, seed of `Method`.
     """
 
+    units = "images"
     teacher: ImageClassifier
     student: ImageClassifier
 
     def __init__(self, augment: PairAugment, max_pixels: int = 4_000_000, **training: Any) -> None:
         super().__init__(**training)
         self.augment, self.max_pixels = augment, max_pixels
-        self.tables: dict[str, Columns] = {}
-        self.scores: dict[str, dict[str, Scores]] = {}
-        self._rows = ImageRows()
+        self._rows = Rows("index")
 
     @property
     def resolutions(self) -> tuple[str, ...]:
@@ -58,6 +57,11 @@ class PairMethod(Method):
         """The optimisers that step now."""
         raise NotImplementedError
 
+    @property
+    def learner(self) -> str:
+        """The role whose network moves now."""
+        raise NotImplementedError
+
     def has_learned(self, role: str) -> bool:
         """Whether a role's network has been trained at all."""
         raise NotImplementedError
@@ -72,23 +76,14 @@ class PairMethod(Method):
     def default_monitor(self) -> str:
         return f"val/{self.roles[-1]}/image_loss"
 
-    def check_monitor(self, monitor: str) -> None:
-        """Only scores of validation images may select; raises `UserError`."""
-        stage, role, metric = [*monitor.split("/"), "", ""][:3]
-        if stage != "val" or role not in self.roles or not metric.startswith("image_"):
-            raise UserError(
-                f"monitor={monitor}: selection reads validation images only, "
-                f"as val/ROLE/image_METRIC with ROLE one of {', '.join(self.roles)}"
-            )
-        known = (*IMAGE_METRICS, "agreement") if role == "student" else IMAGE_METRICS
-        if metric.removeprefix("image_") not in known:
-            raise UserError(f"monitor={monitor}: there is no {metric}, choose image_{', image_'.join(known)}")
+    def selectable(self, role: str) -> tuple[str, ...]:
+        return tuple(f"image_{name}" for name in (*IMAGE_METRICS, *(["agreement"] if role == "student" else [])))
 
     def training_step(self, images: PairBatch, batch_idx: int) -> None:
         """One update: gradients of images of equal size together, summed over the sizes (Sec. 3.5)."""
         count, optimizers = len(images.labels), self.moved()
         draw = self.augment.draw(count)
-        sides = [[turn(one, draw, at) for at, one in enumerate(side)] for side in (images.teacher, images.student)]
+        sides = [[turn(image, draw, at) for at, image in enumerate(side)] for side in (images.teacher, images.student)]
         for optimizer in optimizers:
             optimizer.zero_grad()
         groups = same_size_groups(*sides, max_pixels=self.max_pixels)
@@ -104,8 +99,7 @@ class PairMethod(Method):
             for name, loss in losses.items():
                 logged[name] = logged.get(name, torch.zeros_like(loss)) + loss.detach() * (len(group) / count)
         self.step(*optimizers)
-        for name, loss in logged.items():
-            self.log_loss(name, loss, batch_size=count)
+        self.log_loss(self.learner, logged.pop("total"), count, **logged)
 
     def _without_exchange(self, quiet: bool) -> AbstractContextManager:
         """Ranks hold different numbers of sizes: they exchange gradients once, in the last pass of an update."""
@@ -125,32 +119,22 @@ class PairMethod(Method):
             probs[role] = torch.stack(rows)
         return probs
 
-    def validation_step(self, images: PairBatch, batch_idx: int) -> None:
-        self._rows.add(images.indices, images.labels, self.predict_images(images))
+    def collect(self, images: PairBatch) -> None:
+        probs = {f"{role}/probs": value for role, value in self.predict_images(images).items()}
+        self._rows.add({"index": images.indices, "label": images.labels} | probs)
 
-    def test_step(self, images: PairBatch, batch_idx: int) -> None:
-        self._rows.add(images.indices, images.labels, self.predict_images(images))
+    def gather(self) -> Columns:
+        return self._rows.collect()
 
-    def on_validation_epoch_end(self) -> None:
-        self._score("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._score("test")
-
-    def _score(self, stage: str) -> None:
-        """Score every role; a network that has not learned yet scores NaN, so that it selects nothing."""
-        rows = self.tables[stage] = self._rows.collect()
-        self.scores[stage] = {}
-        for role in self.roles:
-            if not rows[f"{role}/probs"].isfinite().all():
-                raise UserError(f"training diverged, the {role} predicts NaN: lower optimizer.lr")
-            scores = image_scores(rows[f"{role}/probs"], rows["label"], of=f"{stage}/{role} images")
-            if role == "student":
-                decided = [rows[f"{one}/probs"].argmax(1) for one in ("student", "teacher")]
-                scores["image_agreement"] = float((decided[0] == decided[1]).double().mean())
-            scores = scores if self.has_learned(role) else dict.fromkeys(scores, math.nan)
-            self.scores[stage][role] = scores
-            self.log_dict({f"{stage}/{role}/{name}": value for name, value in scores.items()}, batch_size=1)
+    def score_role(self, stage: str, role: str) -> Scores:
+        """Scores of images; NaN for a network that has not learned yet, so that it selects nothing."""
+        rows: Columns = self.tables[stage]
+        refuse_nan(role, rows[f"{role}/probs"])
+        scores = image_scores(rows[f"{role}/probs"], rows["label"], of=f"{stage}/{role} images")
+        if role == "student":
+            student, teacher = (rows[f"{name}/probs"].argmax(1) for name in ("student", "teacher"))
+            scores["image_agreement"] = float((student == teacher).double().mean())
+        return scores if self.has_learned(role) else dict.fromkeys(scores, math.nan)
 
 
 def load_teacher(teacher: ImageClassifier, path: str, expected: dict[str, Any]) -> None:

@@ -26,8 +26,7 @@ from tests.support.tiny import TinyData, fit, tiny_abmil, tiny_splits
 
 
 def train(model, **trainer):
-    data = TinyData(tiny_splits(), bags_per_step=2)
-    return fit(model, data, epochs=model.teacher_epochs + model.rounds * model.student_epochs, **trainer)
+    return fit(model, TinyData(tiny_splits(), bags_per_step=2), epochs=-1, **trainer)
 
 
 def forward(network, instances):
@@ -173,7 +172,13 @@ class Diary(DistillToLabel):
     def on_train_epoch_end(self):
         loss = float(self.trainer.callback_metrics["val/teacher/bag_loss"])
         modes = self.teacher.training, self.student.training
-        entry = (self.round, loss, state_of(self.teacher), state_of(self.student), modes)
+        entry = (
+            f"{self.phase} {self.phases.round(self.current_epoch)}",
+            loss,
+            state_of(self.teacher),
+            state_of(self.student),
+            modes,
+        )
         self.__dict__.setdefault("diary", []).append(entry)
 
 
@@ -190,8 +195,8 @@ def test_the_chosen_teacher_is_reloaded_and_stays_frozen_to_the_last_bit(reload)
     model = make_d2l(norm=True, teacher_epochs=6, student_epochs=3, reload=reload)
     model.__class__ = Spoiled
     train(model)
-    rounds, losses, teachers, students, modes = zip(*model.diary, strict=True)
-    assert rounds == (-1,) * 6 + (0,) * 3
+    phases, losses, teachers, students, modes = zip(*model.diary, strict=True)
+    assert phases == ("teacher 0",) * 6 + ("student 0",) * 3
     best = min(range(6), key=lambda epoch: losses[epoch])
     assert best != 5
     chosen = {"best": best, "last": 5}[reload]
@@ -282,8 +287,8 @@ def test_a_later_round_learns_from_the_best_student():
     model = make_d2l(rounds=2, teacher_epochs=1, student_epochs=2)
     model.__class__ = Diary
     train(model)
-    rounds, _, teachers, students, _ = zip(*model.diary, strict=True)
-    assert rounds == (-1, 0, 0, 1, 1)
+    phases, _, teachers, students, _ = zip(*model.diary, strict=True)
+    assert phases == ("teacher 0", "student 0", "student 0", "student 1", "student 1")
     assert equal(teachers[3], students[1]) or equal(teachers[3], students[2])
     assert equal(teachers[4], teachers[3])
 
@@ -360,7 +365,8 @@ def test_weights_of_the_papers_two_data_sets_and_of_the_baseline():
     config = compose_run(
         "experiment=d2l_colon", "method.teacher_epochs=4", "method.student_epochs=3", "method.rounds=2"
     )
-    assert config.trainer.max_epochs == 10
+    model = instantiate(config.method, _convert_="all")(instance_shape=(3, 27, 27), num_classes=2)
+    assert model.phases.run_epochs(config.trainer.max_epochs) == 10
 
 
 @pytest.mark.parametrize(
@@ -377,9 +383,13 @@ def test_impossible_switches_are_refused(switches, message):
         make_d2l(**switches)
 
 
-def test_epochs_that_end_before_the_student_are_refused():
-    with pytest.raises(UserError, match=r"trainer.max_epochs=4, but the phases take 6"):
-        fit(make_d2l(), TinyData(tiny_splits()), epochs=4)
+@pytest.mark.parametrize(
+    ("epochs", "message"),
+    [(3, "max_epochs=3 ends before the student phase"), (7, "max_epochs=7, but the phases take 6")],
+)
+def test_epochs_that_do_not_suit_the_phases_are_refused(epochs, message):
+    with pytest.raises(UserError, match=message):
+        fit(make_d2l(), TinyData(tiny_splits()), epochs=epochs)
 
 
 @pytest.mark.slow
@@ -399,6 +409,6 @@ def test_the_command_writes_both_roles_and_is_selected_in_the_student_phase(tmp_
     result = kd_mil("run", *again, "ckpt_path=out/checkpoints/last.ckpt", "hydra.run.dir=c", cwd=tmp_path, check=False)
     assert result.returncode == 2
     assert "belongs to another configuration: its select differs" in result.stderr
-    result = kd_mil("run", "experiment=d2l_mnist", *small, "trainer.max_epochs=3", cwd=tmp_path, check=False)
+    result = kd_mil("run", "experiment=d2l_mnist", *small, "trainer.max_epochs=7", cwd=tmp_path, check=False)
     assert result.returncode == 2
-    assert result.stderr.strip().splitlines()[-1].startswith("error: trainer.max_epochs=3, but the phases take 4")
+    assert result.stderr.strip().splitlines()[-1].startswith("error: trainer.max_epochs=7, but the phases take 4")
