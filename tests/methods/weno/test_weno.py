@@ -10,10 +10,12 @@ from kd_mil.core.errors import UserError
 from kd_mil.data.batches import BagBatch
 from kd_mil.data.samplers import InTurn
 from kd_mil.methods.weno.mining import HardPositiveMining
+from kd_mil.methods.weno.multiclass import MultiClassWENO
 from kd_mil.methods.weno.weno import WENO
 from kd_mil.models.aggregators.dsmil import DSMIL
+from kd_mil.models.heads import InstanceHead
 from tests.support.methods import make_weno
-from tests.support.tiny import TinyData, fit, tiny_abmil, tiny_splits
+from tests.support.tiny import TinyData, fit, tiny_abmil, tiny_parts, tiny_splits
 
 
 def plain_weno(model, batches_of_epoch, epochs, *, bank, per_bag, negative_weight, threshold, start_epoch):
@@ -203,6 +205,32 @@ def test_mining_hides_what_the_student_finds_and_says_so():
     fit(model, TinyData(splits))
     sizes, labels = splits.bags.sizes[splits.train], splits.bags.labels[splits.train]
     assert len(torch.cat(model.dropped)) == int((sizes - 1)[labels == 1].sum())
+
+
+class Listening(HardPositiveMining):
+    """Keeps every instance, and the probabilities it was asked with."""
+
+    def active(self, epoch):
+        return True
+
+    def keep(self, student_probs, sizes, labels):
+        self.__dict__.setdefault("heard", []).append(student_probs)
+        return torch.ones_like(student_probs, dtype=torch.bool)
+
+
+@pytest.mark.parametrize("method", [WENO, MultiClassWENO])
+def test_mining_asks_the_student_without_dropout_and_leaves_it_training(method):
+    torch.manual_seed(0)
+    head, hpm = partial(InstanceHead, hidden=(7,), dropout=0.5), Listening()
+    model = method(**tiny_parts(norm=False), aggregator=tiny_abmil(), student_head=head, hpm=hpm)
+    bags = tiny_splits().bags
+    model.memory.allocate(num_bags=len(bags), num_instances=len(bags.instances))
+    batch = bags.batch(torch.tensor([1, 3]))  # both positive
+    model.train().teacher_loss(batch)
+    assert all(part.training for part in model.student_head.modules())
+    with torch.no_grad():
+        expected = model.student_head.eval()(model.encoder(batch.instances)).softmax(1)[:, 1]
+    torch.testing.assert_close(hpm.heard[0], expected)
 
 
 def test_every_training_instance_has_a_score_even_when_mined():
