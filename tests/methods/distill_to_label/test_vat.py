@@ -72,10 +72,6 @@ def test_the_adversarial_perturbation_moves_away_from_the_clean_prediction_along
         vat._random_move = lambda values, trial=trial: trial
         moved = vat.perturb(clean, logits) - clean
         assert float((moved @ weight).sign()) == float((trial @ weight).sign())
-        farther, back = (
-            (logits(clean + step).softmax(1) - logits(clean).softmax(1)).abs().max() for step in (moved, 0.01 * moved)
-        )
-        assert farther > back
 
 
 def test_the_adversarial_search_leaves_no_gradient_behind():
