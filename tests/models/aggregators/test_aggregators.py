@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from kd_mil.models.aggregators import abmil
 from kd_mil.models.aggregators.abmil import ABMIL
@@ -41,16 +42,19 @@ UNORDERED = {
 }
 
 
-def evaluated_dtfd(**settings):
-    """Its pseudo-bags are random in training, and made by position in evaluation."""
-    return DTFD(hidden=(8,), attention_dim=5, pseudo_bags=3, **settings).eval()
+def evaluated(factory):
+    """In evaluation: DTFD's pseudo-bags are random in training, and made by position in evaluation."""
+    return lambda **settings: factory(**settings).eval()
+
+
+SMALL_DTFD = partial(DTFD, hidden=(8,), attention_dim=5, pseudo_bags=3)
 
 
 AGGREGATORS = UNORDERED | {
     "transmil": partial(TransMIL, **SMALL),
     "transmil, padded": partial(TransMIL, exact_small_bags=False, **SMALL),
-    "dtfd": evaluated_dtfd,
-    "dtfd, instances": partial(evaluated_dtfd, distil="maxmins", instances_per_bag=2),
+    "dtfd": evaluated(SMALL_DTFD),
+    "dtfd, instances": evaluated(partial(SMALL_DTFD, distil="maxmins", instances_per_bag=2)),
 }
 BATCHES = {"few": (1, 3, 2, 7, 1, 3), "many": (40, 1, 25, 60)}
 
@@ -76,6 +80,11 @@ def loss_of(output, labels):
 @pytest.mark.parametrize("sizes", BATCHES.values(), ids=BATCHES.keys())
 @pytest.mark.parametrize("factory", AGGREGATORS.values(), ids=AGGREGATORS.keys())
 def test_packed_equals_loop_in_values_and_gradients(factory, sizes, classes):
+    assert_packed_equals_loop(factory, sizes, classes)
+
+
+def assert_packed_equals_loop(factory, sizes, classes):
+    """The output and every gradient of a packed batch are those of its bags one by one."""
     features, sizes = bags_of(*sizes)
     labels = torch.arange(len(sizes)) % classes
     packed, looped = make(factory, classes), make(factory, classes)
@@ -100,6 +109,28 @@ def test_packed_equals_loop_in_values_and_gradients(factory, sizes, classes):
         if one.grad is None:
             continue
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+SHRUNK = {"hidden": [8], "attention_dim": 5, "width": 16, "heads": 4, "landmarks": 9, "dropout": 0.0, "mask_share": 0.0}
+"""Sizes that take no time, and no randomness; each configuration has some of them."""
+CONFIGURED = sorted({path.stem for path in (CONF / "aggregator").glob("*.yaml")} - {"custom"})
+"""What users name with `aggregator=`; `custom` is a class of their own."""
+
+
+def configured(name):
+    """The factory of a configuration, small, and in evaluation where its training is random by design."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        node = OmegaConf.to_container(compose(f"aggregator/{name}").aggregator)
+    factory = instantiate(node | {key: value for key, value in SHRUNK.items() if key in node}, _convert_="all")
+    return evaluated(factory) if name == "dtfd" else factory
+
+
+@pytest.mark.parametrize("sizes", BATCHES.values(), ids=BATCHES.keys())
+@pytest.mark.parametrize("name", CONFIGURED)
+def test_packed_equals_loop_for_every_configuration(name, sizes):
+    if name == "torchmil":
+        pytest.importorskip("torchmil")
+    assert_packed_equals_loop(configured(name), sizes, classes=2)
 
 
 @pytest.mark.parametrize("factory", UNORDERED.values(), ids=UNORDERED.keys())
