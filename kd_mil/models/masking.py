@@ -1,4 +1,4 @@
-"""Random masks of what attends most: rivals hide easy instances in this way, while WENO hides them by its student."""
+"""Random masks of what attends most: baselines hide easy instances so, where WENO hides them by its student."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""What the teacher's last phase leaves behind for the student: the range of its scores, and the scores themselves."""
+"""The teacher's scores of the last epoch for its student: their range and, as a bank, the scores themselves."""
 
 import math
 from typing import Any, Literal

@@ -1,4 +1,7 @@
-"""Losses of bag classifiers and of the supervised reference."""
+"""Losses of bag and instance labels, with the two streams of DSMIL (Li et al., CVPR 2021, arXiv 2011.08939).
+
+bag_loss(output.bag_logits, labels, critical_logits(output, sizes))
+"""
 
 import torch.nn.functional as F
 from torch import Tensor

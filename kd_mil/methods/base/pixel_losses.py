@@ -1,4 +1,7 @@
-"""Losses on pixels that several methods share: soft Dice and cross-entropy of logits."""
+"""Losses on pixels that several methods share: soft Dice (Milletari et al. 2016, arXiv 1606.04797) and cross-entropy.
+
+soft_dice(logits.sigmoid(), masks).mean() + cross_entropy_of_logits(logits, masks).mean()
+"""
 
 import torch.nn.functional as F
 from torch import Tensor

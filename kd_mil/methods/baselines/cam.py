@@ -1,4 +1,7 @@
-"""Class activation maps as masks: what a plain image classifier knows about pixels."""
+"""Class activation maps as masks: what an image classifier knows about pixels (Zhou et al. 2016, arXiv 1512.04150).
+
+python -m kd_mil.run experiment=cam_baseline
+"""
 
 from typing import Any
 

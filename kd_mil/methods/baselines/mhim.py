@@ -1,4 +1,7 @@
-"""MHIM-MIL: masked hard instance mining with an averaged teacher (Tang et al., ICCV 2023)."""
+"""MHIM-MIL: masked hard instance mining with an averaged teacher (Tang et al., ICCV 2023, arXiv 2307.15254).
+
+python -m kd_mil.run experiment=mhim_abmil
+"""
 
 import copy
 from typing import Any

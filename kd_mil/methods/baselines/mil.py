@@ -1,4 +1,7 @@
-"""Any aggregator on its own: the baseline rows of every table, and the teacher WENO starts from."""
+"""Any aggregator on its own: the baseline rows of every table, and the teacher WENO starts from.
+
+python -m kd_mil.run experiment=mil_dsmil
+"""
 
 from typing import Any
 

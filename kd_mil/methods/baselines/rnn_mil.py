@@ -1,4 +1,9 @@
-"""MIL-RNN: learn from the best tiles of each slide, then read them (Campanella et al., Nature Medicine 2019)."""
+"""MIL-RNN: learn from the best tiles of each slide, then read them (Campanella et al., Nature Medicine 2019).
+
+doi 10.1038/s41591-019-0508-1
+
+    python -m kd_mil.run experiment=rnn_mil
+"""
 
 from typing import Any
 

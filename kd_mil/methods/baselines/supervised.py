@@ -1,4 +1,7 @@
-"""The fully supervised row of the tables: the only method that may train on instance labels."""
+"""The fully supervised row of the tables: the only method that may train on instance labels.
+
+python -m kd_mil.run experiment=supervised
+"""
 
 from typing import Any
 

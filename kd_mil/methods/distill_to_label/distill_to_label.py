@@ -1,4 +1,7 @@
-"""Distill-to-Label: instance labels from a distilled bag classifier (Thiagarajan et al. 2019, arXiv 1907.12926)."""
+"""Distill-to-Label: instance labels from a distilled bag classifier (Thiagarajan et al. 2019, arXiv 1907.12926).
+
+python -m kd_mil.run experiment=d2l_colon
+"""
 
 import copy
 import math

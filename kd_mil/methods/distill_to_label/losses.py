@@ -1,7 +1,9 @@
-"""Distill-to-Label (Thiagarajan et al. 2019): consistency of a disturbed bag, and distillation at two levels.
+"""Losses of Distill-to-Label (Thiagarajan et al. 2019, arXiv 1907.12926): consistency, entropy and distillation.
 
 The paper's Bernoulli quantities are those of a softmax over two logits, and are written for any number of classes here.
 All start from logits, so that no probability is ever clamped.
+
+    divergence(teacher_logits, student_logits, temperature=2.0).mean()
 """
 
 import torch.nn.functional as F

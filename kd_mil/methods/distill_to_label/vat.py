@@ -1,4 +1,7 @@
-"""How Distill-to-Label disturbs a bag: noise instances, a perturbation of every instance, random subsets."""
+"""How Distill-to-Label (arXiv 1907.12926) disturbs a bag: noise instances, moves of every instance, random subsets.
+
+VAT(delta=0.05).perturb(clean, bag_logits)  # (N, ...), each instance moved within its ball
+"""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -40,7 +43,7 @@ class VAT(nn.Module):
         keep_ratio: share of the bag that a subset keeps; at least one instance stays and, of two or more, one goes.
         subsets: how many subsets are drawn; their entropies are averaged.
         mode: `random` perturbation, or the `adversarial` one: delta away in the direction that one step of power
-            iteration finds to change the prediction most (Miyato et al. 2018).
+            iteration finds to change the prediction most (Miyato et al. 2018, arXiv 1704.03976).
         detach_target: the clean prediction is a constant target.
 
     Raises:

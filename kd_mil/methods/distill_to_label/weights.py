@@ -1,4 +1,7 @@
-"""How much of what a Distill-to-Label student learns from its teacher, and how softly."""
+"""How much a Distill-to-Label student (arXiv 1907.12926) learns of what from its teacher, and how softly.
+
+Distillation(temperature=2.0).weights  # by term of Eq. 5
+"""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,4 +1,7 @@
-"""IFKD: weakly supervised segmentation by iterative fusion distillation (He, Li, Zemp, arXiv 2407.10274)."""
+"""IFKD: weakly supervised segmentation by iterative fusion distillation (He, Li, Zemp, arXiv 2407.10274).
+
+python -m kd_mil.run experiment=ifkd_vgg
+"""
 
 import copy
 import math

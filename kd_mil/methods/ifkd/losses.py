@@ -1,4 +1,7 @@
-"""Losses of IFKD (He, Li, Zemp, arXiv 2407.10274) as in its authors' code; pixel maps (B, H, W), in float32."""
+"""Losses of IFKD (He, Li, Zemp, arXiv 2407.10274) as in its authors' code; pixel maps (B, H, W), in float32.
+
+distillation_loss(sides, fused, teacher_sides, teacher_fused, labels, mode="fusion").mean()
+"""
 
 from typing import Literal
 

@@ -1,4 +1,7 @@
-"""Losses of resolution distillation (DiPalma et al. 2021)."""
+"""Losses of resolution-based distillation (DiPalma et al. 2021, arXiv 2101.04170).
+
+pixel_loss(student_map, [resize_map(teacher_map, student_map.shape[-2:], "maxpool")])
+"""
 
 from collections.abc import Sequence
 from typing import Literal

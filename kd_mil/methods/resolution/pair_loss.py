@@ -1,4 +1,7 @@
-"""Eq. 1 of resolution distillation (DiPalma et al. 2021): what a student's output costs next to its teacher's."""
+"""Eq. 1 of resolution-based distillation (DiPalma et al. 2021, arXiv 2101.04170): the loss of a pair's two outputs.
+
+PairLoss()(student(small), teacher(large))["total"].backward()
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,9 @@
-"""Resolution-based distillation (DiPalma et al. 2021): a network at low magnification learns from one at high."""
+"""Resolution-based distillation: a network at low magnification learns from one at high (DiPalma et al. 2021).
+
+arXiv 2101.04170
+
+    python -m kd_mil.run experiment=resolution_kd
+"""
 
 import copy
 import math

@@ -1,4 +1,7 @@
-"""WENO (Qu et al., NeurIPS 2022): pseudo-labels from attention, and the student's loss."""
+"""Losses of WENO's student (Qu et al., NeurIPS 2022, arXiv 2210.03664): cross-entropy against soft labels.
+
+student_loss(logits, attention_pseudo_labels(scores, bag_labels, low, high))
+"""
 
 import torch
 import torch.nn.functional as F

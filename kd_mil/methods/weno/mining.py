@@ -1,4 +1,7 @@
-"""Hard positive instance mining (HPM): which instances of a positive bag the teacher still gets to see."""
+"""Hard positive instance mining of WENO (arXiv 2210.03664): which instances of a positive bag the teacher gets to see.
+
+HardPositiveMining("threshold", threshold=0.5).keep(student_probs, sizes, labels)  # mask (N,)
+"""
 
 from dataclasses import dataclass
 from typing import Literal

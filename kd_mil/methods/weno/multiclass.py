@@ -1,4 +1,7 @@
-"""WENO with several positive classes: an extension, NOT part of the paper, whose method is binary."""
+"""WENO with several positive classes: an extension, NOT part of the paper (arXiv 2210.03664), whose method is binary.
+
+python -m kd_mil.run experiment=weno_multiclass
+"""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""WENO: bi-directional weakly supervised knowledge distillation (Qu et al., NeurIPS 2022)."""
+"""WENO: bi-directional weakly supervised knowledge distillation (Qu et al., NeurIPS 2022, arXiv 2210.03664).
+
+python -m kd_mil.run experiment=weno_dsmil
+"""
 
 import copy
 from typing import Any, Literal

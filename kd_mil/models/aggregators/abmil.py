@@ -1,4 +1,7 @@
-"""ABMIL: attention-based deep multiple instance learning (Ilse et al., ICML 2018)."""
+"""ABMIL: attention-based deep multiple instance learning (Ilse et al., ICML 2018, arXiv 1802.04712).
+
+ABMIL(in_features=512)(features, sizes).bag_logits  # (B, 2) from features (N, 512) of bags with sizes (B,)
+"""
 
 from collections.abc import Sequence
 

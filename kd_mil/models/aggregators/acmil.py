@@ -1,4 +1,7 @@
-"""ACMIL: attention-challenging multiple instance learning (Zhang et al., ECCV 2024)."""
+"""ACMIL: attention-challenging multiple instance learning (Zhang et al., ECCV 2024, arXiv 2311.07125).
+
+ACMIL(in_features=512, branches=5)(features, sizes).bag_logits
+"""
 
 import math
 from collections.abc import Sequence

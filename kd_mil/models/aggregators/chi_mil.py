@@ -1,4 +1,9 @@
-"""ChiMIL: multiple instance learning with center embeddings (Chikontwe et al., MICCAI 2020)."""
+"""ChiMIL: multiple instance learning with center embeddings (Chikontwe et al., MICCAI 2020).
+
+doi 10.1007/978-3-030-59722-1_50
+
+    ChiMIL(in_features=512, top=32)(features, sizes).bag_logits
+"""
 
 from functools import partial
 

@@ -1,4 +1,9 @@
-"""CLAM: clustering-constrained attention multiple instance learning (Lu et al., Nature Biomedical Engineering 2021)."""
+"""CLAM: clustering-constrained attention multiple instance learning (Lu et al., Nature Biomedical Engineering 2021).
+
+doi 10.1038/s41551-020-00682-w
+
+    CLAM(in_features=1024, branches="multi")(features, sizes).class_attention_logits  # (N, 2)
+"""
 
 from collections.abc import Sequence
 from functools import partial

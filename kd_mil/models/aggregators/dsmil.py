@@ -1,4 +1,7 @@
-"""DSMIL: dual-stream multiple instance learning (Li et al., CVPR 2021), and the variant WENO released."""
+"""DSMIL: dual-stream multiple instance learning (Li et al., CVPR 2021, arXiv 2011.08939), and WENO's variant.
+
+DSMIL(in_features=512)(features, sizes).instance_logits  # (N, 2), the instance stream
+"""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""DTFD-MIL: double-tier feature distillation with pseudo-bags (Zhang et al., CVPR 2022)."""
+"""DTFD-MIL: double-tier feature distillation with pseudo-bags (Zhang et al., CVPR 2022, arXiv 2203.12081).
+
+DTFD(in_features=512, pseudo_bags=4, distil="afs")(features, sizes).bag_logits
+"""
 
 from collections.abc import Sequence
 from functools import partial

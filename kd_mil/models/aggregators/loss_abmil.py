@@ -1,4 +1,7 @@
-"""Loss-based attention: the classifier's own logits attend (Shi et al., AAAI 2020)."""
+"""Loss-based attention: the classifier's own logits attend (Shi et al., AAAI 2020, doi 10.1609/aaai.v34i04.6030).
+
+LossABMIL(in_features=512)(features, sizes).attention  # (N,), sums to 1 in each bag
+"""
 
 from collections.abc import Sequence
 from functools import partial

@@ -1,4 +1,7 @@
-"""Nystrom attention: softmax attention through landmarks, linear in the number of tokens (Xiong et al., AAAI 2021)."""
+"""Nystrom attention: softmax attention through landmarks, linear in the number of tokens (Xiong et al., AAAI 2021).
+
+arXiv 2102.03902
+"""
 
 import torch
 import torch.nn.functional as F

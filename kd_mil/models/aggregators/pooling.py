@@ -1,4 +1,7 @@
-"""Mean and max pooling: the two bag classifiers without trained attention."""
+"""Mean and max pooling: the two bag classifiers without trained attention (Wang et al. 2018, arXiv 1610.02501).
+
+Max(in_features=512)(features, sizes).bag_logits
+"""
 
 import torch
 from torch import Tensor, nn

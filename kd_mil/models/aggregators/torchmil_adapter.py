@@ -1,4 +1,7 @@
-"""Any bag classifier of torchmil (https://torchmil.readthedocs.io) as an aggregator: `kd-mil[torchmil]`."""
+"""Any bag classifier of torchmil (https://torchmil.readthedocs.io) as an aggregator: `kd-mil[torchmil]`.
+
+TorchMIL(in_features=512, model="TransformerABMIL")(features, sizes).bag_logits
+"""
 
 import importlib
 import inspect

@@ -1,4 +1,7 @@
-"""TransMIL: transformer based correlated multiple instance learning (Shao et al., NeurIPS 2021)."""
+"""TransMIL: transformer based correlated multiple instance learning (Shao et al., NeurIPS 2021, arXiv 2106.00908).
+
+TransMIL(in_features=1024)(features, sizes).bag_logits
+"""
 
 import torch
 import torch.nn.functional as F

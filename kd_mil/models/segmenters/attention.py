@@ -1,4 +1,4 @@
-"""Criss-cross attention (Huang et al., CCNet, ICCV 2019), as SA-MIL uses it."""
+"""Criss-cross attention (Huang et al., CCNet, ICCV 2019, arXiv 1811.11721), as SA-MIL uses it."""
 
 import torch
 from torch import Tensor, nn

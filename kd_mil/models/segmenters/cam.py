@@ -1,4 +1,4 @@
-"""A classifier whose class activation maps segment: the paradigm that IFKD argues against."""
+"""A classifier whose class activation maps segment (Zhou et al. 2016, arXiv 1512.04150); IFKD argues against it."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

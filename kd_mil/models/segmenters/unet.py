@@ -1,4 +1,4 @@
-"""A U-Net on a timm encoder: the fully supervised reference."""
+"""A U-Net (Ronneberger et al. 2015, arXiv 1505.04597) on a timm encoder: the fully supervised baseline."""
 
 from collections.abc import Sequence
 
