@@ -24,7 +24,7 @@ from kd_mil.slides.extraction.tile_loader import requests_of, tile_loader
 from kd_mil.slides.formats.reader import open_slide
 from kd_mil.slides.slide_list import SlideEntry
 from kd_mil.slides.synthetic.build import SyntheticSettings, build_synthetic_slides
-from kd_mil.slides.tiles.cutting import ReadingSettings
+from kd_mil.slides.tiles.cutting import Cutting
 from kd_mil.slides.tiles.tiling import TilingSettings
 from kd_mil.slides.tiles.tissue import find_tissue
 
@@ -77,7 +77,7 @@ def find_slides(quick: bool) -> dict[str, SlideEntry]:
 def planned(entry: SlideEntry, order: str, resolution: float) -> PlannedSlide:
     """All tiles with tissue, row by row or in random order."""
     mpp = open_slide(entry.path, entry.mpp).mpp * resolution
-    plan = plan_slide(entry, ReadingSettings(TilingSettings(TILE, mpp=mpp)))
+    plan = plan_slide(entry, Cutting(TilingSettings(TILE, mpp=mpp)))
     coords = plan.tiles.coords
     if order == "random":
         coords = np.random.default_rng(0).permutation(coords)
@@ -133,7 +133,7 @@ def loader_loop(plan: PlannedSlide, num_workers: int) -> Callable[[], None]:
     """The tiles as extraction reads them."""
 
     def work() -> None:
-        settings = ReadingSettings(TilingSettings(TILE, mpp=plan.tiles.mpp))
+        settings = Cutting(TilingSettings(TILE, mpp=plan.tiles.mpp))
         requests = requests_of([plan], settings, BATCH, lambda _: True)
         for _ in tile_loader(requests, "openslide", num_workers, pin_memory=False):
             pass
@@ -156,7 +156,7 @@ def tissue_row(name: str, entry: SlideEntry, quick: bool) -> dict[str, Any]:
 
 def extraction_row(name: str, entry: SlideEntry, quick: bool) -> dict[str, Any]:
     """The whole extraction, tissue and file included, against forward passes over as many tiles in memory."""
-    settings = ReadingSettings(TilingSettings(64 if quick else TILE, magnification=10, min_tissue=0.25))
+    settings = Cutting(TilingSettings(64 if quick else TILE, magnification=10, min_tissue=0.25))
     device = torch.device(cuda_or_cpu())
     model = "resnet10t" if quick else ENCODER
     encoder = TileEncoder(partial(TimmEncoder, name=model), {"name": model}, settings.tiling.tile_size, device)
@@ -176,7 +176,7 @@ def extraction_row(name: str, entry: SlideEntry, quick: bool) -> dict[str, Any]:
     return row
 
 
-def extract(entry: SlideEntry, settings: ReadingSettings, encoder: TileEncoder) -> Callable[[], None]:
+def extract(entry: SlideEntry, settings: Cutting, encoder: TileEncoder) -> Callable[[], None]:
     """One slide to its file, one process reading."""
 
     def work() -> None:

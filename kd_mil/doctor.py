@@ -18,8 +18,9 @@ from kd_mil.cli.arguments import with_words_as_list
 from kd_mil.cli.command import CONFIG_DIR, command
 from kd_mil.core.environment import environment
 from kd_mil.data.features.feature_bags import FeatureBags
+from kd_mil.data.features.layouts import list_features
 from kd_mil.data.features.manifest import read_manifest
-from kd_mil.diagnosis.data import feature_files, feature_findings, place_of, split_findings
+from kd_mil.diagnosis.data import feature_findings, folder_of, split_findings
 from kd_mil.diagnosis.environment import environment_findings
 from kd_mil.diagnosis.finding import Finding, as_finding
 
@@ -37,7 +38,7 @@ def main(config: DictConfig) -> None:
         found += chosen_data_findings(settings)
     if config.features is not None:
         with as_finding(found, "features"):
-            found += feature_findings(feature_files(Path(config.features)))
+            found += feature_findings([entry.path for entry in list_features(config.features)])
     if config.smoke:
         found.append(two_processes(config.smoke_seconds))
     show(found)
@@ -47,13 +48,13 @@ def main(config: DictConfig) -> None:
 
 def data_set_findings(settings: list[str]) -> list[Finding]:
     """Which of the named data sets are where they are looked for."""
-    places: dict[str, Path | None] = {}
+    folders: dict[str, Path | None] = {}
     for path in sorted((CONFIG_DIR / "data").glob("*.yaml")):
         config = compose("run", overrides=[f"data={path.stem}", *settings]).data
         if "data_dir" in config and config.get("root") is None:
-            places[path.stem] = place_of(data_module(config).setup)
-    found = [Finding("ok", "data set", f"{name}: {place}") for name, place in places.items() if place is not None]
-    missing = [name for name, place in places.items() if place is None]
+            folders[path.stem] = folder_of(data_module(config).setup)
+    found = [Finding("ok", "data set", f"{name}: {folder}") for name, folder in folders.items() if folder is not None]
+    missing = [name for name, folder in folders.items() if folder is None]
     return found + ([Finding("note", "data sets", f"not here: {', '.join(missing)}")] if missing else [])
 
 
@@ -63,7 +64,7 @@ def chosen_data_findings(settings: list[str]) -> list[Finding]:
     with as_finding(found, "data"):
         data = data_module(compose("run", overrides=settings).data)
         if isinstance(data, FeatureBags) and data.manifest is not None:
-            manifest = read_manifest(data.manifest, data.classes, data.root)
+            manifest = read_manifest(data.manifest, data.classes, data.root, data.labels)
             found += feature_findings(manifest.feature_paths)
         data.check = False
         data.setup()

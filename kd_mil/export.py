@@ -11,7 +11,7 @@ from kd_mil.cli.command import command
 from kd_mil.core.atomic import require_writable
 from kd_mil.core.checks import one_of, share
 from kd_mil.core.errors import UserError
-from kd_mil.data.features.export import class_index, export_clam, export_torchmil
+from kd_mil.data.features.export import export_clam, export_torchmil
 from kd_mil.data.features.layouts import feature_table
 
 FORMATS = ("clam", "torchmil")
@@ -34,7 +34,7 @@ def main(config: DictConfig) -> None:
     if plain["format"] == "clam":
         export_clam(table, folder, out)
     else:
-        export_torchmil(table, folder, out, class_index(table, plain["classes"]), plain["tumour_threshold"])
+        export_torchmil(table, folder, out, plain["classes"], plain["tumour_threshold"])
     print(f"{len(table)} slides in {out}")
 
 

@@ -20,12 +20,12 @@ from kd_mil.models.encoders.tile_encoder import TileEncoder
 from kd_mil.slides.extraction.extraction import Extraction, Outcome
 from kd_mil.slides.extraction.results import held_to_settings, write_tables
 from kd_mil.slides.slide_list import list_slides, with_labels
-from kd_mil.slides.tiles.cutting import ReadingSettings
+from kd_mil.slides.tiles.cutting import Cutting
 
 
 @command("extract")
 def main(config: DictConfig) -> None:
-    """Extract what is not extracted yet, then write the tables and say what became of the slides."""
+    """Extract what is not extracted yet, then write the tables and print the result of each slide."""
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"  # one line, for people
     for name, hint in (("slides", "a folder, a pattern or a CSV of slides"), ("out", "a folder for the results")):
         if config[name] is None:
@@ -33,14 +33,14 @@ def main(config: DictConfig) -> None:
     entries = list_slides(config.slides)
     if config.labels is not None:
         entries = with_labels(entries, config.labels)
-    settings = reading_settings(config)
-    encoder = build_encoder(config, settings.tiling.tile_size)
+    cutting = configured_cutting(config)
+    encoder = build_encoder(config, cutting.tiling.tile_size)
     out = Path(config.out).absolute()
     extraction = Extraction(
-        entries, out, settings, encoder, config.batch_size, config.num_workers, on_error=config.on_error
+        entries, out, cutting, encoder, config.batch_size, config.num_workers, on_error=config.on_error
     )
     made_by = {"encoder": encoder and encoder.identity, "transform": encoder and encoder.transform}
-    with held_to_settings(out, settings.attributes() | made_by):
+    with held_to_settings(out, cutting.attributes() | made_by):
         outcomes = extraction.run()
         failed = [outcome for outcome in outcomes if outcome.status == "failed"]
         if len(failed) == len(outcomes):
@@ -50,10 +50,10 @@ def main(config: DictConfig) -> None:
     show(outcomes, manifest, coordinates_only=encoder is None)
 
 
-def reading_settings(config: DictConfig) -> ReadingSettings:
+def configured_cutting(config: DictConfig) -> Cutting:
     """How slides become tiles, as configured."""
     parts = {name: instantiate(config[name], _convert_="all") for name in ("tiling", "tissue", "annotations")}
-    return ReadingSettings(**parts, backend=config.backend, mpp=config.mpp)
+    return Cutting(**parts, backend=config.backend, mpp=config.mpp)
 
 
 def build_encoder(config: DictConfig, tile_size: int) -> TileEncoder | None:

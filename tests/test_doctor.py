@@ -9,7 +9,7 @@ import torch
 
 from kd_mil.core.errors import UserError
 from kd_mil.data.locations import Located, find_root, only_locating
-from kd_mil.diagnosis.data import duplicates, feature_findings, leakage, place_of
+from kd_mil.diagnosis.data import duplicates, feature_findings, folder_of, leakage
 from kd_mil.diagnosis.environment import environment_findings
 from kd_mil.diagnosis.finding import Finding, as_finding
 from kd_mil.doctor import with_run_settings
@@ -66,9 +66,9 @@ def test_a_data_set_is_located_without_being_read(tmp_path):
         find_root(None, str(tmp_path), ["here"], "a set")
         raise AssertionError("read")
 
-    assert place_of(setup) is None
+    assert folder_of(setup) is None
     (tmp_path / "here").mkdir()
-    assert place_of(setup) == tmp_path / "here"
+    assert folder_of(setup) == tmp_path / "here"
     assert find_root(None, str(tmp_path), ["here"], "a set") == tmp_path / "here", "outside, it is read as ever"
     with only_locating(), pytest.raises(Located):
         find_root(None, str(tmp_path), ["here"], "a set")

@@ -126,8 +126,14 @@ def test_an_export_reads_back(command, store, tmp_path):
         (["format=clam", "out=out"], "features= is not set"),
         (["features=store", "format=clam"], "out= is not set"),
         (["features=store", "format=eva", "out=out"], "choose clam or torchmil"),
-        (["features=store", "format=torchmil", "out=out"], "labels are normal, tumour: give their order"),
-        (["features=store", "format=torchmil", "out=out", "classes=[normal]"], "'tumour' is not in classes"),
+        (
+            ["features=store", "format=torchmil", "out=out"],
+            "name the classes in order",
+        ),
+        (
+            ["features=store", "format=torchmil", "out=out", "classes=[normal]"],
+            "label 'tumour' is outside the classes",
+        ),
         (["features=store", "format=clam", "out=store"], "is where the features are"),
         (["features=nowhere", "format=clam", "out=out"], "nowhere"),
         (["features=store/features", "format=torchmil", "out=out"], "torchmil needs labels"),

@@ -97,6 +97,20 @@ def test_the_manifest_makes_bags_with_tumour_labels_from_the_threshold_on(comman
     assert counts[0.05] > counts[0.25] > counts[0.9]
 
 
+def test_the_fold_column_of_the_slides_stays_in_the_manifest(command, slides, tmp_path):
+    listed = pd.read_csv(slides).drop(columns="split").assign(fold=[index % 3 for index in range(10)], age=71)
+    for column in ("slide_path", "annotation_path"):
+        listed[column] = [slides.parent / name for name in listed[column]]
+    listed.to_csv(tmp_path / "folds.csv", index=False)
+    code, _, errors = command("slides=folds.csv", "out=out", *SMALL)
+    assert (code, errors) == (0, "")
+    manifest = str(tmp_path / "out" / "manifest.csv")
+    data = FeatureBags(manifest, Loading(), classes=["negative", "positive"], fold=1, val_fraction=0.3)
+    tested = [data.load().bags.bag_ids[bag] for bag in data.load().test.tolist()]
+    assert tested == listed.slide_id[listed.fold == 1].tolist()
+    assert [entry.fold for entry in list_slides(manifest)] == listed.fold.tolist()
+
+
 def test_without_an_encoder_coordinates_alone_are_stored(command, slides, tmp_path):
     code, printed, _ = command(f"slides={slides}", "out=out", *TILES)
     assert code == 0
@@ -189,12 +203,12 @@ def bad_inputs(folder: Path, slides: Path) -> dict[str, str]:
         "slides= is not set": "on_error=stop",
         "no slides in": "slides=nowhere",
         "resnet19": "slides=zero.svs encoder=timm encoder.name=resnet19",
-        "on_error='halt'": "slides=zero.svs on_error=halt",
+        "on_error=halt: choose skip or stop": "slides=zero.svs on_error=halt",
         "batch_size=0": "slides=zero.svs batch_size=0",
-        "precision='half'": "slides=zero.svs encoder=timm precision=half",
+        "precision=half": "slides=zero.svs encoder=timm precision=half",
         "give one of them": "slides=zero.svs tiling.mpp=0.5",
         "no device": "slides=zero.svs encoder=timm device=abacus",
-        "unknown slide backend": "slides=zero.svs backend=vips",
+        "backend=vips: choose openslide or fastslide": "slides=zero.svs backend=vips",
         "magnification: give `mpp=`": f"slides={folder / 'plain.png'}",
     }
 

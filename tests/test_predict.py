@@ -255,7 +255,7 @@ def test_each_mistake_is_one_line(command: Callable, on_features: Path, on_tiles
         ((features, "slides=empty"), "was trained on features (encoder resnet18"),
         ((tiles, files), "was trained on tiles"),
         ((tiles, "slides=empty"), "no slides in 'empty'"),
-        ((features, "features=empty"), "no feature files in 'empty'"),
+        ((features, "features=empty"), "empty has no feature files"),
         ((features, "features=list.csv"), "list.csv, line 2: there is no feature file b.h5"),
         ((features, "features=s1.csv"), "'../s1' cannot name a file"),
         ((features, files, "table=xlsx"), "table=xlsx: choose parquet or csv"),

@@ -1,6 +1,5 @@
 """One clear line for each mistake of a user."""
 
-import difflib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from kd_mil.core.errors import UserError
+from kd_mil.core.suggestions import closest
 
 MENDABLE = (TypeError, ValueError, ImportError, AttributeError, MisconfigurationException)
 """What objects raise on settings they cannot take."""
@@ -69,5 +69,5 @@ def _suggestion(error: OmegaConfBaseException) -> str:
     if not isinstance(parent, DictConfig):
         return ""
     keys = [str(key) for key in parent if key != "_target_"]
-    close = difflib.get_close_matches(str(error.key), keys, n=3)
+    close = closest(str(error.key), keys, count=3, similarity=0.6)
     return f" Did you mean {' or '.join(close)}?" if close else f" There are: {', '.join(keys)}."

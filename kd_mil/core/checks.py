@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 
 from kd_mil.core.errors import UserError
-from kd_mil.core.suggestions import suggestion
+from kd_mil.core.suggestions import closest
 
 
 def one_of(name: str, value: object, choices: Iterable[object]) -> None:
@@ -21,7 +21,8 @@ def one_of(name: str, value: object, choices: Iterable[object]) -> None:
         return
     *most, last = map(shown, choices)
     listed = f"{', '.join(most)} or {last}" if most else last
-    guess = suggestion(value, [*most, last]) if isinstance(value, str) else ""
+    meant = closest(value, [*most, last], similarity=0.6) if isinstance(value, str) else []
+    guess = "".join(f", did you mean {choice!r}?" for choice in meant)
     raise UserError(f"{name}={shown(value)}: choose {listed}{guess}")
 
 

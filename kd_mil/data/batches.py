@@ -22,7 +22,7 @@ class ImageBatch(NamedTuple):
 
 
 class MaskedBatch(NamedTuple):
-    """B images with their pixel masks: evaluation, and the supervised reference line."""
+    """B images with their pixel masks: evaluation, and the supervised baseline."""
 
     images: Tensor
     """(B, 3, H, W) uint8."""
@@ -62,7 +62,7 @@ class InstanceBatch(NamedTuple):
     labels: Tensor
     """(M,) int64 label of the bag each instance comes from."""
     instance_labels: Tensor
-    """(M,) int64, -1 = unknown; only the supervised reference may train on it."""
+    """(M,) int64, -1 = unknown; only the supervised baseline may train on it."""
     instance_ids: Tensor
     """(M,) int64."""
     bag_indices: Tensor
@@ -89,7 +89,7 @@ def same_size_groups(*images: Sequence[Tensor], max_pixels: int | None = None) -
         *images: lists of (3, H, W), of equal length; empty lists are left out.
         max_pixels: a group ends before its images, of all lists together, would have more; a larger one goes alone.
     """
-    lists = [one for one in images if one]
+    lists = [members for members in images if members]
     by_size: dict[tuple, list[int]] = defaultdict(list)
     for position, members in enumerate(zip(*lists, strict=True)):
         by_size[tuple(member.shape for member in members)].append(position)

@@ -56,7 +56,7 @@ class Loading:
 
 
 class DistillationData(L.LightningDataModule):
-    """What a command asks of any data module, on bags or on images."""
+    """The data module of a run, on bags or on images: what commands and methods rely on."""
 
     class_names: tuple[str, ...]
 
@@ -198,9 +198,9 @@ class BagDataModule(SplitDataModule):
 
     def _eval_loader(self, bag_indices: Tensor) -> DataLoader:
         rank, world_size = self._share(bag_indices, "bags")
-        own = bag_indices[equal_shares(self.bags.sizes[bag_indices], world_size)[rank]]
+        share = bag_indices[equal_shares(self.bags.sizes[bag_indices], world_size)[rank]]
         budget = self.loading.eval_instances_per_step
-        sampler = BagSampler(self.bags.sizes, own, len(own), budget, shuffle=False)
+        sampler = BagSampler(self.bags.sizes, share, len(share), budget, shuffle=False)
         return self._loader(self.bags.batch, sampler)
 
     def _loader(self, fetch: Callable[[Tensor], Any], sampler: EpochSampler) -> DataLoader:

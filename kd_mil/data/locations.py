@@ -1,4 +1,4 @@
-"""Where data sets are looked for, and what to say when one is not there."""
+"""Finding the folder of a data set, with a clear message where it is missing."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,11 +37,11 @@ _only_locating: ContextVar[bool] = ContextVar("only_locating", default=False)
 
 
 class Located(Exception):  # noqa: N818  it is the answer
-    """The place of a data set that was only asked for its place."""
+    """The folder of a data set, where only its folder was asked for."""
 
-    def __init__(self, place: Path) -> None:
-        super().__init__(str(place))
-        self.place = place
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder))
+        self.folder = folder
 
 
 @contextmanager

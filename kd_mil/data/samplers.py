@@ -68,7 +68,7 @@ class BagSampler(EpochSampler):
         order = self.shuffled(self.bag_indices) if self.shuffle else self.bag_indices
         batches = self._batches(order)
         rounds = -(-len(batches) // self.world_size)
-        dealt = [batches[place % len(batches)] for place in range(rounds * self.world_size)]
+        dealt = [batches[index % len(batches)] for index in range(rounds * self.world_size)]
         yield from (self._balanced(dealt) if self.balance else dealt)[self.rank :: self.world_size]
 
     def _balanced(self, batches: list[Tensor]) -> list[Tensor]:
@@ -77,14 +77,14 @@ class BagSampler(EpochSampler):
         rounds: list[list[Tensor]] = []
         for start in range(0, len(batches), stretch):
             alike = sorted(batches[start : start + stretch], key=lambda batch: int(self.sizes[batch].sum()))
-            rounds += [alike[place : place + self.world_size] for place in range(0, len(alike), self.world_size)]
+            rounds += [alike[first : first + self.world_size] for first in range(0, len(alike), self.world_size)]
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(len(rounds), generator=generator).tolist()
         turned = [
-            rounds[place][turn % self.world_size :] + rounds[place][: turn % self.world_size]
-            for turn, place in enumerate(order)
+            rounds[index][turn % self.world_size :] + rounds[index][: turn % self.world_size]
+            for turn, index in enumerate(order)
         ]
-        return [batch for one in turned for batch in one]
+        return [batch for batches_of_round in turned for batch in batches_of_round]
 
     def _batches(self, order: Tensor) -> list[Tensor]:
         if self.max_instances is None:

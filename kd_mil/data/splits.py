@@ -11,15 +11,28 @@ from torch import Tensor
 
 from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
-from kd_mil.core.tables import read_csv
+from kd_mil.core.suggestions import did_you_mean
+from kd_mil.core.tables import read_table
 from kd_mil.data.bags import BagSplits
 
 PARTS = ("train", "val", "test")
+AUXILIARY = "auxiliary"
+"""Images that serve without their labels."""
+Parts = tuple[Tensor, Tensor, Tensor]
+"""Positions of the train, val and test bags, int64."""
+
+
+def positions_of_parts(words: Sequence[str | None]) -> Parts:
+    """Where in a list each of the three words is."""
+    train, val, test = (
+        torch.tensor([index for index, word in enumerate(words) if word == part], dtype=torch.long) for part in PARTS
+    )
+    return train, val, test
 
 
 def stratified_folds(
     labels: Tensor, cases: Sequence[str] | None, fold: int, num_folds: int, val_fraction: float, seed: int
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Parts:
     """Positions of the train, val and test bags of one fold of a cross-validation.
 
     Folds are dealt over cases, stratified by the highest label among a case's bags, so that no case is in two parts.
@@ -46,9 +59,7 @@ def stratified_folds(
     return split_around(is_test, labels, cases, val_fraction, seed)
 
 
-def split_around(
-    is_test: Tensor, labels: Tensor, cases: Sequence[str] | None, val_fraction: float, seed: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def split_around(is_test: Tensor, labels: Tensor, cases: Sequence[str] | None, val_fraction: float, seed: int) -> Parts:
     """Positions of the train, val and test bags where the test bags are given as (B,) bool; otherwise as above."""
     test, rest = is_test.nonzero().flatten(), (~is_test).nonzero().flatten()
     train, val = hold_out(labels, cases, rest, val_fraction * len(labels) / max(len(rest), 1), seed)
@@ -72,8 +83,8 @@ def hold_out(
     """
     if not 0 < fraction < 1:
         raise UserError(f"a held-out fraction of {fraction:g} leaves a part empty: it must lie between 0 and 1")
-    own_cases = None if cases is None else [cases[bag] for bag in bags.tolist()]
-    case_of_bag, case_labels = _cases(labels[bags], own_cases)
+    cases_here = None if cases is None else [cases[bag] for bag in bags.tolist()]
+    case_of_bag, case_labels = _cases(labels[bags], cases_here)
     _require_cases(case_labels, 2, "a held-out part")
     num_classes, num_cases = len(np.unique(case_labels)), len(case_labels)
     count = int(np.clip(round(fraction * num_cases), num_classes, num_cases - num_classes))
@@ -102,33 +113,38 @@ def _require_cases(case_labels: np.ndarray, least: int, purpose: str) -> None:
 
 
 def apply_split_file(splits: BagSplits, path: str | Path) -> BagSplits:
-    """Replace the split by that of a CSV with columns `bag_id` and `split` (train, val or test).
+    """Replace the split by that of a CSV with columns `bag_id` and `split`; errors as in `read_split_file`."""
+    train, val, test = positions_of_parts(read_split_file(path, "bag_id", splits.bags.bag_ids))
+    return splits._replace(train=train, val=val, test=test)
 
-    Further columns are ignored, so that the table written by a run can be read back.
+
+def read_split_file(path: str | Path, column: str, ids: Sequence[str], words: Sequence[str] = PARTS) -> list[str]:
+    """Part of each bag or image from a CSV; further columns are ignored, so that the table of a run can be read back.
+
+    Args:
+        path: CSV with the columns `column` and `split`.
+        column: `bag_id` or `image_id`.
+        ids: those of the data set.
+        words: the parts there are.
 
     Raises:
-        UserError: an unreadable file, a missing column, an unknown split word, an unknown bag, a bag listed twice,
-            or one that is not listed.
+        UserError: an unreadable file, a missing column, an unknown word or id, an id that is listed twice, or one that
+            is not listed.
     """
-    table = read_csv(path, ("bag_id", "split"))
-    position = {bag_id: index for index, bag_id in enumerate(splits.bags.bag_ids)}
-    repeated = table["bag_id"].duplicated()
-    for line, bag_id, word in zip(table.index, table["bag_id"], table["split"], strict=True):
-        if word not in PARTS:
-            raise UserError(f"{path}, line {line}: split {word!r} is none of {', '.join(PARTS)}")
-        if bag_id not in position:
-            raise UserError(f"{path}, line {line}: the data set has no bag {bag_id!r}")
-        if repeated[line]:
-            raise UserError(f"{path}, line {line}: bag {bag_id!r} is listed twice")
-    listed = set(table["bag_id"])
-    for bag_id in splits.bags.bag_ids:
-        if bag_id not in listed:
-            raise UserError(f"{path}: bag {bag_id!r} of the data set is not listed: give it a split")
-    positions = table["bag_id"].map(position)
-    train, val, test = (
-        torch.tensor(sorted(positions[table["split"] == part].tolist()), dtype=torch.long) for part in PARTS
-    )
-    return splits._replace(train=train, val=val, test=test)
+    table, kind = read_table(path, (column, "split")), column.removesuffix("_id")
+    known, parts = set(ids), dict[str, str]()
+    for line, item, word in zip(table.index, table[column], table["split"], strict=True):
+        if word not in words:
+            raise UserError(f"{path}, line {line}: split {word!r} is none of {', '.join(words)}")
+        if item not in known:
+            raise UserError(f"{path}, line {line}: the data set has no {kind} {item!r}; {did_you_mean(item, ids)}")
+        if item in parts:
+            raise UserError(f"{path}, line {line}: {kind} {item!r} is listed twice")
+        parts[item] = word
+    for item in ids:
+        if item not in parts:
+            raise UserError(f"{path}: {kind} {item!r} of the data set is not listed: give it a split")
+    return [parts[item] for item in ids]
 
 
 def check_splits(splits: BagSplits) -> None:
@@ -182,28 +198,3 @@ def bags_fingerprint(splits: BagSplits) -> str:
     for tensor in tensors:
         digest.update(tensor.detach().cpu().contiguous().numpy().data)
     return digest.hexdigest()[:16]
-
-
-AUXILIARY = "auxiliary"
-
-
-def read_split_file(path: str, ids: list[str]) -> list[str]:
-    """Part of each image from a CSV `image_id,split`; further columns are ignored.
-
-    Raises:
-        UserError: an unknown word or image, an image listed twice, or one that is not listed.
-    """
-    table = read_csv(path, ("image_id", "split"))
-    position = {image_id: at for at, image_id in enumerate(ids)}
-    parts = [""] * len(ids)
-    for line, image_id, word in zip(table.index, table["image_id"], table["split"], strict=True):
-        if word not in (*PARTS, AUXILIARY):
-            raise UserError(f"{path}, line {line}: split {word!r} is none of {', '.join(PARTS)}, {AUXILIARY}")
-        if image_id not in position:
-            raise UserError(f"{path}, line {line}: the data set has no image {image_id!r}")
-        if parts[position[image_id]]:
-            raise UserError(f"{path}, line {line}: image {image_id!r} is listed twice")
-        parts[position[image_id]] = word
-    if "" in parts:
-        raise UserError(f"{path}: image {ids[parts.index('')]!r} of the data set is not listed: give it a split")
-    return parts

@@ -1,4 +1,4 @@
-"""Data: which sets are here, and what in a set would make its results untrue."""
+"""Checks of data: which sets are found, and leaks, duplicates or mixed features that would invalidate results."""
 
 import hashlib
 from collections import defaultdict
@@ -11,7 +11,6 @@ from tqdm import tqdm
 
 from kd_mil.core.errors import UserError
 from kd_mil.data.bags import Bags, BagSplits
-from kd_mil.data.features.files import SUFFIXES
 from kd_mil.data.features.provenance import differences, read_source
 from kd_mil.data.locations import Located, only_locating
 from kd_mil.data.splits import PARTS
@@ -22,13 +21,13 @@ LOOKED_AT = 64
 """Instances of a bag that are compared, beside their number."""
 
 
-def place_of(setup: Callable[[], Any]) -> Path | None:
+def folder_of(setup: Callable[[], Any]) -> Path | None:
     """Where a data set lies that looks for its folder before it reads anything; None where it is not there."""
     try:
         with only_locating():
             setup()
     except Located as found:
-        return found.place
+        return found.folder
     except UserError:
         return None
     return None
@@ -94,17 +93,6 @@ def feature_findings(paths: Sequence[Path]) -> list[Finding]:
         return [Finding("error", "features", text)]
     known = ", ".join(f"{name} {value}" for name, value in first.items() if value is not None and name != "transform")
     return [Finding("ok", "features", f"{len(paths)} files agree: {known or 'none says how it was made'}")]
-
-
-def feature_files(folder: Path) -> list[Path]:
-    """Feature files in a folder, at any depth.
-
-    Raises:
-        UserError: no such folder.
-    """
-    if not folder.is_dir():
-        raise UserError(f"features={folder}: no such folder")
-    return sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES)
 
 
 def some(names: Sequence[str]) -> str:

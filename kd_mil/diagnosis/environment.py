@@ -34,20 +34,19 @@ def package_findings() -> list[Finding]:
     except PackageNotFoundError:
         return [Finding("warning", "packages", "kd-mil is not installed, so nothing says which versions it needs")]
     found, missing = [], set()
-    for one in wanted:
-        extra = one.marker is not None and not one.marker.evaluate({"extra": ""})
+    for package in wanted:
+        name, specifier = package.name, package.specifier
+        extra = package.marker is not None and not package.marker.evaluate({"extra": ""})
         try:
-            installed = version(one.name)
+            installed = version(name)
         except PackageNotFoundError:
             if extra:
-                missing.add(one.name)
+                missing.add(name)
             else:
-                found.append(
-                    Finding("error", "packages", f"{one.name} is missing: pip install '{one.name}{one.specifier}'")
-                )
+                found.append(Finding("error", "packages", f"{name} is missing: pip install '{name}{specifier}'"))
             continue
-        if not extra and not one.specifier.contains(installed, prereleases=True):
-            found.append(Finding("error", "packages", f"{one.name} {installed} does not satisfy {one.specifier}"))
+        if not extra and not specifier.contains(installed, prereleases=True):
+            found.append(Finding("error", "packages", f"{name} {installed} does not satisfy {specifier}"))
     names = ("kd-mil", "torch", "lightning", "hydra-core", "torchmetrics", "timm", "numpy")
     found.append(Finding("ok", "packages", ", ".join(f"{name} {version(name)}" for name in names)))
     if missing:
@@ -87,7 +86,7 @@ def has_nvidia_gpu() -> bool:
 
 def room_findings(run_root: Path) -> list[Finding]:
     """Whether runs can be written, and how many."""
-    folder = next(one for one in (run_root.absolute(), *run_root.absolute().parents) if one.is_dir())
+    folder = next(path for path in (run_root.absolute(), *run_root.absolute().parents) if path.is_dir())
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass

@@ -1,4 +1,4 @@
-"""What a check says."""
+"""Findings: the results of the doctor's checks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kd_mil.core.errors import UserError
-from kd_mil.core.hashing import identity
+from kd_mil.core.hashing import file_identity
 from kd_mil.data.features.feature_bags import DTYPES
 from kd_mil.data.features.files import EmptyBagError, FeatureFile
 from kd_mil.data.features.layouts import list_features
@@ -25,8 +25,8 @@ from kd_mil.slides.formats.reader import open_slide
 from kd_mil.slides.overlays.slide_picture import SlidePicture, picture_of
 from kd_mil.slides.slide_list import SlideEntry, list_slides
 from kd_mil.slides.tiles.cutting import Cutting
-from kd_mil.slides.tiles.tiling import TilingSettings, tile_grid
-from kd_mil.slides.tiles.tissue import TissueSettings, find_tissue
+from kd_mil.slides.tiles.tiling import TilingSettings
+from kd_mil.slides.tiles.tissue import TissueSettings
 
 FEATURES_PER_STEP, TILES_PER_STEP = 16_384, 64
 
@@ -76,11 +76,11 @@ class SlideInput:
         return self.entry.slide_id
 
     def facts(self) -> list[Any]:
-        return [*identity(self.entry.path), self.entry.mpp or self.cutting.mpp, self.cutting.backend]
+        return [*file_identity(self.entry.path), self.cutting.mpp_of(self.entry), self.cutting.backend]
 
     def open(self) -> SlideInstances:
         slide = self.cutting.open(self.entry)
-        tiles = tile_grid(slide, find_tissue(slide, self.cutting.tissue), self.cutting.tiling)
+        tiles = self.cutting.cut(slide)
         picture = picture_of(slide, None, self.picture_side)
         geometry = TileGeometry(tiles.coords, tiles.tile_size_level0, slide.bounds[:2], mpp=slide.mpp)
         slide.close()
@@ -115,8 +115,10 @@ class FeatureInput:
     instances_per_step: int | None = None
 
     def facts(self) -> list[Any]:
-        slide = [] if self.slide is None else [*identity(self.slide.path), self.slide.mpp or self.mpp, self.backend]
-        return [*identity(self.path), self.tile_size_level0, *slide]
+        facts = [*file_identity(self.path), self.tile_size_level0]
+        if self.slide is not None:
+            facts += [*file_identity(self.slide.path), self.slide.mpp or self.mpp, self.backend]
+        return facts
 
     def open(self) -> SlideInstances:
         try:

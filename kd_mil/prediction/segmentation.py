@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kd_mil.core.checks import at_least, share
 from kd_mil.core.errors import UserError
-from kd_mil.core.hashing import identity
+from kd_mil.core.hashing import file_identity
 from kd_mil.data.patches.image_files import decode_image, image_paths
 from kd_mil.evaluation.segmentation import gaussian_blur
 from kd_mil.prediction.loading import Network
@@ -97,7 +97,7 @@ class ImageToSegment:
         return self.path.stem
 
     def facts(self) -> list[Any]:
-        return list(identity(self.path))
+        return list(file_identity(self.path))
 
     def segment(self, network: Network, settings: WindowSettings) -> ProbabilityMap:
         image = torch.from_numpy(decode_image(str(self.path), str(self.path)).copy())
@@ -123,7 +123,7 @@ class SlideToSegment:
         return self.entry.slide_id
 
     def facts(self) -> list[Any]:
-        return [*identity(self.entry.path), self.entry.mpp]
+        return [*file_identity(self.entry.path), self.entry.mpp]
 
     def segment(self, network: Network, settings: WindowSettings) -> ProbabilityMap:
         mpp, reduce, side = settings.mpp or network.source.get("mpp"), settings.reduce, min(network.window)

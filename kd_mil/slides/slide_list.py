@@ -1,25 +1,25 @@
 """Which slides to work on: a folder, a pattern, or a CSV; and their labels."""
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
+
 from kd_mil.core.errors import UserError
-from kd_mil.core.suggestions import suggestion
-from kd_mil.core.tables import read_table
+from kd_mil.core.suggestions import did_you_mean
+from kd_mil.core.tables import read_table, require_columns
 
 SLIDE_EXTENSIONS = (
     *(".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".svslide", ".bif", ".czi"),
     *(".png", ".jpg", ".jpeg"),
 )
 """Files taken from a folder; a pattern or a CSV may name any."""
-LIST_COLUMNS = (
-    *("slide_path", "wsi", "slide_id", "case_id", "label", "split", "mpp", "annotation_path"),
-    *("feature_path", "coords_path", "fold"),
-)
-"""The last three are the manifest's and mean nothing here: one table serves slides and features."""
-LABEL_COLUMNS = ("slide_id", "label", "case_id", "split")
+LIST_COLUMNS = ("slide_path", "wsi", "slide_id", "case_id", "label", "split", "fold", "mpp", "annotation_path")
+LABEL_COLUMNS = ("label", "case_id", "split", "fold")
+ALIASES = {"FILENAME": "slide_id", "slide": "slide_id", "bag_name": "slide_id", "PATIENT": "case_id"}
+"""Names of STAMP and torchmil for columns of ours."""
 SPLITS = ("train", "val", "test")
 
 
@@ -36,8 +36,10 @@ class SlideEntry:
     split: str | None = None
     """`train`, `val` or `test`."""
     mpp: float | None = None
-    """um per level-0 pixel, overrides the file's own."""
+    """µm per level-0 pixel, overrides the file's own."""
     annotation_path: Path | None = None
+    fold: int | None = None
+    """The fold in which the slide is tested, from 0 on."""
 
 
 def list_slides(source: str | Path, recursive: bool = False) -> list[SlideEntry]:
@@ -73,25 +75,24 @@ def is_slide_file(path: Path) -> bool:
 def read_slide_list(path: Path) -> list[SlideEntry]:
     """Read a CSV with a column `slide_path` (or TRIDENT's `wsi`) and any of the other `LIST_COLUMNS`.
 
-    Relative paths count from the folder of the CSV.
+    Relative paths count from the folder of the CSV. Further columns are ignored, so that a manifest is a slide list.
 
     Raises:
-        UserError: no such file, no CSV, an unknown column, a missing slide or annotation, a repeated or unfit id, or a
-            value out of range; with the row's line in the file.
+        UserError: no such file, no CSV, a missing slide or annotation, a repeated or unfit id, or a value out of range;
+            with the row's line in the file.
     """
-    table = read_table(path, LIST_COLUMNS)
+    table = read_table(path, (), LIST_COLUMNS)
     path_columns = [name for name in ("slide_path", "wsi") if name in table]
     if len(path_columns) != 1:
-        raise UserError(f"slide list {str(path)!r} needs one column `slide_path` (or `wsi`), it has {path_columns}")
+        raise UserError(f"{path}: a slide list needs one column `slide_path` (or `wsi`), it has {path_columns}")
     table = table.rename(columns={"wsi": "slide_path"})
-    entries = [entry_of(row, path, line) for line, row in enumerate(table.to_dict("records"), start=2)]
-    return checked(entries, str(path))
+    rows = zip(table.index, table.to_dict("records"), strict=True)
+    return checked([entry_of(row, path.parent, f"{path}, line {line}") for line, row in rows], str(path))
 
 
-def entry_of(row: dict[str, str], path: Path, line: int) -> SlideEntry:
+def entry_of(row: dict[str, str], folder: Path, where: str) -> SlideEntry:
     """One row of a slide list; an empty cell is an absent value."""
-    where = f"{str(path)!r}, line {line}"
-    slide = existing_file(path.parent, row["slide_path"], f"{where}: slide")
+    slide = existing_file(folder, row["slide_path"], f"{where}: slide")
     annotation = row.get("annotation_path")
     slide_id = row.get("slide_id") or slide.stem
     return SlideEntry(
@@ -101,42 +102,66 @@ def entry_of(row: dict[str, str], path: Path, line: int) -> SlideEntry:
         label=row.get("label") or None,
         split=split_of(row, where),
         mpp=mpp_of(row, where),
-        annotation_path=existing_file(path.parent, annotation, f"{where}: annotation") if annotation else None,
+        annotation_path=existing_file(folder, annotation, f"{where}: annotation") if annotation else None,
+        fold=fold_of(row, where),
     )
 
 
 def with_labels(entries: Sequence[SlideEntry], path: str | Path) -> list[SlideEntry]:
-    """The slides with `label` (and `case_id`, `split` where given) from a CSV with a column `slide_id`, as CLAM's.
+    """The slides with `label` (and `case_id`, `split`, `fold` where given) from a table of labels.
 
     Slides without a row keep what they have.
 
     Raises:
-        UserError: no such file, no CSV, an unknown column, a repeated id, or a row for a slide that is not listed.
+        UserError: as `read_labels`; no column `label`, or a value out of range.
     """
-    path = Path(path)
-    table = read_table(path, LABEL_COLUMNS)
-    for name in ("slide_id", "label"):
-        if name not in table:
-            raise UserError(f"labels {str(path)!r} have no column {name!r}")
     by_id = {entry.slide_id: entry for entry in entries}
-    seen: set[str] = set()
-    for line, row in enumerate(table.to_dict("records"), start=2):
-        where, slide_id = f"{str(path)!r}, line {line}", row["slide_id"]
-        if slide_id not in by_id:
-            raise UserError(
-                f"{where}: slide {slide_id!r} is not among the {len(by_id)} slides{suggestion(slide_id, by_id)}"
-            )
-        if slide_id in seen:
-            raise UserError(f"{where}: slide {slide_id!r} is labelled twice")
-        seen.add(slide_id)
-        entry = by_id[slide_id]
-        by_id[slide_id] = replace(
+    table = read_labels(path, by_id, "slides")
+    require_columns(table, ("label",), path)
+    for line, row in zip(table.index, table.to_dict("records"), strict=True):
+        where, entry = f"{path}, line {line}", by_id[row["slide_id"]]
+        fold = fold_of(row, where)
+        by_id[entry.slide_id] = replace(
             entry,
             label=row["label"] or None,
             case_id=row.get("case_id") or entry.case_id,
             split=split_of(row, where) or entry.split,
+            fold=entry.fold if fold is None else fold,
         )
     return list(by_id.values())
+
+
+def read_labels(path: str | Path, known: Collection[str], kind: str) -> pd.DataFrame:
+    """A table of labels, as CLAM's, STAMP's and torchmil's: `slide_id` and any of `LABEL_COLUMNS`, as text.
+
+    Ids may be file names, where `known` has them without suffix. Further columns are ignored.
+
+    Args:
+        path: CSV; `slide_id` may have one of the names in `ALIASES`.
+        known: ids of the slides that are there.
+        kind: what they are, for the message on an unknown one: slides, feature files.
+
+    Returns:
+        The table by line in the file; its ids are known and unique.
+
+    Raises:
+        UserError: no such file, no CSV, no ids, an id that is not known, or one listed twice.
+    """
+    table = read_table(path, (), ("slide_id", *LABEL_COLUMNS))
+    table = table.rename(columns={alias: name for alias, name in ALIASES.items() if name not in table})
+    if "slide_id" not in table:
+        raise UserError(f"{path}: column 'slide_id' (STAMP: 'FILENAME') is missing; it has {', '.join(table.columns)}")
+    stems = table["slide_id"].map(lambda name: Path(name).stem)
+    table["slide_id"] = table["slide_id"].where(table["slide_id"].isin(known) | ~stems.isin(known), stems)
+    for line, slide_id in table["slide_id"].items():
+        if slide_id not in known:
+            raise UserError(
+                f"{path}, line {line}: slide {slide_id!r} is not among the {len(known)} {kind}; "
+                f"{did_you_mean(slide_id, known)}"
+            )
+    for line in table.index[table["slide_id"].duplicated()]:
+        raise UserError(f"{path}, line {line}: slide {table['slide_id'][line]!r} is listed twice")
+    return table
 
 
 def existing_file(folder: Path, name: str, what: str) -> Path:
@@ -155,6 +180,14 @@ def split_of(row: dict[str, str], where: str) -> str | None:
     return split
 
 
+def fold_of(row: dict[str, str], where: str) -> int | None:
+    """The row's fold, None where the cell is empty."""
+    text = row.get("fold")
+    if text and not text.isdecimal():
+        raise UserError(f"{where}: fold {text!r} is not a number 0, 1, 2, ...")
+    return int(text) if text else None
+
+
 def mpp_of(row: dict[str, str], where: str) -> float | None:
     """The row's resolution, None where the cell is empty."""
     text = row.get("mpp")
@@ -165,7 +198,7 @@ def mpp_of(row: dict[str, str], where: str) -> float | None:
     except ValueError:
         mpp = 0.0
     if not 0 < mpp < float("inf"):
-        raise UserError(f"{where}: mpp {text!r} is no positive number (um per level-0 pixel)")
+        raise UserError(f"{where}: mpp {text!r} is no positive number (µm per level-0 pixel)")
     return mpp
 
 

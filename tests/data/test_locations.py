@@ -1,7 +1,6 @@
 import pytest
 
 from kd_mil.core.errors import UserError
-from kd_mil.core.suggestions import closest
 from kd_mil.data.locations import find_root
 
 
@@ -18,8 +17,3 @@ def test_a_missing_set_says_what_where_and_how(tmp_path):
         find_root(None, str(tmp_path), ["a", "b"], "X")
     with pytest.raises(UserError, match=r"data.root=.*/a does not exist: point it to X"):
         find_root(str(tmp_path / "a"), "", ["b"], "X")
-
-
-def test_a_near_miss_is_recognised():
-    assert closest("tum", ["NORM", "TUM"]) == "known: NORM, TUM; did you mean 'TUM'?"
-    assert closest("xyz", ["NORM", "TUM"]) == "known: NORM, TUM"

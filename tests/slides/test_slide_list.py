@@ -39,12 +39,12 @@ def test_folder_pattern_and_single_slide(folder):
 def test_csv_with_every_column(folder):
     path = write(
         folder / "list.csv",
-        "slide_path,slide_id,case_id,label,split,mpp,annotation_path",
-        "b.svs,B,patient1,tumour,train,0.25,b.xml",
-        "deep/c.svs,C,,,,,",
+        "slide_path,slide_id,case_id,label,split,mpp,annotation_path,fold,age",
+        "b.svs,B,patient1,tumour,train,0.25,b.xml,3,71",
+        "deep/c.svs,C,,,,,,,",
     )
     assert list_slides(path) == [
-        SlideEntry("B", folder / "b.svs", "patient1", "tumour", "train", 0.25, folder / "b.xml"),
+        SlideEntry("B", folder / "b.svs", "patient1", "tumour", "train", 0.25, folder / "b.xml", 3),
         SlideEntry("C", folder / "deep/c.svs", "C"),
     ]
 
@@ -57,10 +57,9 @@ def test_tridents_csv_and_absolute_paths(folder, tmp_path):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["slide_path", "none.svs"], r"list\.csv', line 2: slide 'none\.svs' does not exist"),
+        (["slide_path", "none.svs"], r"list\.csv, line 2: slide 'none\.svs' does not exist"),
         (["slide_path,slide_id", "b.svs,X", "a.TIFF,X"], r"'X' belongs to both '.*b\.svs' and '.*a\.TIFF'"),
         (["slide_path", "b.svs", "b.svs"], "'b' belongs to both"),
-        (["slide_path,lable", "b.svs,1"], "unknown column 'lable', did you mean 'label'"),
         (["slide_id,label", "b,1"], "needs one column `slide_path`"),
         (["slide_path,wsi", "b.svs,b.svs"], "needs one column `slide_path`"),
         (["slide_path,mpp", "a.TIFF,0.5", "b.svs,a lot"], r"line 3: mpp 'a lot' is no positive number"),
@@ -69,10 +68,10 @@ def test_tridents_csv_and_absolute_paths(folder, tmp_path):
         (["slide_path,split", "b.svs,training"], "split 'training' is none of train, val, test"),
         (["slide_path,annotation_path", "b.svs,c.xml"], r"line 2: annotation 'c\.xml' does not exist"),
         (["slide_path,slide_id", "b.svs,../../etc"], "cannot name a file"),
-        (["slide_path"], "has no rows"),
-        (["slide_path,label", "b.svs,1,2"], "more cells"),
-        (["slide_path", "b.svs", "a.TIFF,2,3"], "not a CSV"),
-        (["slide_path", ""], "has no rows"),
+        (["slide_path,fold", "b.svs,1.0"], r"line 2: fold '1\.0' is not a number 0, 1, 2"),
+        (["slide_path"], "no lines below its header"),
+        (["slide_path,label", "b.svs,1,2"], "3 cells below 2 column names"),
+        (["slide_path", "", "none.svs"], r"list\.csv, line 3: slide 'none\.svs' does not exist"),
     ],
 )
 def test_faults_of_a_csv(folder, lines, message):
@@ -87,7 +86,7 @@ def test_nothing_found(folder, tmp_path):
         list_slides(tmp_path / "none")
     with pytest.raises(UserError, match="no slides"):
         list_slides(tmp_path / "absent")
-    with pytest.raises(UserError, match=r"absent\.csv' does not exist"):
+    with pytest.raises(UserError, match=r"absent\.csv: not readable"):
         list_slides(tmp_path / "absent.csv")
     (folder / "deep" / "b.svs").touch()
     with pytest.raises(UserError, match="'b' belongs to both"):
@@ -95,10 +94,23 @@ def test_nothing_found(folder, tmp_path):
 
 
 def test_labels_join_by_slide_id(folder, tmp_path):
-    labels = write(tmp_path / "labels.csv", "case_id,slide_id,label", "p7,b,tumour")
+    labels = write(tmp_path / "labels.csv", "case_id,slide_id,label,fold,age", "p7,b,tumour,2,71")
     first, second = with_labels(list_slides(folder), labels)
-    assert (first.label, first.case_id) == (None, "a")
-    assert (second.label, second.case_id, second.path) == ("tumour", "p7", folder / "b.svs")
+    assert (first.label, first.case_id, first.fold) == (None, "a", None)
+    assert (second.label, second.case_id, second.fold, second.path) == ("tumour", "p7", 2, folder / "b.svs")
+
+
+def test_labels_of_other_tools_join_too(folder, tmp_path):
+    stamp = write(tmp_path / "stamp.csv", "PATIENT,FILENAME,label", "p7,b.svs,tumour")
+    _, second = with_labels(list_slides(folder), stamp)
+    assert (second.slide_id, second.label, second.case_id) == ("b", "tumour", "p7")
+
+
+def test_a_misspelt_column_is_a_warning(folder):
+    path = write(folder / "list.csv", "slide_path,splits", "b.svs,train")
+    with pytest.warns(UserWarning, match=r"list\.csv: column 'splits' is not read; did you mean 'split'\?"):
+        [entry] = list_slides(path)
+    assert entry.split is None
 
 
 @pytest.mark.parametrize(
@@ -106,11 +118,11 @@ def test_labels_join_by_slide_id(folder, tmp_path):
     [
         (
             ["slide_id,label", "a,0", "bb,1"],
-            r"labels\.csv', line 3: slide 'bb' is not among the 2 slides, did you mean",
+            r"labels\.csv, line 3: slide 'bb' is not among the 2 slides; known: a, b; did you mean 'b'",
         ),
-        (["slide_id,label", "a,0", "a,1"], "line 3: slide 'a' is labelled twice"),
-        (["slide_id,klass", "a,0"], "unknown column 'klass'"),
-        (["slide_id", "a"], "no column 'label'"),
+        (["slide_id,label", "a,0", "a,1"], "line 3: slide 'a' is listed twice"),
+        (["slide_id,klass", "a,0"], "column 'label' is missing; it has 'slide_id', 'klass'"),
+        (["name,label", "a,0"], "column 'slide_id' .* is missing"),
         (["slide_id,label,split", "a,0,all"], "split 'all'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Feature files that stay on disk are read through once before training, and never again until they change."""
+"""A check of feature files that stay on disk: each is read once before training, and again only when it changes."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import torch
 from tqdm import tqdm
 
 from kd_mil.core.errors import UserError
-from kd_mil.core.hashing import _identity
+from kd_mil.core.hashing import digest, file_identity
 from kd_mil.data.features.files import FeatureFile, FeatureFiles
 
 ROWS = 65_536
@@ -18,19 +18,20 @@ def check_values(files: FeatureFiles, memory: Path) -> None:
     Args:
         files: features kept in their files.
         memory: text file with one line per checked file (path, size, time of change, type as a hash); it grows file by
-            file, so an interrupted check goes on.
+            file, so an interrupted check resumes.
 
     Raises:
         UserError: NaN or infinite features, values beyond the range of the type, or a `memory` that cannot be written.
     """
     known = set(memory.read_text().split()) if memory.is_file() else set()
-    pending = [(path, key) for path in files.paths if (key := _identity(path, files.dtype)) not in known]
+    keys = {path: digest([*file_identity(path), str(files.dtype)]) for path in files.paths}
+    pending = {path: key for path, key in keys.items() if key not in known}
     if not pending:
         return
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)
         with memory.open("a") as lines:
-            for path, key in tqdm(pending, desc="checking features", unit="bag", disable=None, leave=False):
+            for path, key in tqdm(pending.items(), desc="checking features", unit="bag", disable=None, leave=False):
                 _read_through(path, files.dtype)
                 lines.write(f"{key}\n")
                 lines.flush()

@@ -1,6 +1,6 @@
 """Feature bags written in the layouts of CLAM and torchmil."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from kd_mil.core.atomic import atomic_path
 from kd_mil.core.errors import UserError
+from kd_mil.data.classes import Classes, class_index, class_of
 from kd_mil.data.features.files import FeatureFile
 from kd_mil.data.splits import PARTS
 
@@ -22,7 +23,7 @@ def export_clam(table: pd.DataFrame, folder: Path, out: Path) -> None:
     Features become float32, coordinates int32. Slides without coordinates have no h5 file.
 
     Args:
-        table: as from `feature_sets.feature_table`.
+        table: as from `layouts.feature_table`.
         folder: from which its paths start.
         out: made if need be; files of the same name are replaced.
     """
@@ -51,24 +52,30 @@ def _write_clam_splits(table: pd.DataFrame, out: Path) -> None:
         _write_csv(out / "splits_0_descriptor.csv", counts.rename_axis(None), index=True)
 
 
-def export_torchmil(
-    table: pd.DataFrame, folder: Path, out: Path, classes: Mapping[str, int], tumour_threshold: float
-) -> None:
+def export_torchmil(table: pd.DataFrame, folder: Path, out: Path, classes: Classes, tumour_threshold: float) -> None:
     """torchmil: `features`, `labels`, `patch_labels`, `coords` with `ID.npy` each, and `splits.csv` (`bag_name,split`).
 
     Features become float32 (N, D); labels int64 (1,), patch labels (N,), coordinates (N, 2). Slides whose patch labels
     or coordinates are not known have no file of them.
 
     Args:
-        table: as from `feature_sets.feature_table`; with labels.
+        table: as from `layouts.feature_table`; with labels.
         folder: from which its paths start.
         out: made if need be; files of the same name are replaced.
-        classes: index of each label.
+        classes: as in `Classes`.
         tumour_threshold: least tumour area of a positive patch, where files hold areas.
+
+    Raises:
+        UserError: no labels, or one without an index.
     """
-    for (name, bag), label in zip(_bags(table, folder), table["label"], strict=True):
+    if "label" not in table:
+        raise UserError("torchmil needs labels: give labels=CSV with the columns slide_id,label")
+    index = class_index(table["label"], classes, "the table", setting="classes")
+    rows = zip(table["slide_id"], table["label"], strict=True)
+    numbers = [class_of(label, index, f"slide {slide_id!r}") for slide_id, label in rows]
+    for (name, bag), number in zip(_bags(table, folder), numbers, strict=True):
         patch_labels, coords = bag.instance_labels(tumour_threshold), bag.coords()
-        arrays = {"features": _features(bag), "labels": np.array([classes[label]])}
+        arrays = {"features": _features(bag), "labels": np.array([number])}
         arrays |= {} if coords is None else {"coords": coords.numpy()}
         arrays |= {"patch_labels": patch_labels.numpy()} if (patch_labels >= 0).all() else {}
         for kind, array in arrays.items():
@@ -76,26 +83,6 @@ def export_torchmil(
     if "split" in table:
         splits = pd.DataFrame({"bag_name": table["slide_id"], "split": table["split"]})
         _write_csv(out / "splits.csv", splits)
-
-
-def class_index(table: pd.DataFrame, classes: list[str] | dict[str, int] | None) -> dict[str, int]:
-    """Index of each label of a table: as given, or the labels themselves where they are numbers.
-
-    Raises:
-        UserError: no labels, or one that has no index.
-    """
-    if "label" not in table:
-        raise UserError("torchmil needs labels: give labels=CSV with the columns slide_id,label")
-    names = sorted(set(table["label"]))
-    if classes is None:
-        if not all(name.isdigit() for name in names):
-            raise UserError(f"labels are {', '.join(names)}: give their order, as in classes=[{','.join(names)}]")
-        return {name: int(name) for name in names}
-    index = classes if isinstance(classes, dict) else {str(name): number for number, name in enumerate(classes)}
-    for name in names:
-        if name not in index:
-            raise UserError(f"label {name!r} is not in classes={list(index)}")
-    return index
 
 
 def _bags(table: pd.DataFrame, folder: Path) -> Iterator[tuple[str, FeatureFile]]:

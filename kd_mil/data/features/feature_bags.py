@@ -1,7 +1,6 @@
 """FeatureBags: slides whose instances were encoded before, listed in a manifest."""
 
 import warnings
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,12 +12,13 @@ from tqdm import tqdm
 from kd_mil.core.checks import share
 from kd_mil.core.errors import UserError
 from kd_mil.data.bags import Bags, BagSplits
+from kd_mil.data.classes import Classes
 from kd_mil.data.datamodules import GIBIBYTE, BagDataModule, Loading
 from kd_mil.data.features.check import check_values
 from kd_mil.data.features.files import TUMOUR_THRESHOLD, FeatureFile, FeatureFiles
 from kd_mil.data.features.manifest import Manifest, read_manifest
 from kd_mil.data.features.provenance import common_source
-from kd_mil.data.splits import PARTS, split_around, stratified_folds
+from kd_mil.data.split_columns import Folds, choose_parts
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
@@ -35,10 +35,10 @@ class FeatureBags(BagDataModule):
         labels: CSV `slide_id,label` and, where wanted, `case_id`, `split`, `fold`, for a folder.
         loading: as in `BagDataModule`.
         root: folder from which relative feature paths start; None = the manifest's own.
-        classes: names of the labels in order, or a mapping name: index; None = the labels are 0..C-1.
+        classes: names of the labels in order, or the index of each; None = the labels are 0..C-1.
         fold: None = the `split` column, or fold 0 where there is none; else the fold to test: of the `fold` column, or
             of `num_folds` stratified folds with cases kept whole.
-        num_folds: folds made where the manifest has no `fold` column.
+        num_folds: folds made where there is no `fold` column.
         val_fraction: share of all cases held out for validation, unless the `split` column says which.
         dtype: `float16` or `float32`, in which features are kept.
         tumour_threshold: least tumour area fraction of a positive instance, in (0, 1], where files hold fractions.
@@ -56,7 +56,7 @@ class FeatureBags(BagDataModule):
         loading: Loading,
         labels: str | None = None,
         root: str | None = None,
-        classes: Sequence[str] | Mapping[str, int] | None = None,
+        classes: Classes = None,
         fold: int | None = None,
         num_folds: int = 5,
         val_fraction: float = 0.1,
@@ -68,7 +68,7 @@ class FeatureBags(BagDataModule):
     ) -> None:
         super().__init__(loading, split_file, seed)
         self.manifest, self.root, self.classes, self.labels = manifest, root, classes, labels
-        self.fold, self.num_folds, self.val_fraction = fold, num_folds, val_fraction
+        self.folds = Folds(fold, num_folds, val_fraction, seed)
         share("data.tumour_threshold", tumour_threshold, zero=False)
         self.tumour_threshold = tumour_threshold
         self.dtype, self.cache_dir = DTYPES[dtype], Path(cache_dir)
@@ -85,7 +85,7 @@ class FeatureBags(BagDataModule):
         if isinstance(bags.instances, FeatureFiles):
             check_values(bags.instances, self.cache_dir / "checked_features.txt")
         self._source = common_source(manifest.feature_paths, *bags.instance_shape)
-        return BagSplits(bags, *self._split(manifest))
+        return BagSplits(bags, *choose_parts(bags, manifest.splits, manifest.folds, self.folds))
 
     @property
     def instance_source(self) -> dict[str, Any]:
@@ -103,20 +103,6 @@ class FeatureBags(BagDataModule):
             f"{len(bags)} bags, {len(bags.instance_labels)} instances; tumour in {positive} of {known} known ones "
             f"(from {self.tumour_threshold:.0%} of their area on)"
         )
-
-    def _split(self, manifest: Manifest) -> tuple[Tensor, Tensor, Tensor]:
-        labels, cases = manifest.labels, manifest.case_ids
-        if self.fold is None and manifest.splits is not None:
-            train, val, test = (torch.tensor([word == part for word in manifest.splits]) for part in PARTS)
-            if val.any():
-                return train.nonzero().flatten(), val.nonzero().flatten(), test.nonzero().flatten()
-            return split_around(test, labels, cases, self.val_fraction, self.seed)
-        fold = self.fold or 0
-        if manifest.folds is None:
-            return stratified_folds(labels, cases, fold, self.num_folds, self.val_fraction, self.seed)
-        if fold not in manifest.folds:
-            raise UserError(f"data.fold={fold}: the manifest has folds {manifest.folds.unique().tolist()}")
-        return split_around(manifest.folds == fold, labels, cases, self.val_fraction, self.seed)
 
 
 def read_bags(
@@ -155,7 +141,7 @@ def read_bags(
 
 
 def _together(coords: list[Tensor | None]) -> Tensor | None:
-    present = [own for own in coords if own is not None]
+    present = [positions for positions in coords if positions is not None]
     if len(present) == len(coords):
         return torch.cat(present)
     if present:

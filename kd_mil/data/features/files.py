@@ -200,9 +200,9 @@ class FeatureFiles:
         instances = torch.empty(len(positions), self.shape[1], dtype=self.dtype)
         owners = torch.searchsorted(self.ends, positions, right=True)
         for owner in owners.unique().tolist():
-            own = owners == owner
+            is_in_file = owners == owner
             start = int(self.ends[owner - 1]) if owner else 0
-            instances[own] = self._file(owner).read(positions[own] - start, self.dtype)
+            instances[is_in_file] = self._file(owner).read(positions[is_in_file] - start, self.dtype)
         return instances
 
     def read(self) -> Tensor:

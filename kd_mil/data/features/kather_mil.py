@@ -9,7 +9,7 @@ import torch
 
 from kd_mil.core.errors import UserError
 from kd_mil.data.datamodules import Loading
-from kd_mil.data.features.npz import _read_table, standardised
+from kd_mil.data.features.npz import read_arrays, standardised
 from kd_mil.data.locations import find_root
 from kd_mil.data.patches.built_bags import BuiltBags, LabelledInstances
 from kd_mil.data.splits import hold_out
@@ -20,7 +20,7 @@ KATHER_SOURCE = (
 )
 
 
-class FeatureClassesMIL(BuiltBags):
+class KatherMIL(BuiltBags):
     """Bags cut by WENO's builder from feature vectors of known class, so that instance labels are known.
 
     The file `features.npz` holds `X` (N, D), `y` (N,) class index and `class_name` (C,). Instances are divided 60/20/20
@@ -56,7 +56,7 @@ class FeatureClassesMIL(BuiltBags):
         return {"train": everything.select(train), "val": everything.select(val), "test": everything.select(test)}
 
     def setup(self, stage: str | None = None) -> None:
-        """As in `BagDataModule`; features are standardised after a split file had its say."""
+        """As in `BagDataModule`; features are standardised once the split is known, a split file included."""
         fresh = not hasattr(self, "splits")
         super().setup(stage)
         if fresh and self.standardise:
@@ -65,7 +65,7 @@ class FeatureClassesMIL(BuiltBags):
 
 def read_labelled(path: Path) -> LabelledInstances:
     """The instances of an `.npz` with `X`, `y` and `class_name`; errors as in `read_benchmark`."""
-    features, (labels, names) = _read_table(path, ("y", "class_name"))
+    features, (labels, names) = read_arrays(path, ("y", "class_name"))
     if len(labels) != len(features) or labels.min() < 0 or labels.max() >= len(names):
         raise UserError(f"{path}: 'y' must give, for each of {len(features)} instances, one of {len(names)} classes")
     return LabelledInstances(features, torch.from_numpy(labels.astype(np.int64)), tuple(str(name) for name in names))

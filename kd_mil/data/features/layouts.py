@@ -1,5 +1,6 @@
-"""Sets of feature bags as CLAM, TRIDENT, STAMP, torchmil and DSMIL leave them, as one table of slides."""
+"""Sets of feature bags as CLAM, TRIDENT, STAMP, torchmil and DSMIL write them, for training and prediction."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,13 +9,10 @@ import pandas as pd
 
 from kd_mil.core.errors import UserError
 from kd_mil.core.readable import readable
-from kd_mil.core.suggestions import suggestion
-from kd_mil.core.tables import read_csv
+from kd_mil.core.tables import read_table, require_columns
 from kd_mil.data.features.files import SUFFIXES
-from kd_mil.slides.slide_list import SlideEntry, mpp_of
+from kd_mil.slides.slide_list import LABEL_COLUMNS, SlideEntry, mpp_of, read_labels
 
-ALIASES = {"FILENAME": "slide_id", "slide": "slide_id", "bag_name": "slide_id", "PATIENT": "case_id"}
-"""Names of STAMP and torchmil for our columns."""
 FOLDERS = ("h5_files", "pt_files", "features")
 """Where in a folder feature files lie, if not in the folder itself: CLAM's two, and torchmil's and ours."""
 DSMIL_COLUMNS = ["0", "label"]
@@ -43,58 +41,78 @@ def feature_table(source: str | Path, labels: str | Path | None = None) -> tuple
         return _folder_table(path, labels), path
     if labels is not None:
         raise UserError(f"labels={labels} go with a folder of features: {path} is a table and has its own")
-    table = read_csv(path, ())
+    return _listed_table(path)
+
+
+def _listed_table(path: Path) -> tuple[pd.DataFrame, Path]:
+    """The slides of a CSV, ours or DSMIL's, and the folder from which its paths start."""
+    table = read_table(path, (), ("slide_id", "feature_path", *LABEL_COLUMNS))
     if table.columns.tolist() == DSMIL_COLUMNS:
         return _dsmil_table(path, table)
-    return read_csv(path, ("slide_id", "feature_path")), path.parent
+    require_columns(table, ("slide_id", "feature_path"), path)
+    return table, path.parent
 
 
 def _folder_table(folder: Path, labels: str | Path | None) -> pd.DataFrame:
-    inside = next((folder / name for name in FOLDERS if (folder / name).is_dir()), folder)
-    files = _feature_files(inside)
+    files = feature_files(folder)
     if labels is not None:
-        table = _labelled(labels, files, inside)
+        table = read_labels(labels, files, f"feature files of {folder}")
     else:
-        table = pd.DataFrame({"slide_id": list(files)}, dtype=str)
+        table = pd.DataFrame({"slide_id": list(files)}, dtype=object)
         if (folder / "labels").is_dir():
             table["label"] = [_torchmil_label(folder / "labels" / files[name].name) for name in files]
-            places = (folder / "splits.csv", folder.parent / "splits.csv")
-            for path in [place for place in places if place.is_file()][:1]:
-                splits = read_csv(path, ("bag_name", "split")).drop_duplicates("bag_name").set_index("bag_name")
-                table["split"] = table["slide_id"].map(splits["split"]).fillna("")
+            _add_torchmil_split(table, folder)
     table["feature_path"] = [str(files[name].relative_to(folder)) for name in table["slide_id"]]
     return table
 
 
-def _feature_files(folder: Path) -> dict[str, Path]:
-    """Files by name without suffix; of a folder without any, those of its one folder, as torchmil's of one encoder."""
-    visible = sorted(one for one in folder.iterdir() if one.name[0] != ".")
-    files = {one.stem: one for one in visible if one.suffix in SUFFIXES}
-    folders = [one for one in visible if one.is_dir()]
+def feature_files(folder: Path) -> dict[str, Path]:
+    """Feature files by id, the name without suffix, sorted.
+
+    They lie in one of `FOLDERS`, or in the folder itself; of a folder without any, in its one folder, as torchmil's of
+    one encoder.
+
+    Raises:
+        UserError: no such folder, no files, or two of the same id.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    inside = next((folder / name for name in FOLDERS if (folder / name).is_dir()), folder)
+    visible = sorted(path for path in inside.iterdir() if path.name[0] != ".")
+    files, folders = [path for path in visible if path.suffix in SUFFIXES], [path for path in visible if path.is_dir()]
     if not files and len(folders) == 1:
-        return _feature_files(folders[0])
+        return feature_files(folders[0])
     if not files:
-        names = ", ".join(one.name for one in folders)
+        names = ", ".join(path.name for path in folders)
         hint = f": give one of its folders {names}" if folders else ""
-        raise UserError(f"{folder} has no feature files ({', '.join(SUFFIXES)}){hint}")
-    return files
+        raise UserError(f"{inside} has no feature files ({', '.join(SUFFIXES)}){hint}")
+    by_id: dict[str, Path] = {}
+    for path in files:
+        if path.stem in by_id:
+            raise UserError(f"{folder}: slide {path.stem!r} has two files, {by_id[path.stem]} and {path}: remove one")
+        by_id[path.stem] = path
+    return by_id
 
 
-def _labelled(labels: str | Path, files: dict[str, Path], folder: Path) -> pd.DataFrame:
-    table = _renamed(read_csv(labels, ()))
-    if "slide_id" not in table:
-        raise UserError(f"{labels}: column 'slide_id' (STAMP: 'FILENAME') is missing")
-    # CLAM's tables name slides, TRIDENT's and STAMP's may name files.
-    stems = table["slide_id"].map(lambda name: Path(name).stem)
-    table["slide_id"] = table["slide_id"].where(table["slide_id"].isin(files) | ~stems.isin(files), stems)
-    for line, name in table["slide_id"].items():
-        if name not in files:
-            raise UserError(f"{labels}, line {line}: {folder} has no features of {name!r}{suggestion(name, files)}")
-    return table
+def existing_features(folder: Path, name: str, where: str) -> Path:
+    """A feature file that is there; an absolute name says plainly where it leads, a relative one stays in the folder.
+
+    Raises:
+        UserError: beginning with `where`: it leaves the folder, or is not there.
+    """
+    if os.path.normpath(name).split(os.sep)[0] == os.pardir:
+        raise UserError(f"{where}: feature_path {name!r} leaves {folder}: give an absolute path")
+    if not (folder / name).is_file():
+        raise UserError(f"{where}: there is no feature file {folder / name}")
+    return folder / name
 
 
-def _renamed(table: pd.DataFrame) -> pd.DataFrame:
-    return table.rename(columns={old: new for old, new in ALIASES.items() if new not in table})
+def _add_torchmil_split(table: pd.DataFrame, folder: Path) -> None:
+    """The column `split` of a `splits.csv` in the folder or, as in torchmil's Camelyon16, beside it."""
+    path = next((path for path in (folder / "splits.csv", folder.parent / "splits.csv") if path.is_file()), None)
+    if path is not None:
+        splits = read_table(path, ("bag_name", "split")).drop_duplicates("bag_name").set_index("bag_name")["split"]
+        table["split"] = table["slide_id"].map(splits).fillna("")
 
 
 def _torchmil_label(path: Path) -> str:
@@ -110,7 +128,7 @@ def _torchmil_label(path: Path) -> str:
 def _dsmil_table(path: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, Path]:
     """DSMIL's list: paths of the bags' CSV files, from the folder in which it was written."""
     first = table["0"].iloc[0]
-    roots = [one for one in path.absolute().parents if (one / first).is_file()]
+    roots = [folder for folder in path.absolute().parents if (folder / first).is_file()]
     if not roots:
         raise UserError(f"{path}: there is no {first} in its folder or in one above")
     label = table["label"].str.removesuffix(".0")
@@ -128,11 +146,9 @@ class FeatureEntry(NamedTuple):
 
 
 def list_features(source: str | Path) -> list[FeatureEntry]:
-    """Feature files of a folder (sorted), of a CSV, or one file; of a folder of `kd_mil.extract`, CLAM or torchmil,
-    those in its `features/`, `h5_files/` or `pt_files/`.
+    """The feature files of a folder (as `feature_files`), of a CSV (as `feature_table` reads it), or one file.
 
-    The CSV has columns `slide_id` and `feature_path` and, for pictures, may have `slide_path` and `mpp`. Relative paths
-    count from its folder. Further columns are ignored.
+    A CSV may have `slide_path` and `mpp`, for pictures. Relative paths count from its folder.
 
     Raises:
         UserError: nothing found, a fault of the CSV, an id that is repeated or cannot name a file.
@@ -141,12 +157,10 @@ def list_features(source: str | Path) -> list[FeatureEntry]:
     if path.suffix.lower() == ".csv":
         entries = _listed_features(path)
     elif path.is_dir():
-        folder = next((path / name for name in FOLDERS if (path / name).is_dir()), path)
-        files = (file for file in sorted(folder.iterdir()) if file.suffix in SUFFIXES and file.name[0] != ".")
-        entries = [FeatureEntry(file.stem, file) for file in files]
+        entries = [FeatureEntry(slide_id, file) for slide_id, file in feature_files(path).items()]
+    elif path.is_file():
+        entries = [FeatureEntry(path.stem, path)]
     else:
-        entries = [FeatureEntry(path.stem, path)] if path.is_file() else []
-    if not entries:
         raise UserError(f"no feature files in {str(source)!r}: give a folder, a CSV slide_id,feature_path or a file")
     seen: dict[str, Path] = {}
     for entry in entries:
@@ -161,14 +175,11 @@ def list_features(source: str | Path) -> list[FeatureEntry]:
 
 
 def _listed_features(path: Path) -> list[FeatureEntry]:
-    table, entries = read_csv(path, ("slide_id", "feature_path")), []
+    table, folder = _listed_table(path)
+    entries = []
     for line, row in zip(table.index, table.to_dict("records"), strict=True):
-        slide_id, file = row["slide_id"], path.parent / row["feature_path"]
-        if not file.is_file():
-            raise UserError(f"{path}, line {line}: there is no feature file {file}")
-        slide = path.parent / row.get("slide_path", "")
-        mpp = mpp_of(row, f"{path}, line {line}")
-        entries.append(
-            FeatureEntry(slide_id, file, SlideEntry(slide_id, slide, slide_id, mpp=mpp) if slide.is_file() else None)
-        )
+        slide_id, where = row["slide_id"], f"{path}, line {line}"
+        file, slide = existing_features(folder, row["feature_path"], where), folder / row.get("slide_path", "")
+        entry = SlideEntry(slide_id, slide, slide_id, mpp=mpp_of(row, where)) if slide.is_file() else None
+        entries.append(FeatureEntry(slide_id, file, entry))
     return entries

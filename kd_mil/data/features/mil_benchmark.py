@@ -8,7 +8,7 @@ import torch
 from kd_mil.core.errors import UserError
 from kd_mil.data.bags import Bags, BagSplits
 from kd_mil.data.datamodules import BagDataModule, Loading
-from kd_mil.data.features.npz import _read_table, standardised
+from kd_mil.data.features.npz import read_arrays, standardised
 from kd_mil.data.locations import find_root
 from kd_mil.data.splits import stratified_folds
 
@@ -63,7 +63,7 @@ class MILBenchmark(BagDataModule):
         )
 
     def setup(self, stage: str | None = None) -> None:
-        """As in `BagDataModule`; features are standardised after a split file had its say."""
+        """As in `BagDataModule`; features are standardised once the split is known, a split file included."""
         fresh = not hasattr(self, "splits")
         super().setup(stage)
         if fresh and self.standardise:
@@ -76,7 +76,7 @@ def read_benchmark(path: Path) -> Bags:
     Raises:
         UserError: a missing or unreadable file or array, NaN features, or arrays that disagree.
     """
-    features, (owner, labels, names) = _read_table(path, ("bag", "bag_label", "bag_name"))
+    features, (owner, labels, names) = read_arrays(path, ("bag", "bag_label", "bag_name"))
     if len(owner) != len(features) or owner.min() < 0 or owner.max() >= len(labels):
         raise UserError(f"{path}: 'bag' must give, for each of {len(features)} instances, one of {len(labels)} bags")
     order = np.argsort(owner, kind="stable")

@@ -23,7 +23,7 @@ def standardised(splits: BagSplits) -> BagSplits:
     return splits._replace(bags=replace(bags, instances=scaled))
 
 
-def _read_table(path: Path, keys: Sequence[str]) -> tuple[Tensor, list[np.ndarray]]:
+def read_arrays(path: Path, keys: Sequence[str]) -> tuple[Tensor, list[np.ndarray]]:
     """`X` (N, D) float32, and the arrays of the other keys."""
     file = FeatureFile(path)
     features = file.read(torch.arange(file.num_instances), torch.float32)

@@ -1,4 +1,4 @@
-"""What feature files say of their own making, and whether two sets of them were made alike."""
+"""Provenance of feature files: what they say about how they were made, and whether two sets were made alike."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ Source = dict[str, Any]
 FACTS = ("width", "encoder", "weights", "transform", "tile_size")
 """Features per instance, name of the encoder, hash of its weights, its transform, side of a tile in pixels as read."""
 RESOLUTION = ("mpp", "magnification")
-"""Of the tiles as read: um per pixel, and the nominal magnification."""
+"""Of the tiles as read: µm per pixel, and the nominal magnification."""
 SAME_MPP = 0.02
 """Relative difference below which two resolutions are one: scanners write 0.499 and 0.5023 for the same 20x."""
 
@@ -37,7 +37,7 @@ def read_source(path: Path, width: int | None = None) -> Source:
     source: Source = dict.fromkeys((*FACTS, *RESOLUTION)) | {"width": width}
     if path.suffix not in (".h5", ".hdf5"):
         return source
-    own = read_attributes(path)
+    attributes = read_attributes(path)
     with readable(path), h5py.File(path, "r") as file:
         whole, of_features, of_coords = (
             {key: plain(value) for key, value in file[name].attrs.items()} if name in file else {}
@@ -47,12 +47,12 @@ def read_source(path: Path, width: int | None = None) -> Source:
         source |= {"tile_size": of_coords.get("patch_size"), "magnification": of_coords["target_magnification"]}
     if "tile_size_um" in whole and whole.get("tile_size_px"):  # STAMP
         source |= {"tile_size": whole["tile_size_px"], "mpp": whole["tile_size_um"] / whole["tile_size_px"]}
-    encoder = own.get("encoder") or {"name": of_features.get("encoder") or whole.get("extractor")}
+    encoder = attributes.get("encoder") or {"name": of_features.get("encoder") or whole.get("extractor")}
     known = {
         "encoder": encoder.get("name"),
         "weights": encoder.get("weights"),
-        "transform": own.get("transform"),
-        "mpp": own.get("mpp"),
+        "transform": attributes.get("transform"),
+        "mpp": attributes.get("mpp"),
     }
     return source | {key: value for key, value in known.items() if value is not None}
 
@@ -106,10 +106,10 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, str) and value == "None" else value
 
 
-def _same_mpp(one: Mapping[str, Any], other: Mapping[str, Any], unknown: bool = True) -> bool:
-    here, there = one.get("mpp"), other.get("mpp")
+def _same_mpp(first: Mapping[str, Any], second: Mapping[str, Any], unknown: bool = True) -> bool:
+    here, there = first.get("mpp"), second.get("mpp")
     return unknown if here is None or there is None else math.isclose(here, there, rel_tol=SAME_MPP)
 
 
-def _equal(one: Any, other: Any) -> bool:
-    return one is not None and one == other
+def _equal(first: Any, second: Any) -> bool:
+    return first is not None and first == second

@@ -4,7 +4,6 @@ Source of the slides: see `kd_mil.data.tiles.camelyon16`.
 """
 
 import hashlib
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from kd_mil.core.atomic import write_arrays
 from kd_mil.core.checks import at_least, share
-from kd_mil.core.hashing import identity
+from kd_mil.core.hashing import digest, file_digest, file_identity
 from kd_mil.data.bags import Bags, BagSplits
 from kd_mil.data.datamodules import Loading
 from kd_mil.data.locations import find_root
@@ -121,9 +120,9 @@ class Camelyon16Patches(SegmentationData):
     def _tiles(self, entry: SlideEntry) -> dict[str, np.ndarray]:
         """Arrays `images` (N, 3, S, S), `labels` (N,) and `locations` (N, 3) as (x, y, side) of a slide, cut once."""
         path = entry.annotation_path
-        outlines = None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+        outlines = None if path is None else file_digest(path)
         settings = [asdict(self.tiling), self.most_per_class, self.min_tumour, self.seed]
-        key = hashlib.sha256(json.dumps([*identity(entry.path), outlines, *settings]).encode()).hexdigest()[:24]
+        key = digest([*file_identity(entry.path), outlines, *settings])
         cached = Path(self.cache_dir) / "camelyon16_patches" / f"{key}.npz"
         if not cached.exists():
             write_arrays(cached, self._cut(entry))

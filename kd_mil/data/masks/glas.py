@@ -5,7 +5,7 @@ Image Analysis 2017, arXiv:1603.00275.
 """
 
 from kd_mil.core.errors import UserError
-from kd_mil.core.tables import read_csv
+from kd_mil.core.tables import read_table
 from kd_mil.data.datamodules import Loading
 from kd_mil.data.locations import find_root
 from kd_mil.data.masks.image_files import ImageEntry, ImageFileData
@@ -48,7 +48,7 @@ class Glas(ImageFileData):
 
     def entries(self) -> list[ImageEntry]:
         root = find_root(self.root, self.data_dir, ("glas", "GlaS", "Warwick_QU_Dataset"), GLAS_SOURCE)
-        table = read_csv(root / "Grade.csv", ("name", "patient ID", "grade (GlaS)"))
+        table = read_table(root / "Grade.csv", ("name", "patient ID", "grade (GlaS)"))
         images = {path.stem: path for path in image_paths(root / "images")}
         masks = {path.stem: path for path in image_paths(root / "masks")}
         entries = []

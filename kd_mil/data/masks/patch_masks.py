@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from kd_mil.core.errors import UserError
-from kd_mil.core.tables import read_csv
+from kd_mil.core.tables import read_table
 from kd_mil.data.datamodules import Loading
 from kd_mil.data.masks.image_files import ImageEntry, ImageFileData, existing
 from kd_mil.data.patches.image_files import image_paths
@@ -50,7 +50,7 @@ def read_image_table(path: Path) -> list[ImageEntry]:
     Raises:
         UserError: no such CSV, a missing file, an unknown label or split; with the line.
     """
-    table = read_csv(path, ("image_path", "label"))
+    table = read_table(path, ("image_path", "label"))
     entries = []
     for line, row in zip(table.index, table.to_dict("records"), strict=True):
         where = f"{path}, line {line}"

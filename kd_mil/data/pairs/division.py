@@ -40,7 +40,7 @@ def divide(source: ImageSource, how: Division) -> list[str]:
         found = f"one class, {source.class_names[0]}" if source.class_names else "no labels"
         raise UserError(f"the data set has {found}: telling apart takes two classes")
     if how.split_file is not None:
-        return read_split_file(how.split_file, source.ids)
+        return read_split_file(how.split_file, "image_id", source.ids, (*PARTS, AUXILIARY))
     parts = list(source.parts or [""] * len(source.ids))
     free = members(parts, "")
     if len(free):

@@ -6,7 +6,7 @@ Image Analysis 2017, arXiv:1603.00275.
 
 from typing import Any
 
-from kd_mil.core.tables import read_csv
+from kd_mil.core.tables import read_table
 from kd_mil.data.locations import find_root
 from kd_mil.data.pairs.listing import Row, image_files
 from kd_mil.data.pairs.pair_data import PairedImages
@@ -32,7 +32,7 @@ class GlasGrade(PairedImages):
     def read(self) -> ImageSource:
         source = "GlaS (K. Sirinukunwattana et al. 2017, the Warwick-QU challenge data: Grade.csv and images)"
         root = find_root(self.root, self.data_dir, ("glas",), source)
-        table = read_csv(root / "Grade.csv", ("name", "patient ID", "grade (GlaS)"))
+        table = read_table(root / "Grade.csv", ("name", "patient ID", "grade (GlaS)"))
         rows = [
             Row(image_file(root / "images", row["name"]), row["grade (GlaS)"], row["name"], row["patient ID"])
             for _, row in table.iterrows()

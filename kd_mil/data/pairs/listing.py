@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 
 from kd_mil.core.errors import UserError
-from kd_mil.core.suggestions import closest
-from kd_mil.core.tables import read_csv
+from kd_mil.core.suggestions import did_you_mean
+from kd_mil.core.tables import read_table
 from kd_mil.data.pairs.stack import ImageSource
 from kd_mil.data.patches.image_files import image_paths
 from kd_mil.data.splits import AUXILIARY, PARTS
@@ -36,7 +36,7 @@ def image_files(rows: list[Row], classes: Sequence[str] | None, where: str) -> I
     seen: set[str] = set()
     for row in rows:
         if row.label not in index:
-            raise UserError(f"{where}: label {row.label!r} of image {row.image_id!r}; {closest(row.label, names)}")
+            raise UserError(f"{where}: label {row.label!r} of image {row.image_id!r}; {did_you_mean(row.label, names)}")
         if row.image_id in seen:
             raise UserError(f"{where}: image {row.image_id!r} is listed twice")
         if not row.path.is_file():
@@ -57,7 +57,7 @@ def image_files(rows: list[Row], classes: Sequence[str] | None, where: str) -> I
 
 def table_rows(path: Path) -> list[Row]:
     """Images of a CSV; relative paths start at its folder."""
-    table = read_csv(path, ("image_path", "label"))
+    table = read_table(path, ("image_path", "label"))
     for column in ("image_id", "case_id", "split"):
         if column not in table:
             table[column] = ""

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from kd_mil.core.checks import above
 from kd_mil.core.errors import UserError
-from kd_mil.core.suggestions import closest
+from kd_mil.core.suggestions import did_you_mean
 from kd_mil.data.pairs.pair_data import PairedImages
 from kd_mil.data.pairs.stack import ImageSource
 from kd_mil.slides.formats.reader import Slide, open_slide
@@ -150,5 +150,5 @@ def _label(entry: SlideEntry, names: Sequence[str]) -> int:
     if entry.label is None:
         return -1
     if entry.label not in names:
-        raise UserError(f"slide {entry.slide_id!r} has the label {entry.label!r}; {closest(entry.label, names)}")
+        raise UserError(f"slide {entry.slide_id!r} has the label {entry.label!r}; {did_you_mean(entry.label, names)}")
     return list(names).index(entry.label)

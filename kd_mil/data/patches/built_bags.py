@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kd_mil.core.errors import UserError
-from kd_mil.core.suggestions import closest
+from kd_mil.core.suggestions import did_you_mean
 from kd_mil.data.bags import Bags, BagSplits
 from kd_mil.data.datamodules import GIBIBYTE, BagDataModule, Loading
 from kd_mil.data.patches.bag_builder import BagPlan, build_bags, limit_bags
@@ -115,7 +115,7 @@ def positive_mask(part: LabelledInstances, positive_classes: Sequence[str]) -> T
         raise UserError(f"data.positive_classes is empty: name at least one of {', '.join(part.class_names)}")
     for name in positive_classes:
         if name not in part.class_names:
-            raise UserError(f"positive class {name!r} is not in the data; {closest(name, part.class_names)}")
+            raise UserError(f"positive class {name!r} is not in the data; {did_you_mean(name, part.class_names)}")
     wanted = torch.tensor([part.class_names.index(name) for name in positive_classes])
     return torch.isin(part.labels, wanted)
 

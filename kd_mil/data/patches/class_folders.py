@@ -1,6 +1,5 @@
 """Readers of class-labelled images: a folder of class folders, or a tar archive of one."""
 
-import hashlib
 import lzma
 import tarfile
 import zlib
@@ -13,6 +12,7 @@ from tqdm import tqdm
 
 from kd_mil.core.atomic import write_arrays
 from kd_mil.core.errors import UserError
+from kd_mil.core.hashing import digest, file_identity
 from kd_mil.data.datamodules import GIBIBYTE
 from kd_mil.data.patches.built_bags import LabelledInstances
 from kd_mil.data.patches.image_files import IMAGE_SUFFIXES, ImageFiles, decode_image, require_size
@@ -63,9 +63,7 @@ def list_folder(root: Path, image_size: int | None = None) -> LabelledInstances:
 
 def read_archive(path: Path, image_size: int | None, cache_dir: Path, max_bytes: int) -> LabelledInstances:
     """The images of a tar archive, from the cache if this very file was decoded before."""
-    state = path.stat()
-    identity = f"{path.resolve()}|{state.st_size}|{state.st_mtime_ns}|{image_size}"
-    cached = cache_dir / "class_folders" / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.npz"
+    cached = cache_dir / "class_folders" / f"{digest([*file_identity(path), image_size])}.npz"
     if not cached.exists():
         write_arrays(cached, _decode_archive(path, image_size, max_bytes))
     with np.load(cached, allow_pickle=False) as arrays:

@@ -13,13 +13,12 @@ from tqdm import tqdm
 
 from kd_mil.core.atomic import atomic_path
 from kd_mil.core.errors import UserError
-from kd_mil.core.hashing import digest, identity
+from kd_mil.core.hashing import digest, file_identity
 from kd_mil.slides.annotations.annotations import read_annotation, tumour_fraction
 from kd_mil.slides.formats.reader import Slide
 from kd_mil.slides.slide_list import SlideEntry
 from kd_mil.slides.tiles.cutting import Cutting
-from kd_mil.slides.tiles.tiling import Tiles, tile_grid
-from kd_mil.slides.tiles.tissue import find_tissue
+from kd_mil.slides.tiles.tiling import Tiles
 
 CACHE_VERSION = 1
 """Raised when tissue masks, grids or pixels come out differently: older files are then not taken for current ones."""
@@ -40,7 +39,7 @@ class CutSlide(NamedTuple):
 class TileCache:
     """Files named by slide, file identity (path, size, time of change) and settings: no other tiles are ever found.
 
-    Files appear complete, so an interrupted pass goes on where it stopped and several processes may share the folder.
+    Files appear complete, so an interrupted pass resumes where it stopped, and several processes may share the folder.
 
     Args:
         folder: where the files go.
@@ -60,7 +59,7 @@ class TileCache:
         tiles = self._tiles(entry, stem)
         if entry.annotation_path is None:
             return CutSlide(entry, tiles, None)
-        drawn = digest([identity(entry.annotation_path), asdict(self.cutting.annotations)])
+        drawn = digest([file_identity(entry.annotation_path), asdict(self.cutting.annotations)])
         path = stem.with_name(f"{stem.name}-{drawn}.tumour.npy")
         if not path.exists():
             annotation = read_annotation(entry.annotation_path, self.cutting.open(entry), self.cutting.annotations)
@@ -88,15 +87,15 @@ class TileCache:
 
     def _stem(self, entry: SlideEntry) -> Path:
         """Path of the slide's files without their ends."""
-        how = self.cutting
-        facts = [CACHE_VERSION, identity(entry.path), entry.mpp or how.mpp, how.backend]
-        return self.folder / f"{entry.slide_id}-{digest([*facts, asdict(how.tiling), asdict(how.tissue)])}"
+        cutting = self.cutting
+        facts = [CACHE_VERSION, file_identity(entry.path), cutting.mpp_of(entry), cutting.backend]
+        return self.folder / f"{entry.slide_id}-{digest([*facts, asdict(cutting.tiling), asdict(cutting.tissue)])}"
 
     def _tiles(self, entry: SlideEntry, stem: Path) -> Tiles:
         path = stem.with_name(f"{stem.name}.tiles.npz")
         if not path.exists():
             slide = self.cutting.open(entry)
-            tiles = tile_grid(slide, find_tissue(slide, self.cutting.tissue), self.cutting.tiling)
+            tiles = self.cutting.cut(slide)
             slide.close()
             save_tiles(path, tiles)
         return load_tiles(path)

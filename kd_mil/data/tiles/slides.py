@@ -1,6 +1,6 @@
 """SlidesData: bags are slides, instances are their tiles."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -13,10 +13,10 @@ from torch import Tensor
 
 from kd_mil.core.checks import share
 from kd_mil.core.errors import UserError
-from kd_mil.core.suggestions import closest
 from kd_mil.data.bags import Bags, BagSplits
+from kd_mil.data.classes import Classes, class_index, class_names, class_of
 from kd_mil.data.datamodules import GIBIBYTE, BagDataModule, Loading
-from kd_mil.data.splits import PARTS, split_around, stratified_folds
+from kd_mil.data.split_columns import Folds, choose_parts
 from kd_mil.data.tiles.cache import CutSlide, TileCache, over_slides, require_space
 from kd_mil.data.tiles.files import TileFiles, TilesInCache, TilesInSlides
 from kd_mil.slides.annotations.annotations import AnnotationSettings, read_annotation
@@ -40,23 +40,24 @@ class SlidesData(BagDataModule):
     and then moved to memory where they fit into `loading.resident_gib`.
 
     Args:
-        slides: folder, pattern, slide file, or CSV `slide_path` with `slide_id`, `case_id`, `label`, `split`, `mpp`,
-            `annotation_path` where wanted.
+        slides: folder, pattern, slide file, or CSV `slide_path` with `slide_id`, `case_id`, `label`, `split`, `fold`,
+            `mpp`, `annotation_path` where wanted.
         loading: as in `BagDataModule`; its workers also cut the slides.
         tiling: size and resolution of the tiles.
         tissue: how tissue is found.
         annotations: what counts as tumour.
-        labels: CSV `slide_id,label` and, where wanted, `case_id`, `split`, for slides that come without.
-        classes: names of the labels in order; None = the labels are 0..C-1.
+        labels: CSV `slide_id,label` and, where wanted, `case_id`, `split`, `fold`, for slides that come without.
+        classes: names of the labels in order, or the index of each; None = the labels are 0..C-1.
         negatives_known: the first class means "no tumour".
         tumour_threshold: least tumour area fraction of a positive tile, in (0, 1].
-        mpp: um per level-0 pixel of slides that state none.
+        mpp: µm per level-0 pixel of slides that state none.
         backend: `openslide` or `fastslide`.
         cache: keep the pixels of all tiles, uncompressed, under `cache_dir`.
         cache_dir: where coordinates and tiles are kept.
         exclude: ids of slides to leave out.
-        fold: None = the `split` column, or fold 0 where there is none; else the fold to test.
-        num_folds: stratified folds with cases kept whole.
+        fold: None = the `split` column, or fold 0 where there is none; else the fold to test: of the `fold` column, or
+            of `num_folds` stratified folds with cases kept whole.
+        num_folds: folds made where there is no `fold` column.
         val_fraction: share of all cases held out for validation, unless the `split` column says which.
         split_file: CSV `bag_id,split` that replaces the split.
         seed: of folds, validation part and visiting order.
@@ -75,7 +76,7 @@ class SlidesData(BagDataModule):
         tissue: TissueSettings,
         annotations: AnnotationSettings | None = None,
         labels: str | None = None,
-        classes: Sequence[str] | None = None,
+        classes: Classes = None,
         negatives_known: bool = True,
         tumour_threshold: float = 0.25,
         mpp: float | None = None,
@@ -95,7 +96,7 @@ class SlidesData(BagDataModule):
         self.cutting = Cutting(tiling, tissue, annotations or AnnotationSettings(), mpp, backend)
         self.negatives_known, self.tumour_threshold = negatives_known, tumour_threshold
         self.cache, self.cache_dir, self.exclude = cache, Path(cache_dir), [str(name) for name in exclude]
-        self.fold, self.num_folds, self.val_fraction = fold, num_folds, val_fraction
+        self.folds = Folds(fold, num_folds, val_fraction, seed)
 
     def entries(self) -> list[SlideEntry]:
         """The slides with their labels; what a data set of slides overrides."""
@@ -109,22 +110,23 @@ class SlidesData(BagDataModule):
         if self.labels is not None:
             entries = with_labels(entries, self.labels)
         entries = without(entries, self.exclude)
-        classes, class_names = class_indices(entries, self.classes)
+        labels, names = slide_classes(entries, self.classes)
         cache = TileCache(self.cache_dir / "tiles", self.cutting)
         self.cuts = over_slides(cache.cut, entries, "tissue and tiles", self.loading.num_workers)
         require_tiles(self.cuts)
         bags = Bags(
             instances=self._pixels(cache),
             sizes=torch.tensor([len(cut.tiles.coords) for cut in self.cuts]),
-            labels=classes,
+            labels=labels,
             bag_ids=[entry.slide_id for entry in entries],
-            instance_labels=torch.cat([self._tile_labels(*pair) for pair in zip(self.cuts, classes, strict=True)]),
+            instance_labels=torch.cat([self._tile_labels(*pair) for pair in zip(self.cuts, labels, strict=True)]),
             coords=torch.from_numpy(np.concatenate([cut.tiles.coords for cut in self.cuts])),
             case_ids=[entry.case_id for entry in entries],
-            class_names=class_names,
+            class_names=names,
         )
         self._say(bags)
-        return BagSplits(bags, *self._split(entries, bags))
+        splits, folds = [entry.split for entry in entries], [entry.fold for entry in entries]
+        return BagSplits(bags, *choose_parts(bags, splits, folds, self.folds))
 
     def _pixels(self, cache: TileCache) -> Tensor | TileFiles:
         if not self.cache:
@@ -144,22 +146,9 @@ class SlidesData(BagDataModule):
         if negative and cut.tumour.any():
             raise UserError(
                 f"slide {cut.entry.slide_id!r} has the label of slides without tumour, but tumour is outlined "
-                f"in {str(cut.entry.annotation_path)!r}: mend one of them"
+                f"in {str(cut.entry.annotation_path)!r}: correct one of them"
             )
         return torch.from_numpy(cut.tumour >= self.tumour_threshold).long()
-
-    def _split(self, entries: Sequence[SlideEntry], bags: Bags) -> tuple[Tensor, Tensor, Tensor]:
-        words = [entry.split for entry in entries]
-        if self.fold is not None or not any(words):
-            return stratified_folds(
-                bags.labels, bags.case_ids, self.fold or 0, self.num_folds, self.val_fraction, self.seed
-            )
-        if None in words:
-            raise UserError(f"{named(e.slide_id for e in entries if e.split is None)} no split, but others have one")
-        train, val, test = (torch.tensor([word == part for word in words]) for part in PARTS)
-        if not val.any():
-            return split_around(test, bags.labels, bags.case_ids, self.val_fraction, self.seed)
-        return train.nonzero().flatten(), val.nonzero().flatten(), test.nonzero().flatten()
 
     @rank_zero_only
     def _say(self, bags: Bags) -> None:
@@ -167,30 +156,30 @@ class SlidesData(BagDataModule):
         known, positive = int((bags.instance_labels >= 0).sum()), int((bags.instance_labels > 0).sum())
         tiles = self.cuts[0].tiles
         print(
-            f"{len(bags)} slides, {len(bags.instance_labels)} tiles of {tiles.tile_size} px at {tiles.mpp:g} um/px; "
+            f"{len(bags)} slides, {len(bags.instance_labels)} tiles of {tiles.tile_size} px at {tiles.mpp:g} µm/px; "
             f"tumour in {positive} of {known} known tiles (from {self.tumour_threshold:.0%} of their area on)"
         )
 
     @property
     def instance_source(self) -> dict[str, Any]:
         """How tiles are cut; `mpp` is the median over the slides where the tiling goes by magnification."""
-        how = self.cutting
+        cutting = self.cutting
         return {
             "kind": "tiles",
-            "tiling": asdict(how.tiling),
-            "tissue": asdict(how.tissue),
+            "tiling": asdict(cutting.tiling),
+            "tissue": asdict(cutting.tissue),
             "mpp": median(cut.tiles.mpp for cut in self.cuts),
-            "backend": how.backend,
+            "backend": cutting.backend,
             "tumour_threshold": self.tumour_threshold,
         }
 
     def slide_picture(self, bag: int, max_side: int) -> SlidePicture:
         """Thumbnail and truth of the slide at position `bag`."""
-        entry, how = self.cuts[bag].entry, self.cutting
-        slide = how.open(entry)
+        entry = self.cuts[bag].entry
+        slide = self.cutting.open(entry)
         annotation = None
         if entry.annotation_path is not None:
-            annotation = read_annotation(entry.annotation_path, slide, how.annotations)
+            annotation = read_annotation(entry.annotation_path, slide, self.cutting.annotations)
         picture = picture_of(slide, annotation, max_side)
         slide.close()
         return picture
@@ -216,27 +205,19 @@ def without(entries: Sequence[SlideEntry], exclude: Sequence[str]) -> list[Slide
     return kept
 
 
-def class_indices(entries: Sequence[SlideEntry], classes: Sequence[str] | None) -> tuple[Tensor, tuple[str, ...]]:
+def slide_classes(entries: Sequence[SlideEntry], classes: Classes) -> tuple[Tensor, tuple[str, ...]]:
     """Class (B,) int64 of each slide, and the names of the classes.
 
     Raises:
-        UserError: a slide without a label, a label outside the classes, or no classes and labels other than 0..C-1.
+        UserError: a slide without a label, a label outside the classes, or as `class_index`.
     """
-    unlabelled = [entry.slide_id for entry in entries if entry.label is None]
-    if unlabelled:
+    labels = [entry.label for entry in entries if entry.label is not None]
+    if len(labels) < len(entries):
+        unlabelled = (entry.slide_id for entry in entries if entry.label is None)
         raise UserError(f"{named(unlabelled)} no label: give a column `label`, or data.labels=CSV (slide_id,label)")
-    found = sorted({str(entry.label) for entry in entries})
-    names = [str(number) for number in range(len(found))] if classes is None else [str(name) for name in classes]
-    if classes is None and sorted(names) != found:
-        raise UserError(
-            f"labels {', '.join(found)} are not the integers 0..C-1: name the classes in order, negative first, "
-            f"data.classes=[{','.join(found)}]"
-        )
-    for entry in entries:
-        if entry.label not in names:
-            hint = closest(str(entry.label), names)
-            raise UserError(f"slide {entry.slide_id!r} has label {entry.label!r}, which is no class; {hint}")
-    return torch.tensor([names.index(str(entry.label)) for entry in entries]), tuple(names)
+    index = class_index(labels, classes, "slides")
+    pairs = zip(labels, entries, strict=True)
+    return torch.tensor([class_of(label, index, f"slide {e.slide_id!r}") for label, e in pairs]), class_names(index)
 
 
 def require_tiles(cuts: Sequence[CutSlide]) -> None:
@@ -253,7 +234,7 @@ def require_tiles(cuts: Sequence[CutSlide]) -> None:
         )
 
 
-def named(slide_ids: Any) -> str:
+def named(slide_ids: Iterable[str]) -> str:
     """`slide 'a' has`, or `4 slides ('a', 'b', 'c', ...) have`: the beginning of a message."""
     ids = [repr(name) for name in slide_ids]
     if len(ids) == 1:

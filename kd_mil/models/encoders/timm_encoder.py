@@ -1,6 +1,5 @@
 """Encoders from timm: any of its image backbones, with random or published weights."""
 
-import difflib
 from typing import Any
 
 import timm
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_mil.core.errors import UserError
+from kd_mil.core.suggestions import closest
 from kd_mil.models.encoders.small import InstanceShape, image_shape, output_width
 
 
@@ -68,7 +68,7 @@ def create_backbone(name: str, pretrained: bool, channels: int, img_size: int | 
         UserError: unknown name (with the closest known ones), an option it does not have, or weights out of reach.
     """
     if ":" not in name and not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=3) or timm.list_models(f"*{name}*")[:3]
+        close = closest(name, timm.list_models(), count=3, similarity=0.6) or timm.list_models(f"*{name}*")[:3]
         hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() names them all"
         raise UserError(f"encoder.name={name!r} is not a model of timm {timm.__version__}: {hint}")
     options: dict[str, Any] = {} if img_size is None else {"img_size": img_size}

@@ -1,4 +1,4 @@
-"""Who works on what, where several processes share an output folder: one small file for each piece of work in hand."""
+"""Claims of processes that share an output folder: one small file for each piece of work in progress."""
 
 import contextlib
 import json
@@ -75,17 +75,17 @@ class Claims:
     def _discard_void(self, name: str) -> bool:
         """Remove a void claim; True where there is none any more."""
         path = self._path(name)
-        void = _read(path)
-        if void is None:
+        found = _read(path)
+        if found is None:
             return True
-        if not _is_void(path, void):
+        if not _is_void(path, found):
             return False
         aside = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
         try:
             os.rename(path, aside)
         except FileNotFoundError:  # another process was faster
             return True
-        mistaken = _read(aside) != void  # it was faster, and made a claim of its own
+        mistaken = _read(aside) != found  # it was faster, and made a new claim
         if mistaken:
             os.rename(aside, path)
         else:

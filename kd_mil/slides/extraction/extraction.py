@@ -1,4 +1,4 @@
-"""Slides to files of the store: planned, read, encoded, written; resumed, and shared by several processes."""
+"""Extraction of slides into the feature store: resumable, and shared by several processes."""
 
 import sys
 import time
@@ -24,14 +24,14 @@ from kd_mil.slides.extraction.progress import Progress
 from kd_mil.slides.extraction.store import is_complete, num_tiles, read_attributes, read_slide, slide_file, write_slide
 from kd_mil.slides.extraction.tile_loader import TileBatch, requests_of, tile_loader
 from kd_mil.slides.slide_list import SlideEntry
-from kd_mil.slides.tiles.cutting import ReadingSettings
+from kd_mil.slides.tiles.cutting import Cutting
 
 WAIT_SECONDS = 0.5
 Status = Literal["written", "kept", "failed"]
 
 
 class Encoder(Protocol):
-    """What turns tiles into features, as `models.tile_encoder.TileEncoder`."""
+    """Turns tiles into features, as `kd_mil.models.encoders.tile_encoder.TileEncoder` does."""
 
     device: torch.device
     num_features: int
@@ -45,18 +45,18 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a slide."""
+    """The result for one slide."""
 
     entry: SlideEntry
     status: Status
-    """`kept`: its file stood already, or another process wrote it meanwhile."""
+    """`kept`: its file existed already, or another process wrote it in the meantime."""
     path: Path
     tiles: int = 0
     message: str = ""
 
 
 @dataclass
-class InWork:
+class SlideInProgress:
     """A slide whose features are being computed."""
 
     plan: PlannedSlide
@@ -66,7 +66,7 @@ class InWork:
 
 
 class Extraction:
-    """Brings the file of every slide into a folder; `run` does the work.
+    """Writes one file per slide into a folder; `run` does the work.
 
     A slide in hand is claimed by a file in `out/.claims`, so that several processes may do this at once, on one machine
     or on several; each leaves when all slides are done, and takes over from those that died.
@@ -74,11 +74,12 @@ class Extraction:
     Args:
         entries: the slides.
         out: the folder; see `store.slide_file`.
-        settings: how slides become tiles.
+        cutting: how slides are cut into tiles.
         encoder: None stores coordinates alone.
         batch_size: tiles encoded together.
         num_workers: processes that read tiles; 0 = this one.
-        on_error: `skip` reports a slide that cannot be read and goes on; `stop` finishes those begun, and raises.
+        on_error: `skip` reports a slide that cannot be read and continues with the next; `stop` finishes the slides
+            that were begun, and raises.
 
     Raises:
         UserError: a value out of range.
@@ -88,21 +89,21 @@ class Extraction:
         self,
         entries: list[SlideEntry],
         out: Path,
-        settings: ReadingSettings,
+        cutting: Cutting,
         encoder: Encoder | None = None,
         batch_size: int = 64,
         num_workers: int = 0,
         on_error: Literal["skip", "stop"] = "skip",
     ) -> None:
-        for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
-            at_least(name, value, least)
+        at_least("batch_size", batch_size, 1)
+        at_least("num_workers", num_workers, 0)
         one_of("on_error", on_error, ("skip", "stop"))
-        self.entries, self.out, self.settings, self.encoder = entries, out, settings, encoder
+        self.entries, self.out, self.cutting, self.encoder = entries, out, cutting, encoder
         self.batch_size, self.num_workers, self.on_error = batch_size, num_workers, on_error
         made_by = {"encoder": encoder and encoder.identity, "transform": encoder and encoder.transform}
-        self.attributes = {one.slide_id: slide_attributes(one, settings) | made_by for one in entries}
+        self.attributes = {entry.slide_id: slide_attributes(entry, cutting) | made_by for entry in entries}
         self._outcomes: dict[str, Outcome] = {}
-        self._in_work: dict[str, InWork] = {}
+        self._in_progress: dict[str, SlideInProgress] = {}
         self._stop: UserError | None = None
 
     def run(self) -> list[Outcome]:
@@ -112,16 +113,16 @@ class Extraction:
             UserError: files made with other settings, a slide that cannot be read with `on_error=stop`, or a folder
                 that cannot be written.
         """
-        remaining = [one for one in self.entries if not self._is_done(one)]
+        remaining = [entry for entry in self.entries if not self._is_done(entry)]
         with Claims(self.out / ".claims") as self._claims, Progress(len(self.entries)) as self._progress:
             self._progress.slides.update(len(self._outcomes))
             while remaining and self._stop is None:
                 if not self._work_on(remaining):
                     time.sleep(WAIT_SECONDS)  # other processes have the rest in hand
-                remaining = [one for one in remaining if one.slide_id not in self._outcomes]
+                remaining = [entry for entry in remaining if entry.slide_id not in self._outcomes]
         if self._stop is not None:
             raise self._stop
-        return [self._outcomes[one.slide_id] for one in self.entries]
+        return [self._outcomes[entry.slide_id] for entry in self.entries]
 
     def _path(self, entry: SlideEntry) -> Path:
         return slide_file(self.out, entry.slide_id, with_features=self.encoder is not None)
@@ -173,7 +174,7 @@ class Extraction:
     def _plan(self, entry: SlideEntry) -> PlannedSlide:
         path = self._path(entry)
         again = is_complete(path, self.attributes[entry.slide_id])  # but for its annotation
-        return plan_slide(entry, self.settings, read_slide(path) if again else None)
+        return plan_slide(entry, self.cutting, read_slide(path) if again else None)
 
     def _plan_or_failure(self, entry: SlideEntry, plan: Future[PlannedSlide]) -> Iterator[PlannedSlide]:
         try:
@@ -186,13 +187,13 @@ class Extraction:
 
     def _encode(self, planned: Iterator[PlannedSlide]) -> None:
         assert self.encoder is not None
-        requests = requests_of(self._begun(planned), self.settings, self.batch_size, self._in_work.__contains__)
+        requests = requests_of(self._begun(planned), self.cutting, self.batch_size, self._in_progress.__contains__)
         pin_memory = self.encoder.device.type == "cuda"
         earlier: tuple[TileBatch, Tensor] | None = None
-        for batch in tile_loader(requests, self.settings.backend, self.num_workers, pin_memory):
+        for batch in tile_loader(requests, self.cutting.backend, self.num_workers, pin_memory):
             for slide_id, message in batch.errors.items():
-                if slide_id in self._in_work:
-                    self._fail(self._in_work.pop(slide_id).plan.entry, message)
+                if slide_id in self._in_progress:
+                    self._fail(self._in_progress.pop(slide_id).plan.entry, message)
             if batch.pieces:
                 features = self.encoder(batch.pixels).half()
                 if earlier is not None:  # collected one batch late, so that a GPU has the next one to work on
@@ -209,7 +210,7 @@ class Extraction:
             self._progress.begin(plan.entry.slide_id, count)
             if plan.features is None and count > 0:
                 features = np.empty((count, self.encoder.num_features), np.float16)
-                self._in_work[plan.entry.slide_id] = InWork(plan, features, count)
+                self._in_progress[plan.entry.slide_id] = SlideInProgress(plan, features, count)
                 yield plan
             else:
                 none = np.empty((0, self.encoder.num_features), np.float16)
@@ -219,14 +220,14 @@ class Extraction:
     def _collect(self, batch: TileBatch, features: Tensor) -> None:
         parts = features.cpu().split([piece.length for piece in batch.pieces])
         for piece, part in zip(batch.pieces, parts, strict=True):
-            work = self._in_work.get(piece.slide_id)
+            work = self._in_progress.get(piece.slide_id)
             if work is None:  # it failed meanwhile
                 continue
             work.features[piece.first : piece.first + piece.length] = part.numpy()
             work.missing -= piece.length
             self._progress.tiles.update(piece.length)
             if work.missing == 0:
-                del self._in_work[piece.slide_id]
+                del self._in_progress[piece.slide_id]
                 self._write(work.plan, work.features)
 
     def _write(self, plan: PlannedSlide, features: np.ndarray | None) -> None:
@@ -237,7 +238,7 @@ class Extraction:
 
     def _fail(self, entry: SlideEntry, message: str) -> None:
         if self.on_error == "stop":
-            self._stop = self._stop or UserError(f"{message} (on_error=skip goes on without it)")
+            self._stop = self._stop or UserError(f"{message} (on_error=skip continues without it)")
         else:
             tqdm.write(f"skipped {entry.slide_id}: {message}", file=sys.stderr)
         self._finish(Outcome(entry, "failed", self._path(entry), message=message))

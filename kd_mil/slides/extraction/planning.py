@@ -1,18 +1,17 @@
-"""What is to be read of a slide: settings, tissue, tiles and the tumour in them, before any tile is decoded."""
+"""Planning of a slide: tissue, tiles and the tumour in them, before any tile is decoded."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from kd_mil.core.hashing import file_hash
+from kd_mil.core.hashing import file_digest
 from kd_mil.slides.annotations.annotations import read_annotation, tumour_fraction
 from kd_mil.slides.extraction.store import StoredSlide
-from kd_mil.slides.formats.reader import Slide, open_slide
+from kd_mil.slides.formats.reader import Slide
 from kd_mil.slides.slide_list import SlideEntry
-from kd_mil.slides.tiles.cutting import ReadingSettings
-from kd_mil.slides.tiles.tiling import Tiles, tile_grid
-from kd_mil.slides.tiles.tissue import find_tissue
+from kd_mil.slides.tiles.cutting import Cutting
+from kd_mil.slides.tiles.tiling import Tiles
 
 
 @dataclass(frozen=True)
@@ -27,29 +26,29 @@ class PlannedSlide:
     """(N, D) where they were computed before."""
 
 
-def slide_attributes(entry: SlideEntry, settings: ReadingSettings) -> dict[str, Any]:
-    """What of a slide's stored attributes follows from the settings and from its entry."""
-    annotation = None if entry.annotation_path is None else file_hash(entry.annotation_path)
-    return settings.attributes() | {"mpp_override": settings.mpp_of(entry), "annotation": annotation}
+def slide_attributes(entry: SlideEntry, cutting: Cutting) -> dict[str, Any]:
+    """The stored attributes of a slide that follow from the settings and from its entry."""
+    annotation = None if entry.annotation_path is None else file_digest(entry.annotation_path)
+    return cutting.attributes() | {"mpp_override": cutting.mpp_of(entry), "annotation": annotation}
 
 
-def plan_slide(entry: SlideEntry, settings: ReadingSettings, stored: StoredSlide | None = None) -> PlannedSlide:
+def plan_slide(entry: SlideEntry, cutting: Cutting, stored: StoredSlide | None = None) -> PlannedSlide:
     """Find tissue and lay tiles; with `stored`, only look up its tumour anew.
 
     Raises:
         UserError: a damaged slide, no resolution, or an annotation that cannot be read.
     """
-    slide = open_slide(entry.path, settings.mpp_of(entry), settings.backend)
+    slide = cutting.open(entry)
     try:
-        tiles = stored.tiles if stored else tile_grid(slide, find_tissue(slide, settings.tissue), settings.tiling)
-        fraction = _tumour(entry, slide, tiles, settings)
+        tiles = stored.tiles if stored else cutting.cut(slide)
+        fraction = _tumour(entry, slide, tiles, cutting)
     finally:
         slide.close()
     return PlannedSlide(entry, tiles, fraction, stored.features if stored else None)
 
 
-def _tumour(entry: SlideEntry, slide: Slide, tiles: Tiles, settings: ReadingSettings) -> np.ndarray | None:
+def _tumour(entry: SlideEntry, slide: Slide, tiles: Tiles, cutting: Cutting) -> np.ndarray | None:
     if entry.annotation_path is None:
         return None
-    annotation = read_annotation(entry.annotation_path, slide, settings.annotations)
+    annotation = read_annotation(entry.annotation_path, slide, cutting.annotations)
     return tumour_fraction(annotation, tiles.coords, tiles.tile_size_level0)

@@ -1,4 +1,4 @@
-"""Progress of work on slides, for people who watch."""
+"""Progress bars of an extraction."""
 
 from tqdm import tqdm
 

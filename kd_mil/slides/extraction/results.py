@@ -72,6 +72,7 @@ def manifest_row(outcome: Outcome, out: Path) -> dict[str, Any]:
         "case_id": entry.case_id,
         "label": entry.label,
         "split": entry.split,
+        "fold": entry.fold,
         "feature_path" if with_features else "coords_path": outcome.path.relative_to(out),
         "slide_path": entry.path.absolute(),
         "mpp": entry.mpp,

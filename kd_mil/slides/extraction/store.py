@@ -1,4 +1,4 @@
-"""The feature store: one HDF5 file a slide in TRIDENT's layout, with what it takes to compute the same again."""
+"""The feature store: one HDF5 file per slide in TRIDENT's layout, with the settings that reproduce it."""
 
 import json
 import os
@@ -17,10 +17,10 @@ from kd_mil.core.readable import readable
 from kd_mil.slides.tiles.tiling import Tiles
 
 PREFIX = "kd_mil_"
-"""Of the file's own attributes; each holds JSON. Readers of TRIDENT's files pass over them."""
+"""Of the attributes added here; each holds JSON. Readers of TRIDENT's files ignore them."""
 ADVICE = "remove it and extract the slide again"
 SETTINGS = ("tiling", "tissue", "annotations", "backend", "encoder", "transform", "mpp_override")
-"""Attributes that decide what a file holds: where one differs, the file is another one."""
+"""Attributes that decide what a file holds: a file that differs in one is not reused."""
 
 
 def slide_file(out: Path, slide_id: str, with_features: bool = True) -> Path:
@@ -66,7 +66,7 @@ def write_slide(
         UserError: features that are not finite in half precision, or a disk that cannot be written.
     """
     half = None if features is None else half_precision(features, path)
-    own = {"version": __version__, "mpp": tiles.mpp, "slide_mpp": tiles.slide_mpp, **attributes}
+    stored = {"version": __version__, "mpp": tiles.mpp, "slide_mpp": tiles.slide_mpp, **attributes}
     folder = str(path.parent)
     try:
         with atomic_path(path) as temporary:
@@ -75,13 +75,13 @@ def write_slide(
                 coords.attrs.update(tiles.attributes(folder))
                 file["tissue_fraction"] = np.asarray(tiles.tissue, np.float32)
                 if half is not None:
-                    name = (own.get("encoder") or {}).get("name", "None")
+                    name = (stored.get("encoder") or {}).get("name", "None")
                     file.create_dataset("features", data=half).attrs.update(
                         {"name": tiles.slide_name, "savetodir": folder, "encoder": name}
                     )
                 if tumour_fraction is not None:
                     file["tumour_fraction"] = np.asarray(tumour_fraction, np.float32)
-                file.attrs.update({PREFIX + key: json.dumps(value) for key, value in own.items()})
+                file.attrs.update({PREFIX + key: json.dumps(value) for key, value in stored.items()})
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
     except OSError as error:
@@ -139,7 +139,7 @@ def read_attributes(path: str | Path) -> dict[str, Any]:
     `kd_mil.extract` writes
         tiling, tissue, annotations: the settings, by name.
         backend: the slide reader.
-        mpp_override: um per level-0 pixel given by the user, or None.
+        mpp_override: µm per level-0 pixel given by the user, or None.
         annotation: hash of the annotation file, or None.
         encoder: None for coordinates alone, else `name`, `config` (factory and arguments), `weights` (hash), `features`
             (D), `precision`.
@@ -161,7 +161,7 @@ def num_tiles(path: Path) -> int:
 
 
 def is_complete(path: Path, attributes: Mapping[str, Any]) -> bool:
-    """Whether a file stands that holds what these attributes ask for; a damaged one does not count.
+    """Whether a file exists that holds what these attributes ask for; a damaged one does not count.
 
     Raises:
         UserError: it was made with other settings (those of `SETTINGS` that `attributes` has).

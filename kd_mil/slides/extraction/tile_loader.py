@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from kd_mil.core.errors import UserError
 from kd_mil.slides.extraction.planning import PlannedSlide
 from kd_mil.slides.formats.reader import Slide, open_slide
-from kd_mil.slides.tiles.cutting import ReadingSettings
+from kd_mil.slides.tiles.cutting import Cutting
 
 PREFETCHED = 2
 BUFFERS = PREFETCHED + 2
@@ -61,7 +61,7 @@ class TileReader(Dataset):
         self._buffers: deque[Tensor] = deque(maxlen=BUFFERS)
 
     def __getitem__(self, requests: list[TileRequest]) -> TileBatch:
-        batch = self._empty(sum(len(one.coords) for one in requests), requests[0].tile_size)
+        batch = self._empty(sum(len(request.coords) for request in requests), requests[0].tile_size)
         pixels = batch.numpy()
         pieces, errors, filled = [], {}, 0
         for request in requests:
@@ -104,7 +104,7 @@ class TileReader(Dataset):
 
 
 def requests_of(
-    slides: Iterable[PlannedSlide], settings: ReadingSettings, batch_size: int, wanted: Callable[[str], bool]
+    slides: Iterable[PlannedSlide], cutting: Cutting, batch_size: int, wanted: Callable[[str], bool]
 ) -> Iterator[list[TileRequest]]:
     """Batches of `batch_size` tiles, filled across slides; a slide is left as soon as it is not `wanted` any more."""
     batch: list[TileRequest] = []
@@ -114,7 +114,7 @@ def requests_of(
         first = 0
         while first < len(tiles.coords) and wanted(entry.slide_id):
             coords = tiles.coords[first : first + room]
-            origin = (entry.slide_id, entry.path, settings.mpp_of(entry))
+            origin = (entry.slide_id, entry.path, cutting.mpp_of(entry))
             batch.append(TileRequest(*origin, first, coords, tiles.tile_size, tiles.mpp))
             first, room = first + len(coords), room - len(coords)
             if room == 0:
@@ -142,7 +142,7 @@ def tile_loader(
 
 
 class _Once:
-    """A sampler that hands out an iterator."""
+    """A sampler that passes on an iterator, so that requests are planned while others are read."""
 
     def __init__(self, iterator: Iterator[Any]) -> None:
         self.iterator = iterator

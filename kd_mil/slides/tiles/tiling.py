@@ -13,7 +13,7 @@ from kd_mil.slides.formats.reader import Slide
 from kd_mil.slides.tiles.tissue import TissueMask
 
 NOMINAL_MAGNIFICATIONS = ((0.16, 80), (0.2, 60), (0.3, 40), (0.6, 20), (1.2, 10), (2.4, 5))
-"""(um per pixel below which, magnification): TRIDENT's table, so that its files and ours agree."""
+"""(µm per pixel below which, magnification): TRIDENT's table, so that its files and ours agree."""
 LEAST_TISSUE = 1e-6
 """Area fraction that is more than rounding."""
 
@@ -23,7 +23,7 @@ class TilingSettings:
     """Size and resolution of the tiles. Exactly one of `mpp` and `magnification` is given.
 
     `magnification` counts from the slide's nominal one (`nominal_magnification`): 20x is every second pixel of a 40x
-    slide, whether its pixels measure 0.23 or 0.25 um, so native levels are hit. `mpp` is the same length on all slides.
+    slide, whether its pixels measure 0.23 or 0.25 µm, so native levels are hit. `mpp` is the same length on all slides.
 
     Raises:
         UserError: both or neither of the two, or a value out of range.
@@ -32,7 +32,7 @@ class TilingSettings:
     tile_size: int = 256
     """Side of a tile in pixels at the target resolution."""
     mpp: float | None = None
-    """Target resolution, um per pixel."""
+    """Target resolution, µm per pixel."""
     magnification: float | None = None
     """Target resolution, nominal magnification."""
     overlap: int = 0
@@ -71,7 +71,7 @@ class Tiles:
     tile_size_level0: int
     """Side in level-0 pixels."""
     mpp: float
-    """Resolution at which to read, um per pixel."""
+    """Resolution at which to read, µm per pixel."""
     overlap: int
     """Pixels as read that neighbours share."""
     slide_name: str
@@ -109,9 +109,9 @@ class Tiles:
 
 
 def nominal_magnification(mpp: float) -> float:
-    """Magnification usually written on a slide of this resolution: 40 for 0.25 um per pixel, 20 for 0.5.
+    """Magnification usually written on a slide of this resolution: 40 for 0.25 µm per pixel, 20 for 0.5.
 
-    Told from the pixel size and not from the objective: Camelyon16's second scanner says 20x at 0.23 um per pixel.
+    Told from the pixel size and not from the objective: Camelyon16's second scanner says 20x at 0.23 µm per pixel.
     """
     return next((magnification for limit, magnification in NOMINAL_MAGNIFICATIONS if mpp < limit), tidy(10 / mpp))
 
@@ -168,7 +168,7 @@ def target_downsample(slide: Slide, settings: TilingSettings) -> float:
         asked, downsample = f"mpp={settings.mpp:g}", settings.mpp / slide.mpp
     if downsample < 1 - LEVEL_TOLERANCE and not settings.upsample:
         raise UserError(
-            f"slide {slide.name!r} has {slide.mpp:g} um per pixel ({nominal:g}x), coarser than the tiling's {asked}: "
+            f"slide {slide.name!r} has {slide.mpp:g} µm per pixel ({nominal:g}x), coarser than the tiling's {asked}: "
             "choose a coarser tiling, or tiling.upsample=true to interpolate"
         )
     return downsample
@@ -178,7 +178,7 @@ def warn_of_contradiction(slide: Slide) -> None:
     """Warn where the objective power a slide states does not go with its pixel size."""
     if slide.magnification is not None and not 1 / 1.6 < slide.magnification * slide.mpp / 10 < 1.6:
         warnings.warn(
-            f"slide {slide.name!r} says {slide.magnification:g}x but {slide.mpp:g} um per pixel, which is "
+            f"slide {slide.name!r} says {slide.magnification:g}x but {slide.mpp:g} µm per pixel, which is "
             f"{nominal_magnification(slide.mpp):g}x: the pixel size is used",
             stacklevel=3,
         )

@@ -22,14 +22,14 @@ FOREIGN_MARGIN_UM = 24.0
 
 @dataclass(frozen=True)
 class TissueSettings:
-    """How tissue is told from glass; lengths and areas in um, so that they mean the same on every slide.
+    """How tissue is told from glass; lengths and areas in µm, so that they mean the same on every slide.
 
     Raises:
         UserError: a resolution that is not positive, a negative length or area, or saturation bounds out of order.
     """
 
     mpp: float = 8.0
-    """Resolution of the mask, um per pixel."""
+    """Resolution of the mask, µm per pixel."""
     min_saturation: float = 0.05
     """Lowest threshold on saturation (0 to 1): Otsu's lies in the noise where there is glass alone."""
     max_saturation: float = 0.12
@@ -83,7 +83,7 @@ def find_tissue(slide: Slide, settings: TissueSettings | None = None) -> TissueM
     if max(size) > MAX_MASK_SIDE:
         raise UserError(
             f"slide {slide.name!r}: a tissue mask of {size[0]} x {size[1]} pixels is too large: "
-            f"raise tissue.mpp={settings.mpp:g} or mend the slide's mpp={slide.mpp:g}"
+            f"raise tissue.mpp={settings.mpp:g} or correct the slide's mpp={slide.mpp:g}"
         )
     mpp = slide.mpp * downsample
     thumbnail = slide.read(x, y, size, mpp)
@@ -96,7 +96,7 @@ def find_tissue(slide: Slide, settings: TissueSettings | None = None) -> TissueM
 
 
 def tissue_mask(pixels: np.ndarray, mpp: float, settings: TissueSettings) -> np.ndarray:
-    """Tissue (height, width) bool of an RGB picture (height, width, 3) uint8 at `mpp` um per pixel.
+    """Tissue (height, width) bool of an RGB picture (height, width, 3) uint8 at `mpp` µm per pixel.
 
     Stained tissue is more saturated than glass: Otsu's threshold on the saturation, kept within the settings' bounds,
     after ink and black areas are taken out; then gaps are closed, small holes filled and small pieces dropped.

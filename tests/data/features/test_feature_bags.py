@@ -95,7 +95,7 @@ def test_folds_are_made_or_taken_from_the_manifest(slides):
     given = write_manifest(slides, fold=[0, 0, 1, 1, 2, 2, 3, 3], split=SPLIT)
     assert load(given, fold=1, val_fraction=0.25).splits.test.tolist() == [2, 3]
     assert load(given).splits.test.tolist() == [6, 7]
-    with pytest.raises(UserError, match=r"data.fold=4: the manifest has folds \[0, 1, 2, 3\]"):
+    with pytest.raises(UserError, match=r"data.fold=4: the column `fold` has 0, 1, 2, 3"):
         load(given, fold=4)
 
 

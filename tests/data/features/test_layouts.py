@@ -9,7 +9,7 @@ import torch
 from kd_mil.core.errors import UserError
 from kd_mil.data.datamodules import Loading
 from kd_mil.data.features.feature_bags import FeatureBags
-from kd_mil.data.features.layouts import feature_table
+from kd_mil.data.features.layouts import feature_table, list_features
 from kd_mil.data.features.manifest import read_manifest
 
 SIZES = {"a": 3, "b": 1, "c": 4, "d": 2, "e": 3, "f": 2}
@@ -113,11 +113,35 @@ def test_sets_are_read_as_they_are(layout, tmp_path):
         assert bags.instance_labels.tolist() == [LABELS[name] for name, count in SIZES.items() for _ in range(count)]
 
 
+@pytest.mark.parametrize("layout", [clam, clam_without_h5, trident, stamp, torchmil, dsmil])
+def test_prediction_finds_the_files_of_training(layout, tmp_path):
+    source, labels = layout(tmp_path)
+    manifest = read_manifest(source, labels=labels)
+    found = {entry.slide_id: entry.path.absolute() for entry in list_features(source)}
+    assert found == dict(zip(manifest.slide_ids, (path.absolute() for path in manifest.feature_paths), strict=True))
+
+
+def test_one_folder_of_several_encoders_must_be_chosen(tmp_path):
+    folder, _ = torchmil(tmp_path)
+    (folder / "features" / "features_CONCH").mkdir()
+    for read in (feature_table, list_features):
+        with pytest.raises(UserError, match="give one of its folders features_CONCH, features_UNI"):
+            read(folder)
+
+
+def test_two_files_of_one_slide_are_refused(tmp_path):
+    for name in ("a.npy", "a.npz"):
+        (tmp_path / name).touch()
+    for read in (feature_table, list_features):
+        with pytest.raises(UserError, match=r"slide 'a' has two files, .*a\.npy and .*a\.npz: remove one"):
+            read(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("csv", "message"),
     [
-        ("slide_id,label\na,0\nx,1\n", r"line 3: .* has no features of 'x'"),
-        ("slide_id,label\nA.svs,0\n", r"no features of 'A\.svs', did you mean 'a'|no features of 'A\.svs'"),
+        ("slide_id,label\na,0\nx,1\n", r"line 3: slide 'x' is not among the 6 feature files of "),
+        ("slide_id,label\nA.svs,0\n", r"line 2: slide 'A\.svs' is not among .*; known: a, b"),
         ("name,label\na,0\n", r"column 'slide_id' \(STAMP: 'FILENAME'\) is missing"),
     ],
 )

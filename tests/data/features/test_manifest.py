@@ -27,7 +27,7 @@ def test_a_full_manifest(write, tmp_path):
     assert manifest.labels.tolist() == [1, 0]
     assert manifest.class_names == ("normal", "tumour")
     assert manifest.splits == ["train", "val"]
-    assert manifest.folds.tolist() == [0, 0]
+    assert manifest.folds == [0, 0]
     assert manifest.feature_paths == [tmp_path / "features" / "a.h5", tmp_path / "features" / "b.h5"]
 
 
@@ -36,8 +36,7 @@ def test_the_least_a_manifest_needs(write):
     assert manifest.labels.tolist() == [1, 0, 1]
     assert manifest.class_names == ("0", "1")
     assert manifest.case_ids is None
-    assert manifest.splits is None
-    assert manifest.folds is None
+    assert manifest.splits == manifest.folds == [None] * 3
 
 
 def test_several_names_may_share_a_class(write):
@@ -78,7 +77,7 @@ def test_relative_paths_must_not_escape(write, tmp_path, name):
         (["a,0,features/a.h5", "b,1"], "line 3: feature_path is empty"),
         (["a,0,features/a.h5", "", "b,1,features/z.h5"], "line 4: there is no feature file .*z.h5"),
         (["a,0,features/a.h5", "b,2,features/b.h5"], "labels 0, 2 are not the integers 0..C-1"),
-        (["a,0,features/a.h5", "b,1?,features/b.h5"], r"line 3: label '1\?' is not a number"),
+        (["a,0,features/a.h5", "b,1?,features/b.h5"], r"line 3: label '1\?' is outside the classes; known: 0"),
         (["a,no,features/a.h5", "b,yes,features/b.h5"], r"labels no, yes are not .* data.classes=\[no,yes\]"),
         (["a,0,features/a.h5,more"], "not readable as a CSV"),
         ([], "the table has no lines below its header"),
@@ -93,14 +92,15 @@ def test_a_wrong_line_is_named(write, lines, message):
     ("column", "value", "message"),
     [
         ("split", "training", "line 2: split 'training' is none of train, val, test"),
-        ("split", "", "line 2: split '' is none of"),
+        ("label", "", "line 2: label is empty"),
         ("fold", "first", "line 2: fold 'first' is not a number"),
         ("fold", "-1", "line 2: fold '-1' is not a number"),
         ("case_id", "", "line 2: case_id is empty"),
     ],
 )
 def test_a_wrong_cell_is_named(write, column, value, message):
-    path = write(f"a,0,features/a.h5,{value}", header=f"slide_id,label,feature_path,{column}")
+    row = {"slide_id": "a", "label": "0", "feature_path": "features/a.h5", column: value}
+    path = write(",".join(row.values()), header=",".join(row))
     with pytest.raises(UserError, match=message):
         read_manifest(path)
 

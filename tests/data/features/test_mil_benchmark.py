@@ -5,7 +5,7 @@ from sklearn.preprocessing import StandardScaler
 
 from kd_mil.core.errors import UserError
 from kd_mil.data.datamodules import Loading
-from kd_mil.data.features.kather_mil import FeatureClassesMIL, read_labelled
+from kd_mil.data.features.kather_mil import KatherMIL, read_labelled
 from kd_mil.data.features.mil_benchmark import MILBenchmark, read_benchmark
 
 
@@ -101,7 +101,7 @@ def test_a_split_file_decides_what_features_are_standardised_by(tmp_path):
 def test_labelled_features_are_cut_into_bags(tmp_path):
     features, labels = np.arange(400.0).reshape(200, 2), np.arange(200) % 4
     np.savez(tmp_path / "features.npz", X=features, y=labels, class_name=np.array(list("abcd")))
-    module = FeatureClassesMIL(["d"], str(tmp_path), "", Loading(), standardise=False, bag_length=5, positive_ratio=0.2)
+    module = KatherMIL(["d"], str(tmp_path), "", Loading(), standardise=False, bag_length=5, positive_ratio=0.2)
     module.setup()
     bags = module.bags
     assert torch.equal(bags.instance_labels, (bags.instances[:, 0] % 8 == 6).long())
@@ -114,7 +114,7 @@ def test_labelled_features_are_cut_into_bags(tmp_path):
 @pytest.mark.parametrize(("ratio", "within"), [(0.05, 1), (0.1, 2), (0.2, 4), (0.5, 10)])
 def test_texture_features_of_real_tiles(shared_data, ratio, within):
     root = str(shared_data("kather2016-texture-features"))
-    module = FeatureClassesMIL(["01_TUMOR"], root, "", Loading(), bag_length=20, positive_ratio=ratio)
+    module = KatherMIL(["01_TUMOR"], root, "", Loading(), bag_length=20, positive_ratio=ratio)
     module.setup()
     bags = module.bags
     positives = torch.zeros(len(bags), dtype=torch.long).index_add(0, bags.bag_of_instance, bags.instance_labels)
@@ -123,4 +123,4 @@ def test_texture_features_of_real_tiles(shared_data, ratio, within):
     train = bags.instances[bags.instances_of(module.splits.train)]
     assert float(train.mean(0).abs().max()) < 1e-3
     with pytest.raises(UserError, match=r"'TUMOR' is not in the data; known: 01_TUMOR.*did you mean '01_TUMOR'\?"):
-        FeatureClassesMIL(["TUMOR"], root, "", Loading()).setup()
+        KatherMIL(["TUMOR"], root, "", Loading()).setup()

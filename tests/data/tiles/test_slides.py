@@ -68,7 +68,7 @@ def rewrite(slide_list: Path, path: Path, **columns: Any) -> Path:
 
 @pytest.mark.parametrize("cache", [False, True])
 def test_tiles_are_openslides_own_pixels_at_a_native_level(slide_list, tmp_path, cache):
-    """2 um per pixel is level 1 of these slides: nothing is resampled."""
+    """2 µm per pixel is level 1 of these slides: nothing is resampled."""
     data = module(slide_list, tmp_path, cache=cache)
     for bag in (0, 7):
         batch = data.bags.batch(torch.tensor([bag]))
@@ -242,6 +242,24 @@ def test_folds_keep_cases_whole(slide_list, tmp_path):
     assert sorted(tested) == list(range(10))
 
 
+def test_a_fold_column_says_what_is_tested(slide_list, tmp_path):
+    """As in a manifest of features: see `split_columns`."""
+    of_fold = {f"synthetic_{index:03d}": index // 4 for index in range(10)}
+    listed = rewrite(slide_list, tmp_path / "folds.csv", split=None, fold=lambda row: of_fold[row["slide_id"]])
+    data = module(listed, tmp_path, fold=1, val_fraction=0.3)
+    assert [data.bags.bag_ids[bag] for bag in data.splits.test.tolist()] == [f"synthetic_{i:03d}" for i in (4, 5, 6, 7)]
+    with pytest.raises(UserError, match=r"data.fold=3: the column `fold` has 0, 1, 2"):
+        module(listed, tmp_path, fold=3)
+
+
+def test_labels_may_share_a_class(slide_list, tmp_path):
+    grades = rewrite(slide_list, tmp_path / "l.csv", label=lambda row: row["label"] + row["slide_id"][-1])
+    names = [row["label"] for row in csv.DictReader(grades.open())]
+    data = module(grades, tmp_path, classes={name: int(name.startswith("positive")) for name in sorted(names)})
+    assert torch.equal(data.bags.labels, module(slide_list, tmp_path).bags.labels)
+    assert data.bags.class_names[1].startswith("positive")
+
+
 def test_labels_come_from_a_table_too(slide_list, tmp_path):
     rows = list(csv.DictReader(slide_list.open()))
     lines = [f"{row['slide_id']},{row['label']},{row['split']}" for row in rows]
@@ -259,10 +277,10 @@ def test_labels_come_from_a_table_too(slide_list, tmp_path):
     ("columns", "settings", "message"),
     [
         ({}, {"classes": None}, r"data.classes=\[negative,positive\]"),
-        ({}, {"classes": ["negative", "tumour"]}, r"label 'positive', which is no class"),
+        ({}, {"classes": ["negative", "tumour"]}, r"label 'positive' is outside the classes; known: negative, tumour"),
         ({"label": lambda _: ""}, {}, r"10 slides \('synthetic_000', .*, \.\.\.\) have no label"),
         ({"split": lambda row: row["split"] * (row["slide_id"][-1] != "3")}, {}, "slide 'synthetic_003' has no split"),
-        ({"label": lambda _: "negative"}, {}, "mend one of them"),
+        ({"label": lambda _: "negative"}, {}, "correct one of them"),
         ({}, {"exclude": ["synthetic_999"]}, "data.exclude names slide 'synthetic_999'"),
         ({}, {"tumour_threshold": 25}, "tumour_threshold=25"),
         ({}, {"backend": "turbo"}, "backend=turbo: choose openslide or fastslide"),

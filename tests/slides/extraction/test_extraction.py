@@ -22,11 +22,11 @@ from kd_mil.slides.extraction.store import read_slide
 from kd_mil.slides.extraction.tile_loader import TileReader, requests_of
 from kd_mil.slides.slide_list import list_slides
 from kd_mil.slides.synthetic.build import SyntheticSettings, build_synthetic_slides, truth_fractions
-from kd_mil.slides.tiles.cutting import ReadingSettings
+from kd_mil.slides.tiles.cutting import Cutting
 from kd_mil.slides.tiles.tiling import TilingSettings
 
 FORK = multiprocessing.get_context("fork")
-SETTINGS = ReadingSettings(TilingSettings(tile_size=64, mpp=1.0), annotations=AnnotationSettings(mask_mpp=4.0))
+SETTINGS = Cutting(TilingSettings(tile_size=64, mpp=1.0), annotations=AnnotationSettings(mask_mpp=4.0))
 
 
 class MeanColour:

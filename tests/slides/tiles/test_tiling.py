@@ -143,7 +143,7 @@ def test_bounded_slide_is_tiled_within_its_bounds(tmp_path):
 def test_finer_than_level_0_needs_a_word(tmp_path):
     slide = blank_slide(tmp_path, 400, 300, mpp=0.5)
     for target in ({"mpp": 0.25}, {"magnification": 40}):
-        with pytest.raises(UserError, match=r"'blank' has 0.5 um per pixel \(20x\), coarser.*tiling.upsample=true"):
+        with pytest.raises(UserError, match=r"'blank' has 0.5 µm per pixel \(20x\), coarser.*tiling.upsample=true"):
             tile_grid(slide, everywhere(slide), TilingSettings(tile_size=100, **target))
         tiles = tile_grid(slide, everywhere(slide), TilingSettings(tile_size=100, upsample=True, **target))
         assert (tiles.tile_size_level0, tiles.mpp) == (50, 0.25)
@@ -168,7 +168,7 @@ def test_contradicting_objective_is_a_warning(tmp_path):
     """As Camelyon16's second scanner."""
     slide = blank_slide(tmp_path, 400, 300, mpp=0.23)
     slide.magnification = 20.0
-    with pytest.warns(UserWarning, match=r"says 20x but 0.23 um per pixel, which is 40x"):
+    with pytest.warns(UserWarning, match=r"says 20x but 0.23 µm per pixel, which is 40x"):
         tiles = tile_grid(slide, everywhere(slide), TilingSettings(tile_size=100, magnification=20))
     assert tiles.tile_size_level0 == 200
 

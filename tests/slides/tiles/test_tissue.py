@@ -21,7 +21,7 @@ def glass(width: int = 200, height: int = 150) -> tuple[Image.Image, ImageDraw.I
 
 
 def mask_of(image: Image.Image, **settings) -> np.ndarray:
-    """The mask at 8 um per pixel of a picture with camera noise."""
+    """The mask at 8 µm per pixel of a picture with camera noise."""
     noise = np.random.default_rng(0).normal(0, 2, (image.height, image.width, 3))
     pixels = np.clip(np.asarray(image) + noise, 0, 255).round().astype(np.uint8)
     return tissue_mask(pixels, 8.0, TissueSettings(**settings))
