@@ -8,6 +8,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from kd_mil.data.datamodules import DistillationData
+from tests.support.configs import compose_run
 
 FILES = sorted((Path(__file__).parents[2] / "conf" / "data").glob("*.yaml"))
 SURROUNDINGS = {
@@ -61,3 +62,24 @@ def test_sets_of_pairs_say_only_how_they_differ_from_their_base(path):
     base = OmegaConf.load(path.parent / "base" / "pairs.yaml")
     repeated = {name for name in config.keys() & base.keys() if config._get_node(name) == base._get_node(name)}
     assert not repeated
+
+
+FEATURE_SETS = [path.stem for path in FILES if ".data.features." in OmegaConf.load(path)["_target_"]]
+
+
+@pytest.mark.parametrize("name", FEATURE_SETS)
+@pytest.mark.parametrize("experiment", ["weno_dsmil", "mil_gated_abmil"])
+def test_features_choose_their_encoder_and_preprocessing(name, experiment):
+    config = compose_run(f"experiment={experiment}", f"data={name}")
+    explicit = compose_run(f"experiment={experiment}", f"data={name}", "encoder=features", "preprocess=features")
+    assert config.encoder == explicit.encoder
+    assert config.preprocess == explicit.preprocess
+    assert config.encoder["_target_"].endswith("FeatureProjector")
+
+
+def test_users_may_still_choose_another_encoder():
+    assert len(FEATURE_SETS) == 3
+    config = compose_run("data=feature_bags", "encoder=identity", "preprocess=unit_interval")
+    assert config.encoder["_target_"].endswith("Identity")
+    assert config.preprocess["standardise"] is False
+    assert compose_run("data=digits_mil").encoder["_target_"].endswith("SmallCNN")
