@@ -11,7 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 from kd_mil.cli.arguments import with_quoted_values
 from kd_mil.cli.command import command
 from kd_mil.core.atomic import require_writable
-from kd_mil.core.checks import one_of
 from kd_mil.core.devices import usable_device
 from kd_mil.core.errors import UserError
 from kd_mil.prediction.console import one_line_warnings, print_results
@@ -20,7 +19,7 @@ from kd_mil.prediction.ledger import Ledger
 from kd_mil.prediction.loading import checkpoint_path, load_method
 from kd_mil.prediction.outputs import Model, OutputSettings
 from kd_mil.prediction.pipeline import Predictor
-from kd_mil.slides.formats.reader import BACKENDS
+from kd_mil.slides.formats.reader import reader_class
 
 PATHS = ("ckpt", "slides", "features", "out")
 LEAST = {"picture_side": 1, "instances_per_step": 1, "num_workers": 0, "tile_size_level0": 1}
@@ -63,7 +62,8 @@ def check(plain: Mapping[str, Any]) -> None:
     for name, least in LEAST.items():
         if plain[name] is not None and not (isinstance(plain[name], int) and plain[name] >= least):
             raise UserError(f"{name}={plain[name]}: must be a whole number, at least {least}")
-    one_of("backend", plain["backend"], (*BACKENDS, None))
+    if plain["backend"] is not None:
+        reader_class(plain["backend"])
     require_writable(Path(plain["out"]))
 
 

@@ -21,7 +21,7 @@ from kd_mil.data.tiles.cache import CutSlide
 from kd_mil.data.tiles.files import TilesInSlides
 from kd_mil.prediction.card import ModelCard
 from kd_mil.prediction.tile_geometry import TileGeometry, blank_picture, feature_geometry
-from kd_mil.slides.formats.reader import open_slide
+from kd_mil.slides.formats.reader import BACKENDS, open_slide
 from kd_mil.slides.overlays.slide_picture import SlidePicture, picture_of
 from kd_mil.slides.slide_list import SlideEntry, list_slides
 from kd_mil.slides.tiles.cutting import Cutting
@@ -205,10 +205,22 @@ def slide_inputs(config: Config, card: ModelCard) -> Sequence[PredictionInput]:
         tiling=TilingSettings(**card.source["tiling"]),
         tissue=TissueSettings(**card.source["tissue"]),
         mpp=config["mpp"],
-        backend=config["backend"] or card.source["backend"],
+        backend=config["backend"] or trusted_backend(card),
     )
     how = config["picture_side"], config["instances_per_step"], config["num_workers"]
     return [SlideInput(entry, cutting, *how) for entry in list_slides(config["slides"])]
+
+
+def trusted_backend(card: ModelCard) -> str:
+    """The slide reader of the training; a class of somebody's own would run with the user's rights.
+
+    Raises:
+        UserError: a reader that is none of the framework's.
+    """
+    backend = card.source["backend"]
+    if backend not in BACKENDS:
+        raise UserError(f"the checkpoint reads slides by {backend!r}: give backend={backend} if you trust that class")
+    return backend
 
 
 def feature_inputs(config: Config, card: ModelCard) -> Sequence[PredictionInput]:

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from kd_mil.core.errors import UserError
 from kd_mil.data.features.layouts import list_features
-from kd_mil.prediction.inputs import FeatureInput
+from kd_mil.prediction.card import ModelCard
+from kd_mil.prediction.inputs import FeatureInput, slide_inputs
 from kd_mil.slides.slide_list import SlideEntry
 
 
@@ -34,3 +36,16 @@ def test_what_the_pictures_show_belongs_to_the_input(tmp_path: Path) -> None:
     assert facts[0] == facts[1], "without a slide nothing is drawn to scale"
     assert facts[4] == facts[5], "a slide's own resolution in the list wins"
     assert len({str(one) for one in facts}) == 6
+
+
+def test_a_checkpoint_chooses_no_reader_of_its_own(tmp_path: Path) -> None:
+    """Else a file from elsewhere could import anything; asked for by the user, the class is taken."""
+    foreign = "kd_mil.slides.formats.image_slide.ImageSlide"
+    source = {"kind": "tiles", "tiling": {"mpp": 1.0, "tile_size": 8}, "tissue": {}, "backend": foreign}
+    card = ModelCard({}, {}, ["normal", "tumour"], source, "", "")
+    (tmp_path / "a.png").touch()
+    config = {"slides": tmp_path, "mpp": 1.0, "picture_side": 8, "instances_per_step": None, "num_workers": 0}
+    with pytest.raises(UserError, match="give backend="):
+        slide_inputs(config | {"backend": None}, card)
+    [slide] = slide_inputs(config | {"backend": foreign}, card)
+    assert slide.cutting.backend == foreign

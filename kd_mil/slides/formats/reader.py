@@ -1,7 +1,8 @@
 """Slides behind one small protocol: pixels by level-0 position and target resolution, whatever the file format."""
 
+import pkgutil
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import openslide
@@ -11,6 +12,7 @@ from kd_mil.core.errors import UserError
 from kd_mil.slides.formats.image_decoding import IMAGE_SUFFIXES
 from kd_mil.slides.formats.image_slide import ImageSlide
 from kd_mil.slides.formats.openslide_slide import OpenSlideSlide
+from kd_mil.slides.formats.pyramid import PyramidSlide
 
 BACKENDS = ("openslide", "fastslide")
 
@@ -79,21 +81,42 @@ def open_slide(path: str | Path, mpp: float | None = None, backend: str = "opens
         path: Anything OpenSlide reads, or a PNG, JPEG or TIFF image (a slide of one level; a TIFF's first page).
         mpp: µm per level-0 pixel; overrides the file's. Without it and the file's own, 10 / objective power is taken
             (0.5 µm at 20x, 0.25 µm at 40x).
-        backend: `openslide`, or `fastslide` (an optional package: faster, pixels not quite the same; see `fast_slide`).
+        backend: `openslide`, `fastslide` (an optional package: faster, pixels not quite the same; see `fast_slide`), or
+            the dotted path of a `PyramidSlide` of your own, as in `my_package.MySlide`.
 
     Raises:
         UserError: no such file, an empty, damaged or foreign file, no resolution to be had, or an unknown backend.
     """
     path = Path(path)
     _check_file(path)
-    one_of("backend", backend, BACKENDS)
+    reader = reader_class(backend)
+    is_image = reader is OpenSlideSlide and path.suffix.lower() in IMAGE_SUFFIXES
+    if is_image and openslide.OpenSlide.detect_format(path) is None:
+        return ImageSlide(path, mpp)
+    return reader(path, mpp)
+
+
+def reader_class(backend: str) -> type[PyramidSlide]:
+    """The class that reads slides for a backend: one of `BACKENDS`, or a dotted path.
+
+    Raises:
+        UserError: neither, or a path that leads to no `PyramidSlide`.
+    """
+    if backend == "openslide":
+        return OpenSlideSlide
     if backend == "fastslide":
         from kd_mil.slides.formats.fast_slide import FastSlideSlide  # needs an optional package
 
-        return FastSlideSlide(path, mpp)
-    if openslide.OpenSlide.detect_format(path) is None and path.suffix.lower() in IMAGE_SUFFIXES:
-        return ImageSlide(path, mpp)
-    return OpenSlideSlide(path, mpp)
+        return FastSlideSlide
+    if "." not in backend:
+        one_of("backend", backend, BACKENDS)
+    try:
+        found: Any = pkgutil.resolve_name(backend)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"backend={backend}: cannot be imported ({error})") from error
+    if not (isinstance(found, type) and issubclass(found, PyramidSlide)):
+        raise UserError(f"backend={backend}: is no subclass of {PyramidSlide.__module__}.PyramidSlide")
+    return found
 
 
 def _check_file(path: Path) -> None:

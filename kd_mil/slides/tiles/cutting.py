@@ -3,9 +3,9 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from kd_mil.core.checks import above, one_of
+from kd_mil.core.checks import above
 from kd_mil.slides.annotations.annotations import AnnotationSettings
-from kd_mil.slides.formats.reader import BACKENDS, Slide, open_slide
+from kd_mil.slides.formats.reader import Slide, open_slide, reader_class
 from kd_mil.slides.slide_list import SlideEntry
 from kd_mil.slides.tiles.tiling import Tiles, TilingSettings, tile_grid
 from kd_mil.slides.tiles.tissue import TissueSettings, find_tissue
@@ -27,7 +27,7 @@ class Cutting:
     backend: str = "openslide"
 
     def __post_init__(self) -> None:
-        one_of("backend", self.backend, BACKENDS)
+        reader_class(self.backend)
         if self.mpp is not None:
             above("mpp", self.mpp)
 

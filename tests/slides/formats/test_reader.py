@@ -12,6 +12,7 @@ from PIL import Image
 
 from kd_mil.core.errors import UserError
 from kd_mil.slides.formats import pyramid
+from kd_mil.slides.formats.image_slide import ImageSlide
 from kd_mil.slides.formats.openslide_slide import scanned_bounds
 from kd_mil.slides.formats.pyramid import level_and_downsample, resolve_mpp
 from kd_mil.slides.formats.reader import open_slide
@@ -292,6 +293,18 @@ def test_missing_file_folder_and_backend(tmp_path):
     path = write_tiff(tmp_path / "a.tif", [flat(256, RED)])
     with pytest.raises(UserError, match="backend=libvips: choose openslide or fastslide"):
         open_slide(path, mpp=0.5, backend="libvips")
+    with pytest.raises(UserError, match="cannot be imported"):
+        open_slide(path, mpp=0.5, backend="no_such_package.Slide")
+    with pytest.raises(UserError, match="no subclass of"):
+        open_slide(path, mpp=0.5, backend="pathlib.Path")
+
+
+def test_a_reader_of_your_own_is_found_by_its_dotted_path(tmp_path):
+    """A file that OpenSlide would read is left to the class that was named."""
+    path = write_tiff(tmp_path / "a.tif", [flat(256, RED)])
+    slide = open_slide(path, mpp=0.5, backend="kd_mil.slides.formats.image_slide.ImageSlide")
+    assert type(slide) is ImageSlide
+    assert (slide.read(0, 0, (4, 4), mpp=0.5) == RED).all()
 
 
 def test_fastslide_is_optional(coloured):
