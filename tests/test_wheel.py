@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+NEW_ROOM = [Path("kd_mil/new_room/__init__.py"), Path("kd_mil/new_room/part.py")]
+"""Added to the source before the wheel is built: no list has to know of a new folder."""
+SETTINGS_OF_ONE_MACHINE = Path("conf/local/default.yaml")
 pytestmark = pytest.mark.slow
 
 
@@ -32,9 +35,11 @@ def installed(tmp_path_factory):
     """What the wheel would put into site-packages."""
     source, site = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
     for name in ("kd_mil", "conf", "hydra_plugins"):
-        if (ROOT / name).exists():
-            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (*NEW_ROOM, SETTINGS_OF_ONE_MACHINE):
+        (source / path).parent.mkdir(exist_ok=True)
+        (source / path).touch()
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     call("-m", "build", "--wheel", "--no-isolation", "--skip-dependency-check", ".", cwd=source)
     [wheel] = (source / "dist").glob("*.whl")
@@ -42,11 +47,13 @@ def installed(tmp_path_factory):
     return site
 
 
-def test_everything_is_inside(installed):
-    for folder in ("kd_mil", "conf"):
-        for path in (ROOT / folder).rglob("*.yaml" if folder == "conf" else "*.py"):
-            inside = path.relative_to(ROOT) if folder == "kd_mil" else Path("kd_mil") / path.relative_to(ROOT)
-            assert (installed / inside).is_file(), inside
+def test_every_module_and_every_setting_is_inside_and_nothing_else(installed):
+    modules = [path.relative_to(ROOT) for name in ("kd_mil", "hydra_plugins") for path in (ROOT / name).rglob("*.py")]
+    settings = [
+        "kd_mil" / path.relative_to(ROOT) for path in (ROOT / "conf").rglob("*.yaml") if "local" not in path.parts
+    ]
+    found = {path.relative_to(installed) for path in installed.rglob("*") if path.is_file()}
+    assert {path for path in found if not path.parts[0].endswith(".dist-info")} == {*modules, *settings, *NEW_ROOM}
 
 
 def test_it_runs_from_elsewhere(installed, tmp_path):
