@@ -1,21 +1,35 @@
-"""Every command a reader can copy from README and docs composes: names, groups and keys exist."""
+"""What README and docs name exists: commands, settings, modules, files; and the picture shows the imports."""
 
+import pkgutil
 import re
 import shlex
 from pathlib import Path
 
+import networkx as nx
 import pytest
 from hydra import compose, initialize_config_dir
 
+from docs.draw_architecture import BLOCK, PACKAGE, PAGE, ROOMS, diagram, room_graph
 from kd_mil.cli.command import CONFIG_DIR
 from kd_mil.cli.resolvers import register_resolvers
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+RECORDS = sorted((ROOT / "experiments").glob("*/README.md"))
+WITH_FILES_OF_ITS_OWN = ROOT / "docs" / "extending.md"
+"""Its commands need the files that the page shows: `test_extending.py` runs them."""
+CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
+CHOICE = re.compile(r"(?<![\w./+-])([a-z_/]+)=([a-z0-9_]+(?:(?:\\?\||,)[a-z0-9_]+)*)(?![\w*.=/])")
+GROUPS = {str(path.relative_to(CONFIG_DIR)) for path in CONFIG_DIR.rglob("*") if path.is_dir()} - {"hydra/launcher"}
+SOURCES = re.compile(r"(?<![\w./-])(?:kd_mil|conf|docs|tests|benchmarks|experiments|hydra_plugins)/[\w./-]*\w")
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
 
 
 def documented_commands():
-    for page in PAGES:
+    for page in (page for page in PAGES if page != WITH_FILES_OF_ITS_OWN):
         text = page.read_text().replace("\\\n", " ")
         for block in re.findall(r"```(?:bash|sh|console)?\n(.*?)```", text, flags=re.DOTALL):
             for line in block.splitlines():
@@ -41,7 +55,62 @@ def _first_value(override):
     return override if value.startswith(("[", "{", "'")) else f"{key}={value.split(',')[0]}"
 
 
-def test_files_the_documents_point_to_exist():
-    for page in PAGES:
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name} points to {target}"
+def choices(page):
+    """(group, value) of every `trainer=ddp` or `hpm=off|threshold` in the code of a page."""
+    for code in CODE.findall(page.read_text()):
+        for group, values in CHOICE.findall(code):
+            yield from ((group, value) for value in re.split(r"\\?\||,", values) if group in GROUPS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_choices_a_page_names_exist(page):
+    own = set(re.findall(r"my_conf/(\w+)/(\w+)\.yaml", page.read_text()))
+    for group, value in choices(page):
+        assert (CONFIG_DIR / group / f"{value}.yaml").exists() or (group, value) in own, f"{group}={value}"
+
+
+def test_experiments_of_the_methods_table_exist():
+    table = re.search(r"^\| method \|.*?(?=^$)", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    named = [name for row in table[0].splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[2])]
+    assert len(named) >= 20
+    for name in named:
+        assert (CONFIG_DIR / "experiment" / f"{name}.yaml").exists(), name
+
+
+@pytest.mark.parametrize("page", [*PAGES, *RECORDS], ids=name_of)
+def test_files_a_page_points_to_exist(page):
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} points to {target}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, *RECORDS], ids=name_of)
+def test_modules_and_files_a_page_names_exist(page):
+    """Dotted paths lead to a module or to what it holds; paths of the source tree lead to a file or folder."""
+    for code in CODE.findall(page.read_text()):
+        for dotted in re.findall(r"\bkd_mil(?:\.\w+)+", code):
+            pkgutil.resolve_name(dotted)
+        for path in SOURCES.findall(code):
+            assert (ROOT / path).exists() or path == "kd_mil/conf", path  # where conf/ lies in the wheel
+        for path in re.findall(r"`(\w+(?:/\w+)+\.py)`", code):
+            assert (ROOT / path).exists() or (PACKAGE / path).exists(), path
+
+
+def test_the_picture_in_the_page_is_the_one_of_the_code():
+    [drawn] = BLOCK.findall(PAGE.read_text())
+    assert drawn == diagram(), "run `python docs/draw_architecture.py --write`"
+
+
+def test_the_picture_shows_every_room_and_no_circle():
+    graph = room_graph()
+    folders = {path.parent.relative_to(PACKAGE).parts[0] for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE}
+    assert {room.split("/")[0] for room in ROOMS} == folders | {"commands"}
+    assert set(graph) == set(ROOMS)
+    assert nx.is_directed_acyclic_graph(graph)
+
+
+def test_arrows_left_out_of_the_picture_follow_from_those_in_it():
+    [drawn] = BLOCK.findall(PAGE.read_text())
+    arrows = nx.DiGraph(re.findall(r"(\w+) --> (\w+)", drawn))
+    for start, end in room_graph().edges:
+        assert nx.has_path(arrows, start.replace("/", "_"), end.replace("/", "_"))
+    assert len(arrows.edges) <= 30, "a reader cannot follow more"

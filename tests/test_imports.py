@@ -1,11 +1,12 @@
 """Imports point one way: the table below is the architecture."""
 
-import ast
 import graphlib
 import sys
 from pathlib import Path
 
 import pytest
+
+from docs.draw_architecture import imports_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "kd_mil"
@@ -69,17 +70,6 @@ def room_of(path: Path) -> str:
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
 
-def imports(path: Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            names.add(node.module)
-    return names
-
-
 def test_the_table_has_a_row_for_every_room():
     assert {room_of(path) for path in FILES} == set(MAY_IMPORT)
 
@@ -87,7 +77,7 @@ def test_the_table_has_a_row_for_every_room():
 @pytest.mark.parametrize("room", MAY_IMPORT)
 def test_a_room_imports_only_what_it_may(room):
     for path in (path for path in FILES if room_of(path) == room):
-        for name in imports(path):
+        for name in imports_of(path):
             where = f"{path.relative_to(PACKAGE)} imports {name}"
             root, _, inner = name.partition(".")
             if root == "kd_mil" and inner:
@@ -103,7 +93,7 @@ def test_core_knows_few_libraries():
     """Else it becomes the place where everything ends up."""
     known = {"torch", "numpy", "pandas", "lightning", "filelock", "kd_mil"}
     for path in (PACKAGE / "core").glob("*.py"):
-        libraries = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names)
+        libraries = {name.split(".")[0] for name in imports_of(path)} - set(sys.stdlib_module_names)
         assert libraries <= known, path.name
 
 
@@ -111,14 +101,14 @@ def test_no_file_imports_itself_through_others():
     """Every file of the package and of its Hydra plugins, imports inside functions included."""
     files = [*FILES, *(ROOT / "hydra_plugins").rglob("*.py")]
     modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in files}
-    graphlib.TopologicalSorter({name: imports(path) & set(modules) for name, path in modules.items()}).prepare()
+    graphlib.TopologicalSorter({name: imports_of(path) & set(modules) for name, path in modules.items()}).prepare()
 
 
 def test_losses_are_pure_torch():
     losses = [path for path in FILES if path.stem.endswith("losses") and room_of(path).startswith("methods")]
     assert len(losses) >= 5
     for path in losses:
-        names = {name for name in imports(path) if not name.startswith("kd_mil.methods.base.")}
+        names = {name for name in imports_of(path) if not name.startswith("kd_mil.methods.base.")}
         assert {name.split(".")[0] for name in names} <= {"torch", "collections", "typing", "math"}, path
 
 
@@ -130,9 +120,9 @@ def test_the_top_holds_commands_and_folders_only():
 def test_nothing_is_called_utils_and_nothing_is_re_exported():
     assert not list(PACKAGE.rglob("*util*.py"))
     for path in PACKAGE.rglob("__init__.py"):
-        assert not any(name.startswith("kd_mil") for name in imports(path)), path
+        assert not any(name.startswith("kd_mil") for name in imports_of(path)), path
 
 
 def test_test_modules_do_not_import_each_other():
     for path in (ROOT / "tests").rglob("*.py"):
-        assert not any(".test_" in name for name in imports(path)), path
+        assert not any(".test_" in name for name in imports_of(path)), path
