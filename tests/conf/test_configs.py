@@ -1,6 +1,5 @@
 """Every configuration composes, says nothing it does not mean, and builds its objects."""
 
-
 import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
