@@ -71,8 +71,8 @@ class ImageReport(Callback):
         probs = rows[f"{role}/probs"]
         return {
             name: {
-                score: one._asdict()
-                for score, one in bootstrap(
+                score: interval._asdict()
+                for score, interval in bootstrap(
                     rows["label"], probs.argmax(1), probs.shape[1], self.resamples, balanced=name == "balanced"
                 ).items()
             }
@@ -82,11 +82,11 @@ class ImageReport(Callback):
 
 def image_frame(rows: dict[str, Tensor], source: Any, roles: list[str]) -> pd.DataFrame:
     """Columns `image_id, case_id, label` and `{role}_prob_{class}` for every role and class."""
-    at = rows["index"].tolist()
+    indices = rows["index"].tolist()
     columns: dict[str, Any] = {
-        "image_id": [source.ids[one] for one in at],
-        "case_id": [(source.cases or source.ids)[one] for one in at],
-        "label": [source.class_names[one] for one in rows["label"].tolist()],
+        "image_id": [source.ids[index] for index in indices],
+        "case_id": [(source.cases or source.ids)[index] for index in indices],
+        "label": [source.class_names[label] for label in rows["label"].tolist()],
     }
     for role in roles:
         for index, name in enumerate(source.class_names):
@@ -118,10 +118,10 @@ def pair_figure(rows: dict[str, Tensor], method: Any, data: Any, count: int) -> 
     figure = Figure(figsize=(1.6 * len(chosen), 2.4 * len(roles)), layout="constrained")
     grid = figure.subplots(len(roles), len(chosen), squeeze=False)
     for line, (role, (_, resolution)) in zip(grid, roles, strict=True):
-        for axes, at in zip(line, chosen, strict=True):
-            image = data.images[resolution][int(rows["index"][at])]
-            probs = rows[f"{role}/probs"][at]
-            decided, true = data.class_names[int(probs.argmax())], data.class_names[int(rows["label"][at])]
+        for axes, row in zip(line, chosen, strict=True):
+            image = data.images[resolution][int(rows["index"][row])]
+            probs = rows[f"{role}/probs"][row]
+            decided, true = data.class_names[int(probs.argmax())], data.class_names[int(rows["label"][row])]
             axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
             axes.set_title(
                 f"{role} {image.shape[2]}x{image.shape[1]}\n{true}\nsays {decided} {float(probs.max()):.2f}",
@@ -135,5 +135,5 @@ def pair_figure(rows: dict[str, Tensor], method: Any, data: Any, count: int) -> 
 def _plain(value: Any) -> Any:
     """JSON has no NaN."""
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

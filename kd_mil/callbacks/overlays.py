@@ -51,7 +51,7 @@ class Overlays(Callback):
         shown = self._chosen(trainer, "val")
         maps = maps_of(pl_module, shown)
         switches = int(getattr(pl_module, "switches", 0))
-        frame = {role: small_map(own[:1]) for role, own in maps.items()}
+        frame = {role: small_map(probs[:1]) for role, probs in maps.items()}
         self.frames.append({"epoch": trainer.current_epoch, "switches": switches, **frame})
         writer = tensorboard(trainer)
         if writer is not None:
@@ -100,7 +100,7 @@ def maps_of(method: LightningModule, shown: MaskedBatch) -> dict[str, Tensor]:
     """Map (B, H, W) of each role on the CPU, blurred as for the scores."""
     maps = cast(Any, method).predict_maps(shown.images.to(method.device))
     blur = cast(Any, method).reading.blur
-    return {role: gaussian_blur(own, blur).float().cpu() for role, own in maps.items()}
+    return {role: gaussian_blur(probs, blur).float().cpu() for role, probs in maps.items()}
 
 
 def threshold_of(method: LightningModule) -> float:
@@ -131,8 +131,8 @@ def overlay_figure(shown: MaskedBatch, maps: dict[str, Tensor], threshold: float
         tint(axes[1], truth == 1)
         if (truth == UNKNOWN).all():
             axes[1].text(3, 3, "unknown", va="top", fontsize=7, bbox=LABEL_BOX)
-        for column, own in zip(axes[2:], maps.values(), strict=True):
-            map_over(column, own[row].numpy(), threshold)
+        for column, probs in zip(axes[2:], maps.values(), strict=True):
+            map_over(column, probs[row].numpy(), threshold)
     for column, name in zip(grid[0], names, strict=True):
         column.set_title(name, fontsize=9)
     return figure
@@ -165,10 +165,10 @@ def film_figure(frames: list[dict[str, Any]], image: Tensor, truth: Tensor) -> F
 
 def thinned(frames: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], bool]]:
     """At most `MOST_FILM_COLUMNS` frames, evenly spread, each with whether roles were switched since the one before."""
-    places = spread(torch.arange(len(frames)), MOST_FILM_COLUMNS).tolist()
-    switches = [frames[place]["switches"] for place in places]
-    for number, place in enumerate(places):
-        yield frames[place], number > 0 and switches[number] > switches[number - 1]
+    indices = spread(torch.arange(len(frames)), MOST_FILM_COLUMNS).tolist()
+    switches = [frames[index]["switches"] for index in indices]
+    for number, index in enumerate(indices):
+        yield frames[index], number > 0 and switches[number] > switches[number - 1]
 
 
 def picture(image: Tensor) -> np.ndarray:

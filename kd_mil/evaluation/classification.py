@@ -46,7 +46,7 @@ def image_scores(probs: Tensor, labels: Tensor, of: str = "") -> Scores:
     scores = {"loss": negative_log_likelihood(probs, labels)}
     classes = range(probs.shape[1])
     by_class = [binary_scores(probs[:, c], (labels == c).long(), of=f"{of}, class {c}") for c in classes]
-    scores |= {name: math.fsum(own[name] for own in by_class) / len(by_class) for name in ("auroc", "ap")}
+    scores |= {name: math.fsum(item[name] for item in by_class) / len(by_class) for name in ("auroc", "ap")}
     confusion = confusion_matrix(labels, probs.argmax(1), probs.shape[1])
     scores |= {name: float(value) for name, value in confusion_scores(confusion).items()}
     return {f"image_{name}": value for name, value in scores.items()}

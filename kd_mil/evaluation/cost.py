@@ -97,11 +97,11 @@ class LiveMemory(TorchDispatchMode):
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {self._key(one) for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)}
+        given = {self._key(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
         result = func(*args, **(kwargs or {}))
-        for one in tree_leaves(result):
-            if isinstance(one, Tensor) and self._key(one) not in given | self._known:
-                self._add(one)
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor) and self._key(leaf) not in given | self._known:
+                self._add(leaf)
         return result
 
     @staticmethod

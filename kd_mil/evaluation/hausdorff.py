@@ -30,7 +30,7 @@ def hausdorff_distances(predicted: np.ndarray, truth: np.ndarray, empty: str = "
             return distance, distance
         predicted = np.zeros_like(truth)
         predicted[0, 0] = True
-    one, other = outline(predicted), outline(truth)
-    there = ndimage.distance_transform_edt(~other)[one]
-    back = ndimage.distance_transform_edt(~one)[other]
+    found, true = outline(predicted), outline(truth)
+    there = ndimage.distance_transform_edt(~true)[found]
+    back = ndimage.distance_transform_edt(~found)[true]
     return float(max(there.max(), back.max())), float(max(np.percentile(there, 95), np.percentile(back, 95)))

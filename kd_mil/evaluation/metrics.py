@@ -46,7 +46,7 @@ def multiclass_scores(probs: Tensor, labels: Tensor, of: str = "") -> Scores:
     """Macro one-vs-rest AUROC, average precision and F1, and accuracy of the arg-max, for probs (N, C)."""
     decided = probs.argmax(1)
     per_class = [binary_scores(probs[:, c], (labels == c).long(), of=f"{of}, class {c}") for c in range(probs.shape[1])]
-    scores = {name: _mean([one[name] for one in per_class]) for name in ("auroc", "ap")}
+    scores = {name: _mean([item[name] for item in per_class]) for name in ("auroc", "ap")}
     scores["accuracy"] = float((decided == labels).double().mean()) if len(labels) else math.nan
     scores["f1"] = _mean([_f1((decided == c).long(), (labels == c).long()) for c in range(probs.shape[1])])
     return scores

@@ -141,8 +141,8 @@ def choose_point(counts: Columns, labels: Tensor, reading: MapReading) -> tuple[
     blurs, thresholds = (torch.tensor(values) for values in reading.grid)
     best = quality.nan_to_num(-1.0) >= quality.nan_to_num(-1.0).max() - 1e-9
     away = (thresholds - reading.threshold).abs()[None] + 1e-3 * (blurs - reading.blur).abs()[:, None]
-    place = int(torch.where(best, away, math.inf).argmin())
-    return divmod(place, len(thresholds))
+    index = int(torch.where(best, away, math.inf).argmin())
+    return divmod(index, len(thresholds))
 
 
 def _mean(values: Tensor) -> float:

@@ -31,13 +31,17 @@ class BestCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         earlier = Path(state_dict["best_model_path"])
-        own = Path(str(self.dirpath)) / earlier.name
+        kept = Path(str(self.dirpath)) / earlier.name
         if state_dict["dirpath"] != self.dirpath and state_dict["best_model_path"]:
             if not earlier.is_file():
                 raise UserError(f"the run to continue selected {earlier}, which is gone: put it back, or start anew")
-            with atomic_path(own) as partial:
+            with atomic_path(kept) as partial:
                 shutil.copyfile(earlier, partial)
             score = state_dict["best_model_score"]
-            places = {"best_model_path": str(own), "kth_best_model_path": str(own), "best_k_models": {str(own): score}}
+            places = {
+                "best_model_path": str(kept),
+                "kth_best_model_path": str(kept),
+                "best_k_models": {str(kept): score},
+            }
             state_dict = state_dict | places | {"dirpath": self.dirpath}
         super().load_state_dict(state_dict)

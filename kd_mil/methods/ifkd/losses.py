@@ -54,7 +54,7 @@ def generalised_mean(probs: Tensor, exponent: float = GM_EXPONENT) -> Tensor:
 def teacher_gm_bce(sides: Tensor, fused: Tensor, labels: Tensor, exponent: float = GM_EXPONENT) -> Tensor:
     """The classic alternative of stage one: cross-entropy (B,) of the generalised mean of every map; see above."""
     maps = (*sides.unbind(1), fused)
-    return torch.stack([cross_entropy_of(generalised_mean(one, exponent), labels.float()) for one in maps]).sum(0)
+    return torch.stack([cross_entropy_of(generalised_mean(probs, exponent), labels.float()) for probs in maps]).sum(0)
 
 
 def teacher_targets(teacher_maps: Tensor, labels: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ def distillation_loss(
     Args:
         sides, fused: the student's maps (B, S, H, W) and (B, H, W).
         teacher_sides, teacher_fused: the teacher's, no gradient.
-        labels: (B,) int64 in {0, 1}; negative images are taught by 0, whatever the teacher says.
+        labels: (B,) int64 in {0, 1}; the target of negative images is 0, whatever the teacher says.
         mode: `fusion`, the teacher's fused map teaches every map (c); `layer`, side by side and fused by fused (a);
             `output`, fused by fused alone (b).
     """
@@ -84,8 +84,8 @@ def distillation_loss(
     if mode == "output":
         return loss
     parts = teacher_targets(teacher_sides, labels)
-    for side, own in zip(sides.unbind(1), parts.unbind(1), strict=True):
-        loss = loss + polar_dice(side, whole if mode == "fusion" else own, labels)
+    for side, part in zip(sides.unbind(1), parts.unbind(1), strict=True):
+        loss = loss + polar_dice(side, whole if mode == "fusion" else part, labels)
     return loss
 
 

@@ -83,7 +83,9 @@ class PairMethod(Method):
         """One update: gradients of images of equal size together, summed over the sizes (Sec. 3.5)."""
         count, optimizers = len(images.labels), self.moved()
         draw = self.augment.draw(count)
-        sides = [[turn(image, draw, at) for at, image in enumerate(side)] for side in (images.teacher, images.student)]
+        sides = [
+            [turn(image, draw, index) for index, image in enumerate(side)] for side in (images.teacher, images.student)
+        ]
         for optimizer in optimizers:
             optimizer.zero_grad()
         groups = same_size_groups(*sides, max_pixels=self.max_pixels)
@@ -91,7 +93,8 @@ class PairMethod(Method):
         for number, group in enumerate(groups):
             chosen = torch.tensor(group)
             teacher, student = (
-                recolour(torch.stack([side[at] for at in group]), draw, chosen) if side else None for side in sides
+                recolour(torch.stack([side[index] for index in group]), draw, chosen) if side else None
+                for side in sides
             )
             with self._without_exchange(number + 1 < len(groups)):
                 losses = self.losses(teacher, student, images.labels[chosen.to(images.labels.device)])
@@ -113,9 +116,9 @@ class PairMethod(Method):
             side = images.teacher if resolution == "teacher" else images.student
             rows: list[Tensor] = [torch.empty(0)] * len(side)
             for group in same_size_groups(side, max_pixels=self.max_pixels):
-                logits = classifier(torch.stack([side[at] for at in group])).logits.double()
-                for at, row in zip(group, logits.softmax(1), strict=True):
-                    rows[at] = row
+                logits = classifier(torch.stack([side[index] for index in group])).logits.double()
+                for index, row in zip(group, logits.softmax(1), strict=True):
+                    rows[index] = row
             probs[role] = torch.stack(rows)
         return probs
 

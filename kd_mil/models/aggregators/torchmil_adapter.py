@@ -112,7 +112,7 @@ def find_model(name: str) -> Any:
 def attention_argument(name: str, factory: Any) -> str:
     """The argument that makes the model speak of instances; raises `UserError` if it cannot or needs more than bags."""
     arguments = inspect.signature(factory.forward).parameters
-    needed = [key for key, one in arguments.items() if one.default is one.empty and key != "self"]
+    needed = [key for key, argument in arguments.items() if argument.default is argument.empty and key != "self"]
     if needed != ["X"]:
         raise UserError(f"aggregator.model={name} needs {', '.join(needed)}: only models of bags alone are supported")
     for argument in ATTENTION:
