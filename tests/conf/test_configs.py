@@ -44,7 +44,7 @@ def test_only_validation_bags_of_a_role_may_select(monitor):
 def test_a_misspelt_metric_cannot_select():
     config = compose_run("experiment=weno_abmil", "monitor=val/student/bag_aurocc")
     method = instantiate(config.method, _convert_="all")(instance_shape=(1, 8, 8), num_classes=2)
-    with pytest.raises(UserError, match="bag_aurocc: .* METRIC one of bag_loss"):
+    with pytest.raises(UserError, match=r"bag_aurocc: .* METRIC one of bag_loss"):
         choose_monitor(config, method)
 
 
