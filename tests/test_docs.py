@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from docs.draw_architecture import BLOCK, PACKAGE, PAGE, ROOMS, diagram, room_graph
 from kd_mil.cli.command import CONFIG_DIR
 from kd_mil.cli.resolvers import register_resolvers
+from tests.support.configs import compose_run
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -55,6 +56,11 @@ def _first_value(override):
     return override if value.startswith(("[", "{", "'")) else f"{key}={value.split(',')[0]}"
 
 
+def test_experiments_a_page_names_compose():
+    for name in {value for page in PAGES for group, value in choices(page) if group == "experiment"}:
+        assert compose_run(f"experiment={name}").experiment_name == name
+
+
 def choices(page):
     """(group, value) of every `trainer=ddp` or `hpm=off|threshold` in the code of a page."""
     for code in CODE.findall(page.read_text()):
@@ -65,16 +71,18 @@ def choices(page):
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_choices_a_page_names_exist(page):
     own = set(re.findall(r"my_conf/(\w+)/(\w+)\.yaml", page.read_text()))
-    for group, value in choices(page):
+    for group, value in (choice for choice in choices(page) if choice[0] != "experiment"):
         assert (CONFIG_DIR / group / f"{value}.yaml").exists() or (group, value) in own, f"{group}={value}"
 
 
-def test_experiments_of_the_methods_table_exist():
+def experiments_of_the_methods_table():
     table = re.search(r"^\| method \|.*?(?=^$)", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
-    named = [name for row in table[0].splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[2])]
-    assert len(named) >= 20
-    for name in named:
-        assert (CONFIG_DIR / "experiment" / f"{name}.yaml").exists(), name
+    return sorted({name for row in table[0].splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[2])})
+
+
+@pytest.mark.parametrize("name", experiments_of_the_methods_table())
+def test_experiment_of_the_methods_table_composes(name):
+    assert compose_run(f"experiment={name}").experiment_name == name
 
 
 @pytest.mark.parametrize("page", [*PAGES, *RECORDS], ids=name_of)

@@ -47,11 +47,14 @@ def installed(tmp_path_factory):
     return site
 
 
+def files(folder):
+    paths = (path.relative_to(ROOT) for path in (ROOT / folder).rglob("*") if path.is_file())
+    return [path for path in paths if "__pycache__" not in path.parts]
+
+
 def test_every_module_and_every_setting_is_inside_and_nothing_else(installed):
-    modules = [path.relative_to(ROOT) for name in ("kd_mil", "hydra_plugins") for path in (ROOT / name).rglob("*.py")]
-    settings = [
-        "kd_mil" / path.relative_to(ROOT) for path in (ROOT / "conf").rglob("*.yaml") if "local" not in path.parts
-    ]
+    modules = [*files("kd_mil"), *files("hydra_plugins")]
+    settings = ["kd_mil" / path for path in files("conf") if "local" not in path.parts]
     found = {path.relative_to(installed) for path in installed.rglob("*") if path.is_file()}
     assert {path for path in found if not path.parts[0].endswith(".dist-info")} == {*modules, *settings, *NEW_ROOM}
 
