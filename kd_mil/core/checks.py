@@ -1,13 +1,17 @@
-"""Checks of settings that no type can say, each one line that names the setting.
+"""Checks of settings and of names from outside that no type can say, each one line that says where.
 
 What a type can say (`Literal["best", "last"]`, `int | None`) is checked by `kd_mil.cli.settings` instead.
 """
 
 import math
+import unicodedata
 from collections.abc import Iterable
 
 from kd_mil.core.errors import UserError
 from kd_mil.core.suggestions import closest
+
+LONGEST_ID = 200
+"""Bytes of an id: with a suffix, and the random part of an unfinished file, 255 are the most a file name may have."""
 
 
 def one_of(name: str, value: object, choices: Iterable[object]) -> None:
@@ -61,3 +65,49 @@ def shown(value: object) -> str:
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def check_id(value: str, where: str) -> None:
+    """Refuse an id of a slide or an image that is not fit to name a file; called where ids enter.
+
+    Args:
+        value: the id.
+        where: begins the line: the table and its line, or the folder.
+
+    Raises:
+        UserError: an empty id, `.` or `..`, one with a separator, of more than `LONGEST_ID` bytes, not UTF-8, or what
+            `check_cell` refuses.
+    """
+    check_cell("id", value, where)
+    if value in ("", ".", "..") or "/" in value or "\\" in value:
+        raise UserError(f"{where}: id {value!r} cannot name a file: leave out slashes")
+    if (size := len(value.encode(errors="replace"))) > LONGEST_ID:
+        raise UserError(f"{where}: id {value[:20]!r}... has {size} bytes, it cannot name a file: {LONGEST_ID} at most")
+
+
+def check_cell(name: str, value: str, where: str) -> None:
+    """Refuse an id or the name of a class that does harm in a table; numbers such as -1 do none.
+
+    Spreadsheets run a cell that begins with `=`, `+`, `-` or `@` as a formula (CSV injection,
+    https://owasp.org/www-community/attacks/CSV_Injection).
+
+    Args:
+        name: what it is, for the message: id, label, case_id.
+        value: the text.
+        where: begins the line: the table and its line, or the setting.
+
+    Raises:
+        UserError: such a beginning, a control character, or a file name that is not UTF-8.
+    """
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in value):
+        raise UserError(f"{where}: {name} {value!r} holds a line break, a control character or a byte that is no text")
+    if value[:1] in ("=", "+", "-", "@") and not _is_number(value):
+        raise UserError(f"{where}: {name} {value!r} begins as a formula, which spreadsheets run: give it another name")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,12 +1,13 @@
 """Which slides to work on: a folder, a pattern, or a CSV; and their labels."""
 
 import glob
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
+from kd_mil.core.checks import check_cell, check_id
 from kd_mil.core.errors import UserError
 from kd_mil.core.suggestions import did_you_mean
 from kd_mil.core.tables import read_table, require_columns
@@ -95,6 +96,7 @@ def entry_of(row: dict[str, str], folder: Path, where: str) -> SlideEntry:
     slide = existing_file(folder, row["slide_path"], f"{where}: slide")
     annotation = row.get("annotation_path")
     slide_id = row.get("slide_id") or slide.stem
+    check_names(row | {"slide_id": slide_id}, where)
     return SlideEntry(
         slide_id=slide_id,
         path=slide,
@@ -120,6 +122,7 @@ def with_labels(entries: Sequence[SlideEntry], path: str | Path) -> list[SlideEn
     require_columns(table, ("label",), path)
     for line, row in zip(table.index, table.to_dict("records"), strict=True):
         where, entry = f"{path}, line {line}", by_id[row["slide_id"]]
+        check_names(row, where)
         fold = fold_of(row, where)
         by_id[entry.slide_id] = replace(
             entry,
@@ -164,6 +167,13 @@ def read_labels(path: str | Path, known: Collection[str], kind: str) -> pd.DataF
     return table
 
 
+def check_names(row: Mapping[str, str], where: str) -> None:
+    """UserError, beginning with `where`, for an id, a case or a label that may not become a file name or a cell."""
+    check_id(row["slide_id"], where)
+    for name in ("case_id", "label"):
+        check_cell(name, row.get(name, ""), where)
+
+
 def existing_file(folder: Path, name: str, what: str) -> Path:
     """A file named relative to a folder, or absolutely; UserError where it is absent."""
     path = folder / name
@@ -206,8 +216,7 @@ def checked(entries: list[SlideEntry], source: str) -> list[SlideEntry]:
     """The entries, if every id is unique and fit to name a file."""
     first: dict[str, SlideEntry] = {}
     for entry in entries:
-        if Path(entry.slide_id).name != entry.slide_id or entry.slide_id in (".", ".."):
-            raise UserError(f"{source!r}: slide id {entry.slide_id!r} cannot name a file: leave out slashes")
+        check_id(entry.slide_id, source)
         if entry.slide_id in first:
             paths = f"{str(first[entry.slide_id].path)!r} and {str(entry.path)!r}"
             raise UserError(

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from kd_mil.core.checks import above, at_least, one_of, share
+from kd_mil.core.checks import above, at_least, check_cell, check_id, one_of, share
 from kd_mil.core.errors import UserError
 
 
@@ -52,3 +52,35 @@ def test_bounds_are_finite_numbers():
     for value in (0, -1, math.inf, math.nan):
         with pytest.raises(UserError, match=f"temperature={value}: must be above 0"):
             above("temperature", value)
+
+
+@pytest.mark.parametrize(
+    "value", ["b17", "B11.03-A", "tumor_001", "ß 切片", ".b", "-1", "a..b", "x" * 200, "a=b", "1e5"]
+)
+def test_ids_name_files(value, tmp_path):
+    check_id(value, "slides.csv, line 2")
+    (tmp_path / f"{value}.h5").touch()
+    assert [path.name for path in tmp_path.iterdir()] == [f"{value}.h5"]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        *((value, "cannot name a file") for value in ("", ".", "..", "../x", "/x", "a/b", "..\\x", "a\\b", "C:\\x")),
+        *(("x" * 201, "has 201 bytes"), ("切" * 67, "has 201 bytes")),
+        *((value, "control character") for value in ("a\nb", "a\tb", "a\0b", "a\x7fb", "a\u2028b", "a\udcffb")),
+        *((f"{sign}cmd|' /C calc'!A0", "begins as a formula") for sign in "=+-@"),
+    ],
+)
+def test_unfit_ids_are_refused(value, reason):
+    with pytest.raises(UserError, match=f"^slides.csv, line 2: id .*{reason}") as caught:
+        check_id(value, "slides.csv, line 2")
+    assert "\n" not in str(caught.value)
+
+
+def test_cells_that_spreadsheets_would_run_are_refused():
+    for value in ("", "tumour", "-1", "+0.5", "1-2", "a/b"):
+        check_cell("label", value, "slides.csv")
+    for value in ("-1+2", "@SUM(A1)", "=1", "+a"):
+        with pytest.raises(UserError, match=r"^slides\.csv: label .* begins as a formula"):
+            check_cell("label", value, "slides.csv")

@@ -67,7 +67,9 @@ def test_tridents_csv_and_absolute_paths(folder, tmp_path):
         (["slide_path,mpp", "b.svs,nan"], "'nan' is no positive number"),
         (["slide_path,split", "b.svs,training"], "split 'training' is none of train, val, test"),
         (["slide_path,annotation_path", "b.svs,c.xml"], r"line 2: annotation 'c\.xml' does not exist"),
-        (["slide_path,slide_id", "b.svs,../../etc"], "cannot name a file"),
+        (["slide_path,slide_id", "b.svs,../../etc"], r"list\.csv, line 2: id '../../etc' cannot name a file"),
+        (["slide_path,label", "b.svs,=1+1"], r"list\.csv, line 2: label '=1\+1' begins as a formula"),
+        (["slide_path,case_id", "b.svs,@p"], r"list\.csv, line 2: case_id '@p' begins as a formula"),
         (["slide_path,fold", "b.svs,1.0"], r"line 2: fold '1\.0' is not a number 0, 1, 2"),
         (["slide_path"], "no lines below its header"),
         (["slide_path,label", "b.svs,1,2"], "3 cells below 2 column names"),
@@ -124,6 +126,7 @@ def test_a_misspelt_column_is_a_warning(folder):
         (["slide_id,klass", "a,0"], "column 'label' is missing; it has 'slide_id', 'klass'"),
         (["name,label", "a,0"], "column 'slide_id' .* is missing"),
         (["slide_id,label,split", "a,0,all"], "split 'all'"),
+        (["slide_id,label", "a,=1"], "line 2: label '=1' begins as a formula"),
     ],
 )
 def test_faults_of_a_label_table(folder, tmp_path, lines, message):

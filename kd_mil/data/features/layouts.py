@@ -7,11 +7,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from kd_mil.core.checks import check_id
 from kd_mil.core.errors import UserError
 from kd_mil.core.readable import readable
 from kd_mil.core.tables import read_table, require_columns
 from kd_mil.data.features.files import SUFFIXES
-from kd_mil.slides.slide_list import LABEL_COLUMNS, SlideEntry, mpp_of, read_labels
+from kd_mil.slides.slide_list import LABEL_COLUMNS, SlideEntry, check_names, mpp_of, read_labels
 
 FOLDERS = ("h5_files", "pt_files", "features")
 """Where in a folder feature files lie, if not in the folder itself: CLAM's two, and torchmil's and ours."""
@@ -38,7 +39,8 @@ def feature_table(source: str | Path, labels: str | Path | None = None) -> tuple
     if path.is_dir() and (path / "manifest.csv").is_file() and labels is None:
         path = path / "manifest.csv"
     if path.is_dir():
-        return _folder_table(path, labels), path
+        table = _folder_table(path, labels)
+        return _checked(table, path if labels is None else labels, lines=labels is not None), path
     if labels is not None:
         raise UserError(f"labels={labels} go with a folder of features: {path} is a table and has its own")
     return _listed_table(path)
@@ -46,11 +48,30 @@ def feature_table(source: str | Path, labels: str | Path | None = None) -> tuple
 
 def _listed_table(path: Path) -> tuple[pd.DataFrame, Path]:
     """The slides of a CSV, ours or DSMIL's, and the folder from which its paths start."""
-    table = read_table(path, (), ("slide_id", "feature_path", *LABEL_COLUMNS))
+    table, folder = read_table(path, (), ("slide_id", "feature_path", *LABEL_COLUMNS)), path.parent
     if table.columns.tolist() == DSMIL_COLUMNS:
-        return _dsmil_table(path, table)
+        table, folder = _dsmil_table(path, table)
     require_columns(table, ("slide_id", "feature_path"), path)
-    return table, path.parent
+    return _checked(table, path), folder
+
+
+def _checked(table: pd.DataFrame, source: str | Path, lines: bool = True) -> pd.DataFrame:
+    """The table, if its ids are unique and, as its labels, fit for file names and cells; with `lines`, they are named.
+
+    Raises:
+        UserError: a slide without id or file, one listed twice, or what `check_names` refuses.
+    """
+    seen: set[str] = set()
+    for line, row in zip(table.index, table.to_dict("records"), strict=True):
+        where = f"{source}, line {line}" if lines else str(source)
+        for column in ("slide_id", "feature_path"):
+            if row[column] == "":
+                raise UserError(f"{where}: {column} is empty")
+        check_names(row, where)
+        if row["slide_id"] in seen:
+            raise UserError(f"{where}: slide {row['slide_id']!r} is listed twice")
+        seen.add(row["slide_id"])
+    return table
 
 
 def _folder_table(folder: Path, labels: str | Path | None) -> pd.DataFrame:
@@ -162,15 +183,8 @@ def list_features(source: str | Path) -> list[FeatureEntry]:
         entries = [FeatureEntry(path.stem, path)]
     else:
         raise UserError(f"no feature files in {str(source)!r}: give a folder, a CSV slide_id,feature_path or a file")
-    seen: dict[str, Path] = {}
     for entry in entries:
-        if Path(entry.slide_id).name != entry.slide_id or entry.slide_id in (".", ".."):
-            raise UserError(f"{source}: slide id {entry.slide_id!r} cannot name a file: leave out slashes")
-        if entry.slide_id in seen:
-            raise UserError(
-                f"{source}: slide {entry.slide_id!r} has two files, {seen[entry.slide_id]} and {entry.path}"
-            )
-        seen[entry.slide_id] = entry.path
+        check_id(entry.slide_id, str(source))
     return entries
 
 

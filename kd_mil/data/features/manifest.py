@@ -51,11 +51,9 @@ def read_manifest(
     table, folder = feature_table(path, labels)
     source = str(labels or path)
     require_columns(table, ("label",), source)
-    for column in {"slide_id", "label", "feature_path", "case_id"}.intersection(table.columns):
-        for line in table.index[table[column] == ""]:
+    for column in ("label", "case_id"):
+        for line in table.index[table[column] == ""] if column in table else ():
             raise UserError(f"{source}, line {line}: {column} is empty")
-    for line in table.index[table["slide_id"].duplicated()]:
-        raise UserError(f"{source}, line {line}: slide {table['slide_id'][line]!r} is listed twice")
     index = class_index(table["label"], classes, source)
     wheres = [f"{source}, line {line}" for line in table.index]
     rows = list(zip(table.to_dict("records"), wheres, strict=True))

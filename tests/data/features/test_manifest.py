@@ -73,6 +73,8 @@ def test_relative_paths_must_not_escape(write, tmp_path, name):
     [
         (["a,0,features/a.h5", "a,1,features/b.h5"], "line 3: slide 'a' is listed twice"),
         (["a,0,features/a.h5", ",1,features/b.h5"], "line 3: slide_id is empty"),
+        (["a,0,features/a.h5", "../x,1,features/b.h5"], "line 3: id '../x' cannot name a file"),
+        (["a,0,features/a.h5", "b,=x,features/b.h5"], "line 3: label '=x' begins as a formula"),
         (["a,0,features/a.h5", "b,1,"], "line 3: feature_path is empty"),
         (["a,0,features/a.h5", "b,1"], "line 3: feature_path is empty"),
         (["a,0,features/a.h5", "", "b,1,features/z.h5"], "line 4: there is no feature file .*z.h5"),
