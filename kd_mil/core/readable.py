@@ -1,6 +1,7 @@
 """A damaged or foreign file is one line, whatever its reader raises."""
 
 import pickle
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -30,6 +31,10 @@ def readable(path: Path, advice: str = "") -> Iterator[None]:
         LookupError,
         RuntimeError,
         EOFError,
+        ArithmeticError,
+        AttributeError,
+        MemoryError,
+        struct.error,
         pickle.UnpicklingError,
         zipfile.BadZipFile,
         zlib.error,

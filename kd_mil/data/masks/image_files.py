@@ -18,7 +18,7 @@ from kd_mil.data.datamodules import Loading
 from kd_mil.data.masks.mask_data import ImageSize, SegmentationData, image_size_of, negative_masks
 from kd_mil.data.patches.image_files import decode_image
 from kd_mil.data.splits import PARTS, hold_out, stratified_folds
-from kd_mil.slides.formats.image_decoding import read_label_image
+from kd_mil.slides.formats.label_masks import read_mask
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ImageFileData(SegmentationData):
         loading: as in `SegmentationData`.
         image_size: side, or (height, width), in pixels to which images and masks are brought; the whole image is
             shrunk, its shape is not kept.
-        mask_values: values that are positive in a mask; empty = above 127 where 255 occurs, else above 0.
+        mask_values: values that are positive in a mask; empty = as `label_masks.positive_pixels` tells.
         fold, num_folds: the test fold, where no split is given; folds are dealt over cases.
         val_fraction: share of all cases held out for validation, where the split names no `val`.
         **data: crop, split_file, seed of `SegmentationData`.
@@ -111,7 +111,7 @@ class ImageFileData(SegmentationData):
                 masks[row] = UNKNOWN
             elif entry.label:
                 assert entry.mask_path is not None
-                masks[row] = torch.from_numpy(read_mask(entry.mask_path, self.image_size, self.mask_values))
+                masks[row] = torch.from_numpy(resized_mask(entry.mask_path, self.image_size, self.mask_values))
         return masks
 
 
@@ -122,15 +122,13 @@ def existing(path: Path, where: str) -> Path:
     return path
 
 
-def read_mask(path: Path, size: tuple[int, int], positive: Sequence[int] = ()) -> np.ndarray:
+def resized_mask(path: Path, size: tuple[int, int], positive: Sequence[int] = ()) -> np.ndarray:
     """A mask (H, W) uint8 in {0, 1} brought to (height, width): a pixel is positive if half of its area is.
 
     Raises:
-        UserError: not a mask of one channel.
+        UserError: see `label_masks.read_mask`.
     """
-    labels = read_label_image(path)
-    least = 127 if labels.max(initial=0) > 127 else 0
-    chosen = np.isin(labels, list(positive)) if positive else labels > least
+    chosen, _ = read_mask(path, positive, "data.mask_values")
     image = Image.fromarray(chosen.astype(np.uint8) * 255)
     if image.size != size[::-1]:
         image = image.resize(size[::-1], Image.Resampling.BOX)

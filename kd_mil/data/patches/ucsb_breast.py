@@ -19,6 +19,7 @@ from kd_mil.data.patches.colon_nuclei import cut_patches, grid_patches
 from kd_mil.data.patches.image_files import IMAGE_SUFFIXES, decode_image
 from kd_mil.data.patches.stain_normalisation import StainNormalisation, normalise_stain
 from kd_mil.data.splits import stratified_folds
+from kd_mil.slides.formats.label_masks import read_mask
 
 NAME = re.compile(r"(ytma\d+_\d+)_(benign|malignant)\d+_ccd")
 SOURCE = (
@@ -138,7 +139,7 @@ class UcsbBreast(BagDataModule):
         path = next(iter(sorted(Path(self.masks).glob(f"{name}.*"))), None)
         if path is None:
             raise UserError(f"data.masks={self.masks} holds no mask {name}.*: every malignant image needs one")
-        mask = decode_image(str(path), str(path)).max(axis=0)[None]
+        mask = read_mask(path).positive[None]
         if mask.shape[1:] != shape:
             raise UserError(
                 f"{path}: a mask of {mask.shape[2]}x{mask.shape[1]} pixels for an image of {shape[1]}x{shape[0]}"

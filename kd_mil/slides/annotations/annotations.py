@@ -10,14 +10,18 @@ import shapely
 
 from kd_mil.core.checks import above
 from kd_mil.core.errors import UserError
-from kd_mil.slides.annotations.annotation_files import ClassifiedPolygons, read_asap_xml, read_qupath_geojson
+from kd_mil.slides.annotations import asap, imagescope
+from kd_mil.slides.annotations.ndpa import glass_frame, read_ndpa
+from kd_mil.slides.annotations.outlines import ClassifiedPolygons, areas_of
+from kd_mil.slides.annotations.qupath import read_qupath_geojson
+from kd_mil.slides.annotations.subdivision import subdivided
+from kd_mil.slides.annotations.xml_files import xml_root
 from kd_mil.slides.coverage import mask_coverage
-from kd_mil.slides.formats.image_decoding import IMAGE_SUFFIXES, read_label_image
+from kd_mil.slides.formats.image_decoding import IMAGE_SUFFIXES
+from kd_mil.slides.formats.label_masks import read_mask
 from kd_mil.slides.formats.reader import Slide
 
-MAX_VERTICES = 256
-MAX_HALVINGS = 24
-"""More would cut below a pixel: the largest slides measure some 2**18 pixels."""
+OUTLINES = (".xml", ".ndpa", ".geojson", ".json")
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,13 @@ class AnnotationSettings:
     subtract_groups: Sequence[str] = ("_2", "Exclusion", "None", "normal")
     """ASAP groups cut out of the tumour: in Camelyon, `_2` and `Exclusion` outline what is *not* tumour."""
     positive_classes: Sequence[str] = ("Tumor", "Tumour", "Metastasis", "Metastases")
-    """QuPath classifications that outline tumour."""
+    """Classes that outline tumour in QuPath, ImageScope (names of layers) and NDP.view (titles)."""
     geojson_in_bounds: bool = True
-    """QuPath crops a bounded slide (MIRAX and others) and counts from the crop's corner; false = from the slide's."""
+    """QuPath crops a bounded slide (MIRAX, Leica) and counts from the crop's corner; false = from the slide's."""
     mask_mpp: float | None = None
     """µm per pixel of label masks; null = the mask spans the whole slide, and its size tells."""
     mask_values: Sequence[int] = ()
-    """Values that mark tumour in a label mask; empty = every value above 0."""
+    """Values that mark tumour in a label mask; empty = see `label_masks.positive_pixels`."""
 
     def __post_init__(self) -> None:
         if self.mask_mpp is not None:
@@ -62,13 +66,17 @@ class MaskAnnotation:
     """(height, width) bool."""
     downsample: float
     """Level-0 pixels per mask pixel."""
+    extent: tuple[int, int]
+    """(width, height) of the slide; what the last mask pixels cover beyond it is no tumour."""
 
 
 Annotation = PolygonAnnotation | MaskAnnotation
 
 
 def read_annotation(path: str | Path, slide: Slide, settings: AnnotationSettings | None = None) -> Annotation:
-    """Read the tumour of a slide from ASAP XML, QuPath GeoJSON or a label-mask image, told by the extension.
+    """Read the tumour of a slide from outlines or from a label-mask image, told by the extension.
+
+    Outlines are XML of ASAP or ImageScope, NDPA of NDP.view, or GeoJSON of QuPath.
 
     Raises:
         UserError: no such file, an unknown extension, a damaged or foreign file, or a mask that does not fit the slide.
@@ -77,60 +85,52 @@ def read_annotation(path: str | Path, slide: Slide, settings: AnnotationSettings
     suffix = path.suffix.lower()
     if not path.is_file():
         raise UserError(f"annotation {str(path)!r} of slide {slide.name!r} does not exist")
-    if suffix == ".xml":
-        return tumour_polygons(read_asap_xml(path), settings.positive_groups, settings.subtract_groups, path)
-    if suffix in (".geojson", ".json"):
-        origin = slide.bounds[:2] if settings.geojson_in_bounds else (0, 0)
-        return tumour_polygons(read_qupath_geojson(path, origin), settings.positive_classes, (), path)
+    if suffix in OUTLINES:
+        return read_outlines(path, slide, settings)
     if suffix in IMAGE_SUFFIXES:
         return read_label_mask(path, slide, settings)
-    raise UserError(f"annotation {str(path)!r} is neither .xml (ASAP), .geojson (QuPath) nor an image")
+    raise UserError(
+        f"annotation {str(path)!r} is neither .xml (ASAP, ImageScope), .ndpa, .geojson (QuPath) nor an image"
+    )
 
 
-def tumour_polygons(
+def read_outlines(path: Path, slide: Slide, settings: AnnotationSettings) -> PolygonAnnotation:
+    """Tumour outlined in a file of any of the programs; what lies beyond the slide is cut off."""
+    suffix = path.suffix.lower()
+    positive, subtract = settings.positive_classes, ()  # type: tuple[Sequence[str], Sequence[str]]
+    if suffix == ".ndpa":
+        found = read_ndpa(path, glass_frame(slide.properties, slide.dimensions, path))
+    elif suffix != ".xml":
+        found = read_qupath_geojson(path, slide.bounds[:2] if settings.geojson_in_bounds else (0, 0))
+    elif (root := xml_root(path)).tag == imagescope.ROOT:
+        found = imagescope.read_imagescope(root, path)
+    else:
+        found = asap.read_asap(root, path)
+        positive, subtract = settings.positive_groups, settings.subtract_groups
+    tumour = tumour_area_of(found, positive, subtract, path)
+    return PolygonAnnotation(subdivided(areas_of(shapely.intersection(tumour, shapely.box(0, 0, *slide.dimensions)))))
+
+
+def tumour_area_of(
     found: ClassifiedPolygons, positive: Sequence[str], subtract: Sequence[str], path: Path
-) -> PolygonAnnotation:
+) -> shapely.Geometry:
     """Union of the positive polygons less the subtracted ones; warns where a non-empty file has no positive one."""
     chosen, removed = found.of(positive), found.of(subtract)
     if len(found.polygons) > 0 and len(chosen) == 0:
         names = sorted(set(found.names))
         warnings.warn(f"{str(path)!r} has no tumour: its classes are {names}, none of {list(positive)}", stacklevel=3)
-    tumour = shapely.difference(shapely.union_all(chosen), shapely.union_all(removed))
-    return PolygonAnnotation(subdivided(areas_of(tumour)))
-
-
-def areas_of(geometries: shapely.Geometry | np.ndarray) -> np.ndarray:
-    """The single polygons (P,) in geometries of any kind; points and lines are left out."""
-    parts = shapely.get_parts(shapely.get_parts(geometries))
-    return parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON]
-
-
-def subdivided(polygons: np.ndarray) -> np.ndarray:
-    """The same area in polygons (P,) of at most `MAX_VERTICES`: tiles cut those in a fraction of the time."""
-    for _ in range(MAX_HALVINGS):
-        large = shapely.get_num_coordinates(polygons) > MAX_VERTICES
-        if not large.any():
-            break
-        left, top, right, bottom = shapely.bounds(polygons[large]).T
-        wide = right - left > bottom - top
-        middle_x, middle_y = np.where(wide, (left + right) / 2, right), np.where(wide, bottom, (top + bottom) / 2)
-        first = shapely.box(left, top, middle_x, middle_y)
-        second = shapely.box(np.where(wide, middle_x, left), np.where(wide, top, middle_y), right, bottom)
-        halves = shapely.intersection(polygons[large], np.stack([first, second]))
-        polygons = np.concatenate([polygons[~large], areas_of(halves.ravel())])
-    return polygons
+    return shapely.difference(shapely.union_all(chosen), shapely.union_all(removed))
 
 
 def read_label_mask(path: Path, slide: Slide, settings: AnnotationSettings) -> MaskAnnotation:
-    """Read a label mask of the whole slide.
+    """Read a label mask of the whole slide; of a pyramid, the finest level of moderate size.
 
     Raises:
         UserError: no single-channel image, or without `mask_mpp` a shape other than the slide's.
     """
-    labels = read_label_image(path)
-    mask = np.isin(labels, list(settings.mask_values)) if settings.mask_values else labels > 0
+    mask, reduced = read_mask(path, settings.mask_values, "annotations.mask_values")
     if settings.mask_mpp is not None:
-        return MaskAnnotation(mask, settings.mask_mpp / slide.mpp)
+        return MaskAnnotation(mask, reduced * settings.mask_mpp / slide.mpp, slide.dimensions)
     across, down = slide.dimensions[0] / mask.shape[1], slide.dimensions[1] / mask.shape[0]
     # Reduced masks are a whole number of pixels wide, so the two may differ by what one pixel makes.
     if abs(across - down) > max(across / mask.shape[1], down / mask.shape[0]):
@@ -138,7 +138,7 @@ def read_label_mask(path: Path, slide: Slide, settings: AnnotationSettings) -> M
             f"mask {str(path)!r} ({mask.shape[1]} x {mask.shape[0]}) has not the shape of slide {slide.name!r} "
             f"({slide.dimensions[0]} x {slide.dimensions[1]}): give annotations.mask_mpp, or the slide's own mask"
         )
-    return MaskAnnotation(mask, (across + down) / 2)
+    return MaskAnnotation(mask, (across + down) / 2, slide.dimensions)
 
 
 def tumour_fraction(annotation: Annotation, coords: np.ndarray, tile_size_level0: int) -> np.ndarray:
@@ -150,7 +150,9 @@ def tumour_fraction(annotation: Annotation, coords: np.ndarray, tile_size_level0
         tile_size_level0: Side of a tile in level-0 pixels.
     """
     if isinstance(annotation, MaskAnnotation):
-        return mask_coverage(annotation.mask, (0, 0), annotation.downsample, coords, tile_size_level0)
+        return mask_coverage(
+            annotation.mask, (0, 0), annotation.downsample, coords, tile_size_level0, annotation.extent
+        )
     corners = np.asarray(coords, dtype=np.float64)
     tiles = shapely.box(*corners.T, *(corners + tile_size_level0).T)
     tile, part = shapely.STRtree(annotation.polygons).query(tiles, predicate="intersects")

@@ -1,4 +1,4 @@
-"""The one decoder of image files: 8-bit pixels as RGB over white, masks as label values."""
+"""The one decoder of image files: 8-bit pixels as RGB over white."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,19 +33,6 @@ def decode_rgb(source: Source, name: str | None = None) -> Image.Image:
         if image.mode not in EIGHT_BIT_MODES:
             raise UserError(f"{name}: pixels of type {image.mode}: convert the image to 8-bit RGB")
         return on_white(image)
-
-
-def read_label_image(path: Path) -> np.ndarray:
-    """Decode a mask to its label values (height, width), whatever their integer type; of a palette, the indices.
-
-    Raises:
-        UserError: not an image, damaged, or in colour.
-    """
-    with opened_image(path, str(path)) as image:
-        labels = np.asarray(image)
-    if labels.ndim != 2:
-        raise UserError(f"mask {str(path)!r} has {labels.shape[-1]} channels: give one channel of label values")
-    return labels
 
 
 @contextmanager

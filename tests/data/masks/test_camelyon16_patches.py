@@ -22,7 +22,7 @@ def test_tile_masks_are_cut_from_outlines_by_pixel_centres():
     assert mask.sum() == 8 * 15
     painted = np.zeros((100, 100), bool)
     painted[50:58, 25:41] = True
-    same = tile_mask(MaskAnnotation(painted, downsample=4.0), (96, 196), side=64, size=16)
+    same = tile_mask(MaskAnnotation(painted, 4.0, (10**6, 10**6)), (96, 196), side=64, size=16)
     assert (mask == same).all()
 
 

@@ -1,6 +1,7 @@
 """Your own images with masks: folders and tables."""
 
 import pytest
+from PIL import Image
 
 from kd_mil.core.errors import UserError
 from kd_mil.data.batches import UNKNOWN
@@ -75,7 +76,7 @@ def test_mistakes_of_sources_are_named(folders, tmp_path):
         PatchMasks(SMALL).setup()
     with pytest.raises(UserError, match=r"no images in .*train.neg"):
         PatchMasks(SMALL, root=str(tmp_path / "elsewhere")).setup()
-    paint(folders / "val" / "gt" / "p0.png", 7)
+    Image.new("RGB", (24, 16), "red").save(folders / "val" / "gt" / "p0.png")
     with pytest.raises(UserError, match="3 channels"):
         PatchMasks(SMALL, root=str(folders), image_size=8).setup()
     with pytest.raises(UserError, match="exceeds the images"):

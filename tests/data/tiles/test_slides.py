@@ -337,8 +337,8 @@ def test_a_mask_becomes_an_outline_with_its_hole():
     mask = np.zeros((40, 60), bool)
     mask[5:30, 10:50] = True
     mask[12:20, 20:40] = False
-    area = tumour_area(MaskAnnotation(mask, downsample=8.0))
+    area = tumour_area(MaskAnnotation(mask, 8.0, (10**6, 10**6)))
     assert area.area == pytest.approx(mask.sum() * 64, rel=0.01)
     assert area.bounds == pytest.approx((80, 40, 400, 240), abs=0.01)
-    empty = tumour_area(MaskAnnotation(np.zeros((4, 4), bool), downsample=8.0))
+    empty = tumour_area(MaskAnnotation(np.zeros((4, 4), bool), 8.0, (32, 32)))
     assert empty.is_empty

@@ -10,14 +10,13 @@ from PIL import Image
 
 from kd_mil.core.errors import UserError
 from kd_mil.slides.annotations.annotations import (
-    MAX_VERTICES,
     AnnotationSettings,
     PolygonAnnotation,
-    areas_of,
     read_annotation,
-    subdivided,
     tumour_fraction,
 )
+from kd_mil.slides.annotations.outlines import areas_of
+from kd_mil.slides.annotations.subdivision import MAX_VERTICES, subdivided
 from kd_mil.slides.formats.reader import open_slide
 
 SQUARE = [(100, 100), (300, 100), (300, 300), (100, 300)]
@@ -154,8 +153,161 @@ def test_predictions_and_lines_are_no_annotations(tmp_path, slide):
         feature(HOLE, objectType="detection"),
         feature(HOLE, kind="LineString"),
     ]
-    with pytest.warns(UserWarning, match="2 objects that are no annotated areas were left out"):
+    with pytest.warns(UserWarning, match="no annotated areas were left out: 1 LineString, 1 detection"):
         assert area(read_annotation(geojson(tmp_path / "a.geojson", content), slide)) == 40_000
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"properties": {"objectType": "detection"}},
+        {"properties": {"objectType": "cell"}},
+        {"properties": {"object_type": "detection"}},
+        {"properties": {"object_type": "tma_core"}},
+        {"properties": {"object_type": "annotation"}, "id": "PathTileObject"},
+        {"id": "PathDetectionObject"},
+        {"id": "PathCellObject"},
+        {"id": "TMACoreObject"},
+    ],
+)
+def test_what_a_program_predicted_is_left_out_wherever_its_kind_stands(tmp_path, slide, written):
+    content = feature(SQUARE) | {"id": written.get("id", "1")}
+    content["properties"] |= written.get("properties", {})
+    with pytest.warns(UserWarning, match="no annotated areas were left out: 1 "):
+        assert area(read_annotation(geojson(tmp_path / "a.geojson", content), slide)) == 0
+
+
+@pytest.mark.parametrize("identity", ["PathAnnotationObject", "1", "c1f0a8f4-7f7f-4f2b-9d1f-0a4b5f5b0f11", None])
+def test_drawn_objects_of_all_versions_count(tmp_path, slide, identity):
+    content = feature(SQUARE, object_type="annotation") | {"id": identity}
+    assert area(read_annotation(geojson(tmp_path / "a.geojson", content), slide)) == 40_000
+
+
+def test_what_encloses_nothing_is_left_out_and_named(tmp_path, slide):
+    """No geometry, a point, a shape of tomorrow; a collection's polygon counts, its line does not."""
+    square, hole = feature(SQUARE)["geometry"], feature(HOLE, kind="LineString")["geometry"]
+    others = [{"type": "Point", "coordinates": [1, 2]}, {"type": "Spline", "knots": []}]
+    content = [feature(SQUARE) | {"geometry": None}, *(feature(SQUARE) | {"geometry": one} for one in others)]
+    content.append(feature(SQUARE) | {"geometry": {"type": "GeometryCollection", "geometries": [hole, square, None]}})
+    expected = "left out: 1 LineString, 1 Point, 1 Spline, 2 without geometry"
+    with pytest.warns(UserWarning, match=expected):
+        assert area(read_annotation(geojson(tmp_path / "a.geojson", content), slide)) == 40_000
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+def test_byte_order_marks(tmp_path, slide, encoding):
+    (tmp_path / "a.geojson").write_text(json.dumps([feature(SQUARE)]), encoding=encoding)
+    assert area(read_annotation(tmp_path / "a.geojson", slide)) == 40_000
+
+
+def test_a_bare_geometry_has_no_class(tmp_path, slide):
+    path = geojson(tmp_path / "a.geojson", feature(SQUARE)["geometry"])
+    assert area(read_annotation(path, slide, AnnotationSettings(positive_classes=["None"]))) == 40_000
+
+
+def vertices(points):
+    return "".join(f'<Vertex X="{x}" Y="{y}" Z="0"/>' for x, y in points)
+
+
+def imagescope(path, *layers):
+    """An ImageScope file of (attributes of the layer, [(attributes of the region, points), ...])."""
+    text = "".join(
+        f"<Annotation {attributes}><Regions>"
+        + "".join(f"<Region {kind}><Vertices>{vertices(points)}</Vertices></Region>" for kind, points in regions)
+        + "</Regions></Annotation>"
+        for attributes, regions in layers
+    )
+    path.write_text(f'<?xml version="1.0"?><Annotations MicronsPerPixel="0.5">{text}</Annotations>')
+    return path
+
+
+def test_imagescope_layers_less_their_negative_regions(tmp_path, slide):
+    tumour = [('Type="0"', SQUARE), ('Type="0" NegativeROA="1"', HOLE)]
+    path = imagescope(tmp_path / "a.xml", ('Name="Tumor"', tumour), ('Name="Stroma"', [('Type="0"', BOW_TIE)]))
+    with pytest.warns(UserWarning, match="1 outlines cross themselves"):
+        annotation = read_annotation(path, slide)
+    assert area(annotation) == 30_000
+    assert tumour_fraction(annotation, np.array([[100, 100], [150, 150]]), 100).tolist() == pytest.approx([0.75, 0])
+
+
+def test_imagescope_rectangles_ellipses_and_arrows(tmp_path, slide):
+    """An ellipse of half axes 100 and 50 is given by two corners; an arrow encloses nothing."""
+    regions = [('Type="2"', [(100, 100), (300, 200)]), ('Type="3"', [(0, 0), (9, 0), (9, 9)])]
+    annotation = read_annotation(imagescope(tmp_path / "a.xml", ('Name="tumour"', regions)), slide)
+    assert area(annotation) == pytest.approx(np.pi * 100 * 50, rel=1e-3)
+    assert shapely.total_bounds(annotation.polygons).tolist() == pytest.approx([100, 100, 300, 200])
+
+
+def test_imagescope_layers_are_named_by_description_too_and_nameless_ones_are_a_warning(tmp_path, slide):
+    path = imagescope(tmp_path / "a.xml", ('Name=""', [("", SQUARE)]))
+    with pytest.warns(UserWarning, match=r"no tumour: its classes are \['None'\]"):
+        assert area(read_annotation(path, slide)) == 0
+    described = '<Attributes><Attribute Name="Description" Value="Tumor"/></Attributes><Regions>'
+    path.write_text(path.read_text().replace("<Regions>", described))
+    assert area(read_annotation(path, slide)) == 40_000
+
+
+NDPA = """<?xml version="1.0" encoding="utf-8"?><annotations><ndpviewstate id="1"><title>{title}</title>
+<coordformat>{unit}</coordformat><lens>1</lens><annotation type="{kind}">
+<measuretype>0</measuretype><closed>{closed}</closed>{inside}</annotation></ndpviewstate></annotations>"""
+
+
+def ndpa(path, inside, title="Tumor", kind="freehand", closed=1, unit="nanometers"):
+    path.write_text(NDPA.format(inside=inside, title=title, kind=kind, closed=closed, unit=unit))
+    return path
+
+
+@pytest.fixture
+def hamamatsu(slide):
+    """400 x 400 pixels of 500 x 250 nm whose middle lies at (-1 mm, 2 mm) of the glass's."""
+    slide.properties = {
+        "hamamatsu.XOffsetFromSlideCentre": "-1000000",
+        "hamamatsu.YOffsetFromSlideCentre": "2000000",
+        "openslide.mpp-x": "0.5",
+        "openslide.mpp-y": "0.25",
+    }
+    return slide
+
+
+def nanometres(points):
+    """Pixel (200, 200) is the middle."""
+    pairs = [(-1_000_000 + (x - 200) * 500, 2_000_000 + (y - 200) * 250) for x, y in points]
+    return f"<pointlist>{''.join(f'<point><x>{x}</x><y>{y}</y></point>' for x, y in pairs)}</pointlist>"
+
+
+def test_ndpa_counts_nanometres_from_the_middle_of_the_glass(tmp_path, hamamatsu):
+    hamamatsu.mpp = 1.0  # an override changes what pixels measure, not where outlines lie
+    annotation = read_annotation(ndpa(tmp_path / "a.ndpi.ndpa", nanometres(SQUARE)), hamamatsu)
+    assert shapely.total_bounds(annotation.polygons).tolist() == [100, 100, 300, 300]
+    circle = "<x>-1000000</x><y>2000000</y><radius>25000</radius>"
+    annotation = read_annotation(ndpa(tmp_path / "c.ndpa", circle, kind="circle"), hamamatsu)
+    assert shapely.total_bounds(annotation.polygons).tolist() == pytest.approx([150, 100, 250, 300])
+
+
+def test_ndpa_lines_and_other_classes_are_no_tumour(tmp_path, hamamatsu):
+    assert area(read_annotation(ndpa(tmp_path / "a.ndpa", nanometres(SQUARE), closed=0), hamamatsu)) == 0
+    assert area(read_annotation(ndpa(tmp_path / "a.ndpa", nanometres(SQUARE), kind="linearmeasure"), hamamatsu)) == 0
+    with pytest.warns(UserWarning, match=r"its classes are \['Stroma'\]"):
+        assert area(read_annotation(ndpa(tmp_path / "a.ndpa", nanometres(SQUARE), title="Stroma"), hamamatsu)) == 0
+
+
+def test_ndpa_of_another_slide_or_unit_is_refused(tmp_path, slide, hamamatsu):
+    with pytest.raises(UserError, match="coordinates in 'pixels'"):
+        read_annotation(ndpa(tmp_path / "a.ndpa", nanometres(SQUARE), unit="pixels"), hamamatsu)
+    del hamamatsu.properties["hamamatsu.XOffsetFromSlideCentre"]
+    with pytest.raises(UserError, match=r"does not state hamamatsu\.XOffset"):
+        read_annotation(ndpa(tmp_path / "a.ndpa", nanometres(SQUARE)), hamamatsu)
+
+
+def test_nothing_beyond_the_slide_is_tumour(tmp_path, slide):
+    """A tile of 100 whose right half lies beyond the slide of 400: half of it can be tumour at most."""
+    coords = np.array([[350, 100], [350, 350]])
+    outline = feature([(200, 0), (900, 0), (900, 900), (200, 900)])
+    annotation = read_annotation(geojson(tmp_path / "a.geojson", outline), slide)
+    assert tumour_fraction(annotation, coords, 100).tolist() == pytest.approx([0.5, 0.25])
+    Image.new("L", (6, 6), 255).save(tmp_path / "mask.png")
+    mask = read_annotation(tmp_path / "mask.png", slide, AnnotationSettings(mask_mpp=50.0))
+    assert tumour_fraction(mask, coords, 100).tolist() == pytest.approx([0.5, 0.25])
 
 
 def test_qupath_counts_from_the_corner_of_the_bounds(tmp_path, slide):
@@ -226,6 +378,9 @@ BOMB = """<?xml version="1.0"?><!DOCTYPE bomb [<!ENTITY a "ha"><!ENTITY b "&a;&a
 NO_NUMBER = '<ASAP_Annotations><Annotations><Annotation Name="x" PartOfGroup="_0"><Coordinates><Coordinate X="{}" Y="1"/></Coordinates></Annotation></Annotations></ASAP_Annotations>'  # noqa: E501
 
 
+IMAGESCOPE = '<Annotations><Annotation Name="Tumor"><Regions><Region Type="0"><Vertices><Vertex X="{}" Y="1"/></Vertices></Region></Regions></Annotation></Annotations>'  # noqa: E501
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -234,7 +389,9 @@ NO_NUMBER = '<ASAP_Annotations><Annotations><Annotation Name="x" PartOfGroup="_0
         ("empty.xml", "", "not safe, well-formed XML"),
         ("letters.xml", '<?xml version="1.0" encoding="gb2312"?><ASAP_Annotations/>', "not safe, well-formed XML"),
         ("made_up.xml", '<?xml version="1.0" encoding="klingon"?><ASAP_Annotations/>', "not safe, well-formed XML"),
-        ("aperio.xml", "<Annotations><Annotation><Regions/></Annotation></Annotations>", "not ASAP's"),
+        ("other.xml", "<Outlines><Annotation/></Outlines>", "neither ASAP's nor ImageScope's: .*'Outlines'"),
+        ("asap.xml", "<ASAP_Annotations/>", "neither ASAP's nor ImageScope's"),
+        ("scope.xml", IMAGESCOPE.format("left"), r"layer 1 \(Tumor\)' has a point without a finite X and Y"),
         ("word.xml", NO_NUMBER.format("left"), "'x' has a point without a finite X and Y"),
         ("nan.xml", NO_NUMBER.format("nan"), "'x' has a point without a finite X and Y"),
         ("cut.geojson", '{"type": "FeatureColl', "is not JSON"),
@@ -244,7 +401,8 @@ NO_NUMBER = '<ASAP_Annotations><Annotations><Annotation Name="x" PartOfGroup="_0
         ("features.json", '{"type": "FeatureCollection"}', "no GeoJSON"),
         ("item.json", "[3]", "feature 0 is no GeoJSON feature"),
         ("bare.json", '[{"type": "Feature"}]', "feature 0 is no GeoJSON feature"),
-        ("null.json", '[{"type": "Feature", "geometry": null}]', "feature 0 is no GeoJSON feature"),
+        ("deep.json", '[{"geometry": {"type": "Polygon", "coordinates": ' + "[" * 900 + "]" * 900 + "}}]", "feature 0"),
+        ("deeper.json", "[" * 100_000, "is not JSON"),
         ("short.json", json.dumps([feature(SQUARE[:1])]), "feature 0 is no GeoJSON feature"),
         ("word.json", json.dumps([{"geometry": {"type": "Polygon", "coordinates": ""}}]), "feature 0 is no GeoJSON"),
         ("huge.json", json.dumps([feature([(0, 0), (1, 10**400), (1, 1)])]), "feature 0 is no GeoJSON feature"),

@@ -10,7 +10,7 @@ from kd_mil.core.errors import UserError
 from kd_mil.data.masks.image_files import ImageEntry, ImageFileData
 from kd_mil.data.pairs.paired_images import ImageFolders
 from kd_mil.data.patches.image_files import ImageFiles, decode_image
-from kd_mil.slides.formats.image_decoding import decode_rgb, on_white, read_label_image
+from kd_mil.slides.formats.image_decoding import decode_rgb, on_white
 from kd_mil.slides.formats.reader import open_slide
 
 SIZE = (12, 8)
@@ -132,20 +132,3 @@ def test_an_image_too_large_to_be_held_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(UserError, match=r"large\.png: too large for a plain image"):
         decode_rgb(tmp_path / "large.png")
-
-
-def test_label_values_survive_whatever_their_type(tmp_path):
-    values = np.arange(12).reshape(3, 4)
-    Image.fromarray((values * 5000).astype(np.uint16)).save(tmp_path / "deep.png")
-    assert (read_label_image(tmp_path / "deep.png") == values * 5000).all()
-    image = Image.new("P", (4, 3))
-    image.putpalette(list(range(36)))
-    image.putdata(values.ravel().tolist())
-    image.save(tmp_path / "palette.png")
-    assert (read_label_image(tmp_path / "palette.png") == values).all()
-
-
-def test_colour_image_is_no_label_mask(tmp_path):
-    Image.new("RGB", (8, 8)).save(tmp_path / "mask.png")
-    with pytest.raises(UserError, match="3 channels"):
-        read_label_image(tmp_path / "mask.png")

@@ -1,0 +1,39 @@
+"""What every reader of outlines returns: valid polygons in level-0 pixels, and the class of each."""
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import shapely
+
+
+class ClassifiedPolygons(NamedTuple):
+    """Valid polygons and the class of each."""
+
+    polygons: np.ndarray
+    """(P,) shapely polygons and multipolygons in level-0 pixels."""
+    names: list[str]
+    """(P,) class as written; "None" where there is none."""
+
+    def of(self, classes: Iterable[str]) -> np.ndarray:
+        """The polygons of the given classes, without regard to case."""
+        wanted = {name.casefold() for name in classes}
+        return self.polygons[[name.casefold() in wanted for name in self.names]]
+
+
+def valid(polygons: list[shapely.Geometry], path: Path) -> np.ndarray:
+    """The polygons (P,), made valid where their outline crosses itself, with a warning that names the file."""
+    shapes = np.array(polygons, dtype=object)
+    broken = ~shapely.is_valid(shapes)
+    if broken.any():
+        warnings.warn(f"{str(path)!r}: {broken.sum()} outlines cross themselves and were repaired", stacklevel=4)
+        shapes[broken] = shapely.make_valid(shapes[broken])
+    return shapes
+
+
+def areas_of(geometries: shapely.Geometry | np.ndarray) -> np.ndarray:
+    """The single polygons (P,) in geometries of any kind; points and lines are left out."""
+    parts = shapely.get_parts(shapely.get_parts(geometries))
+    return parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON]
