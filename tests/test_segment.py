@@ -121,6 +121,42 @@ def test_slides_become_masks_and_outlines_in_level0_pixels(run, tmp_path):
     assert area == pytest.approx(mask.sum() * 16)
 
 
+def test_what_cannot_be_read_is_listed_and_the_rest_is_done(run, images, tmp_path):
+    out, _ = run
+    (tmp_path / "images").mkdir()
+    for path in images.iterdir():
+        (tmp_path / "images" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "images" / "broken.png").write_bytes((images / "case0.png").read_bytes()[:200])
+    (tmp_path / "images" / "empty.jpg").touch()
+    command = ["segment", f"ckpt={out}", "images=images", "out=segments", "device=cpu"]
+    result = kd_mil(*command, cwd=tmp_path)
+    table = pd.read_csv(tmp_path / "segments" / "segments.csv", keep_default_na=False).set_index("name")
+    assert (table.loc[["case0", "case1"], "note"] == "").all()
+    assert table.loc["broken", "note"].startswith("images/broken.png: not a readable image")
+    assert table.loc["empty", "regions"] == ""
+    assert "without mask: broken" in result.stdout
+    assert "2 masks and outlines" in result.stdout
+    stopped = kd_mil(*command, "on_error=stop", cwd=tmp_path, check=False)
+    assert stopped.returncode == 2
+    assert "broken.png" in stopped.stderr
+    for name in ("case0", "case1"):
+        (tmp_path / "images" / f"{name}.png").unlink()
+    nothing = kd_mil(*command, cwd=tmp_path, check=False)
+    assert nothing.returncode == 2
+    assert "nothing could be read: images/broken.png" in nothing.stderr
+
+
+def test_the_resolution_of_a_slide_is_not_the_one_of_the_network(run, tmp_path):
+    """`mpp` is what the network sees; a slide that states no resolution is told so by the list."""
+    out, _ = run
+    Image.new("RGB", (64, 64)).save(tmp_path / "slide.png")
+    command = ["segment", f"ckpt={out}", "slides=slide.png", "out=segments", "device=cpu", "mpp=1.0"]
+    result = kd_mil(*command, cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    assert "give an `mpp` column in the slide list" in result.stderr
+    assert "for the run" not in result.stderr
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

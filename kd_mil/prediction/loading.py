@@ -12,6 +12,7 @@ from torch import Tensor
 from kd_mil.core.checkpoints import read_checkpoint
 from kd_mil.core.checks import one_of
 from kd_mil.core.errors import UserError
+from kd_mil.core.hashing import file_digest
 from kd_mil.methods.base.bag_method import BagMethod
 from kd_mil.methods.base.method import Method
 from kd_mil.methods.base.segmentation_method import SegmentationMethod
@@ -76,6 +77,9 @@ class Network:
     """How its training images were made."""
     run: str
     """Experiment it was trained in."""
+    checkpoint: str
+    """The first 16 digits of the file's SHA-256."""
+    role: str
 
 
 def load_network(
@@ -113,7 +117,9 @@ def load_network(
         blur, cut = method.operating_points[method.roles.index(role)].tolist()
     height, width = card["model_inputs"]["instance_shape"][1:]
     source, run = dict(card.get("instance_source") or {}), str(card.get("experiment", ""))
-    return Network(predictor(method, role, path), (height, width), blur, threshold or cut, source, run)
+    return Network(
+        predictor(method, role, path), (height, width), blur, threshold or cut, source, run, file_digest(path), role
+    )
 
 
 def predictor(method: SegmentationMethod, role: str, path: Path) -> Callable[[Tensor], Tensor]:

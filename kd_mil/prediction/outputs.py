@@ -12,7 +12,6 @@ import pandas as pd
 
 from kd_mil.core.atomic import atomic_path
 from kd_mil.core.checks import one_of, share
-from kd_mil.core.errors import UserError
 from kd_mil.models.outputs import Prediction
 from kd_mil.prediction.tile_geometry import TileGeometry
 from kd_mil.slides.overlays.geojson import (
@@ -44,8 +43,8 @@ class OutputSettings:
     """Tiles whose probability reaches it are of the positive class; connected ones become one annotation."""
     region_class: str | None = None
     """QuPath's name of that class; None = the name of the checkpoint's positive class."""
-    in_bounds: bool = False
-    """Count positions in GeoJSON from the scanned area, for viewers that crop slides to it."""
+    in_bounds: bool = True
+    """Count positions in GeoJSON from the scanned area, as QuPath does and `read_annotation` expects."""
     compress: bool = False
     """Write `.geojson.gz`."""
 
@@ -169,17 +168,7 @@ def write_overlay(
     model: Model,
     settings: OutputSettings,
 ) -> Path:
-    """Write `SLIDE.geojson`: regions as annotations, then every tile as a detection, classified by the last role.
-
-    Raises:
-        UserError: `in_bounds` without a slide that knows its bounds.
-    """
-    if settings.in_bounds and geometry.bounds_offset is None:
-        raise UserError(f"in_bounds=true needs the slide of {slide_id!r}: give slides=FOLDER beside features")
-    if not settings.in_bounds and geometry.bounds_offset not in (None, (0, 0)):
-        warnings.warn(
-            f"slide {slide_id!r}: QuPath shows its scanned area alone, in_bounds=true counts from there", stacklevel=2
-        )
+    """Write `SLIDE.geojson`: regions as annotations, then every tile as a detection, classified by the last role."""
     measurements = {}
     for role, prediction in predictions.items():
         measurements[f"{role}_prob"] = prediction.instance_probs.numpy()
@@ -193,7 +182,7 @@ def write_overlay(
         tile_size_level0=geometry.tile_size_level0,
         measurements=measurements,
         metadata={"model": model.name, "run": model.checkpoint, "threshold": settings.region_threshold},
-        bounds_offset=geometry.bounds_offset if settings.in_bounds and geometry.bounds_offset else (0, 0),
+        bounds_offset=viewer_origin(slide_id, geometry.bounds_offset, settings.in_bounds),
     )
     classify_by, threshold = f"{list(predictions)[-1]}_prob", settings.region_threshold
     above = path_class(model.class_names, settings.region_class)
@@ -206,6 +195,21 @@ def write_overlay(
         ),
     )
     return path
+
+
+def viewer_origin(slide_id: str, bounds_offset: tuple[int, int] | None, in_bounds: bool) -> tuple[int, int]:
+    """Level-0 (x, y) from which positions in GeoJSON count, with a warning where QuPath may show them elsewhere."""
+    if in_bounds and bounds_offset is None:
+        warnings.warn(
+            "features without their slides: positions in GeoJSON count from the slide's corner; QuPath shows slides "
+            "with bounds (MRXS, SCN) shifted: give slides=FOLDER for those",
+            stacklevel=3,
+        )
+    elif not in_bounds and bounds_offset not in (None, (0, 0)):
+        warnings.warn(
+            f"slide {slide_id!r}: QuPath shows its scanned area alone, in_bounds=true counts from there", stacklevel=3
+        )
+    return bounds_offset if in_bounds and bounds_offset else (0, 0)
 
 
 def path_class(class_names: Sequence[str], name: str | None) -> PathClass:

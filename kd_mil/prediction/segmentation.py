@@ -63,6 +63,8 @@ class ProbabilityMap:
     """(h, w) float32 in [0, 1]."""
     pixel: float
     """Side of its pixels in those of the image, or in level-0 pixels."""
+    size: tuple[int, int]
+    """(width, height) of what it covers in those pixels; its own last pixels may reach beyond."""
     origin: tuple[int, int] = (0, 0)
     """(x, y) of its corner in those pixels."""
     seen: np.ndarray | None = None
@@ -109,7 +111,7 @@ class ImageToSegment:
         probs = image_map(network.predict, resized(image, size), network.window, overlap, settings.batch_size)
         smooth = gaussian_blur(torch.from_numpy(probs)[None], network.blur)[None]
         whole = F.interpolate(smooth, (height, width), mode="bilinear", align_corners=False)[0, 0]
-        return ProbabilityMap(self.name, whole.clamp(0, 1).numpy(), 1.0)
+        return ProbabilityMap(self.name, whole.clamp(0, 1).numpy(), 1.0, (width, height))
 
 
 @dataclass(frozen=True)
@@ -126,12 +128,8 @@ class SlideToSegment:
         return [*file_identity(self.entry.path), self.entry.mpp]
 
     def segment(self, network: Network, settings: WindowSettings) -> ProbabilityMap:
-        mpp, reduce, side = settings.mpp or network.source.get("mpp"), settings.reduce, min(network.window)
-        if mpp is None:
-            raise UserError("the checkpoint does not say at which resolution it sees slides: give mpp=UM_PER_PIXEL")
-        if side % reduce:
-            raise UserError(f"reduce={reduce} does not divide the window of {side} pixels")
-        slide = open_slide(self.entry.path, self.entry.mpp)
+        mpp, reduce, side = slide_resolution(network, settings), settings.reduce, min(network.window)
+        slide = open_slide(self.entry.path, self.entry.mpp, mpp_setting=None)
         tiling = TilingSettings(tile_size=side, mpp=mpp, overlap=int(settings.overlap * side), min_tissue=0)
         tiles = tile_grid(slide, find_tissue(slide, settings.tissue), tiling)
         x0, y0, width, height = slide.bounds
@@ -143,7 +141,21 @@ class SlideToSegment:
                 canvas.add(round((y - y0) / pixel), round((x - x0) / pixel), probs)
         slide.close()
         probs = gaussian_blur(torch.from_numpy(canvas.result())[None], network.blur / reduce)[0].numpy()
-        return ProbabilityMap(self.name, probs, pixel, (x0, y0), canvas.weight > 0)
+        return ProbabilityMap(self.name, probs, pixel, (width, height), (x0, y0), canvas.weight > 0)
+
+
+def slide_resolution(network: Network, settings: WindowSettings) -> float:
+    """µm per pixel at which the network sees slides.
+
+    Raises:
+        UserError: neither the settings nor the checkpoint say, or a window that does not divide by `reduce`.
+    """
+    mpp = settings.mpp or network.source.get("mpp")
+    if mpp is None:
+        raise UserError("the checkpoint does not say at which resolution it sees slides: give mpp=UM_PER_PIXEL")
+    if min(network.window) % settings.reduce:
+        raise UserError(f"reduce={settings.reduce} does not divide the window of {min(network.window)} pixels")
+    return float(mpp)
 
 
 @torch.inference_mode()

@@ -14,7 +14,9 @@ from kd_mil.core.atomic import atomic_path
 from kd_mil.core.checks import at_least
 from kd_mil.evaluation.segmentation import image_probs
 from kd_mil.prediction.loading import Network
+from kd_mil.prediction.outputs import viewer_origin
 from kd_mil.prediction.segmentation import ProbabilityMap
+from kd_mil.slides.annotations.outlines import areas_of
 from kd_mil.slides.overlays.geojson import outline_annotations, write_geojson
 from kd_mil.slides.overlays.mask_polygons import mask_polygons
 
@@ -31,6 +33,8 @@ class OutlineSettings:
     """Smaller regions of the mask get no polygon, smaller holes are filled there."""
     tolerance: float = 1.0
     """Pixels of the mask by which outlines may be simplified."""
+    in_bounds: bool = True
+    """Count positions in GeoJSON from the scanned area, as QuPath does and `read_annotation` expects."""
 
     def __post_init__(self) -> None:
         at_least("min_pixels", self.min_pixels, 1)
@@ -45,14 +49,14 @@ def write_segmentation(
     files = [out / "masks" / f"{found.name}.png", out / "maps" / f"{found.name}.png"]
     write_png(files[0], mask * 255)
     write_png(files[1], np.rint(found.probs * 255))
-    polygons = [
-        shapely.transform(polygon, lambda points: points * found.pixel + found.origin)
-        for polygon in mask_polygons(mask, settings.min_pixels, settings.tolerance)
-    ]
-    metadata = {"threshold": network.threshold, "run": network.run}
+    polygons = outlines(found, mask, settings)
+    origin = viewer_origin(found.name, found.origin, settings.in_bounds)
+    shown = (shapely.transform(polygon, lambda points: points - origin) for polygon in polygons)
+    metadata = {"threshold": network.threshold, "run": network.run, "checkpoint": network.checkpoint}
     areas: Iterator[dict[str, float]] = ({"area px^2": polygon.area} for polygon in polygons)
     files.append(out / "geojson" / f"{found.name}.geojson")
-    write_geojson(files[-1], outline_annotations(found.name, network.run, polygons, areas, metadata=metadata))
+    run = f"{network.checkpoint}/{network.role}"
+    write_geojson(files[-1], outline_annotations(found.name, run, shown, areas, metadata=metadata))
     values = torch.from_numpy(found.probs[seen])[None, None]
     row = {
         "name": found.name,
@@ -60,9 +64,22 @@ def write_segmentation(
         "positive_share": float(mask[seen].mean()) if seen.any() else None,
         "regions": len(polygons),
         "pixel": found.pixel,
+        "x": found.origin[0],
+        "y": found.origin[1],
         "threshold": network.threshold,
     }
     return row, files
+
+
+def outlines(found: ProbabilityMap, mask: np.ndarray, settings: OutlineSettings) -> list[shapely.Polygon]:
+    """Outlines of a mask in pixels of the image or of level 0, none beyond what the map covers."""
+    left, top = found.origin
+    covered = shapely.box(left, top, left + found.size[0], top + found.size[1])
+    polygons = [
+        shapely.intersection(shapely.transform(polygon, lambda points: points * found.pixel + found.origin), covered)
+        for polygon in mask_polygons(mask, settings.min_pixels, settings.tolerance)
+    ]
+    return list(areas_of(np.array(polygons, dtype=object)))
 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:

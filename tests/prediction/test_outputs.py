@@ -100,7 +100,7 @@ def test_tables_read_back(tmp_path: Path, kind: str) -> None:
 
 
 def test_the_overlay_follows_the_student(tmp_path: Path) -> None:
-    path = write_overlay(tmp_path, "s", PREDICTIONS, GEOMETRY, MODEL, OutputSettings())
+    path = write_overlay(tmp_path, "s", PREDICTIONS, GEOMETRY._replace(bounds_offset=(0, 0)), MODEL, OutputSettings())
     features = json.loads(path.read_text())["features"]
     kinds = [feature["properties"]["objectType"] for feature in features]
     assert kinds == ["annotation", "detection", "detection", "detection"]
@@ -112,22 +112,24 @@ def test_the_overlay_follows_the_student(tmp_path: Path) -> None:
 
 
 def test_overlay_settings(tmp_path: Path) -> None:
-    settings = OutputSettings(region_threshold=0.95, region_class="Stroma", in_bounds=True, compress=True)
+    settings = OutputSettings(region_threshold=0.95, region_class="Stroma", compress=True)
     path = write_overlay(tmp_path, "s", PREDICTIONS, GEOMETRY._replace(bounds_offset=(-100, -50)), MODEL, settings)
     tiles = json.loads(gzip.decompress(path.read_bytes()))["features"]
     assert len(tiles) == 3
     assert tiles[0]["geometry"]["coordinates"][0][0] == [100, 50]
-    with pytest.raises(UserError, match="in_bounds=true needs the slide of 's'"):
-        write_overlay(tmp_path, "s", PREDICTIONS, GEOMETRY, MODEL, settings)
+    with pytest.warns(UserWarning, match="features without their slides"):
+        path = write_overlay(tmp_path, "s", PREDICTIONS, GEOMETRY, MODEL, settings)
+    assert json.loads(gzip.decompress(path.read_bytes()))["features"][0]["geometry"]["coordinates"][0][0] == [0, 0]
 
 
 def test_positions_on_a_cropped_slide_are_worth_a_word(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     """QuPath shows the scanned area alone: positions that count from the slide's own corner are shifted there."""
     bounded = GEOMETRY._replace(bounds_offset=(100, 50))
-    write_overlay(tmp_path, "s", PREDICTIONS, bounded, MODEL, OutputSettings(in_bounds=True))
+    path = write_overlay(tmp_path, "s", PREDICTIONS, bounded, MODEL, OutputSettings())
+    assert json.loads(path.read_text())["features"][1]["geometry"]["coordinates"][0][0] == [-100, -50]
     write_overlay(tmp_path, "s", PREDICTIONS, GEOMETRY._replace(bounds_offset=(0, 0)), MODEL, OutputSettings())
     assert not recwarn
-    path = write_overlay(tmp_path, "s", PREDICTIONS, bounded, MODEL, OutputSettings())
+    path = write_overlay(tmp_path, "s", PREDICTIONS, bounded, MODEL, OutputSettings(in_bounds=False))
     assert "in_bounds=true" in str(recwarn.pop().message)
     assert json.loads(path.read_text())["features"][1]["geometry"]["coordinates"][0][0] == [0, 0]
 

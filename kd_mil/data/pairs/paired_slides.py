@@ -90,7 +90,7 @@ class PairedSlides(PairedImages):
         """The tissue sections of all slides; UserError where there are none."""
         sections = []
         for entry in tqdm(entries, desc="tissue", unit="slide", disable=None, leave=False):
-            slide = open_slide(entry.path, entry.mpp)
+            slide = open_slide(entry.path, entry.mpp, mpp_setting=None)
             scale = self.mpp / slide.mpp
             sections += [Section(entry, number, box, scale) for number, box in enumerate(self._boxes(slide))]
             slide.close()
@@ -143,7 +143,7 @@ def read_box(entry: SlideEntry, box: Box) -> Image.Image:
 
 @functools.lru_cache(maxsize=4)
 def _opened(entry: SlideEntry) -> Slide:
-    return open_slide(entry.path, entry.mpp)
+    return open_slide(entry.path, entry.mpp, mpp_setting=None)
 
 
 def _label(entry: SlideEntry, names: Sequence[str]) -> int:

@@ -35,7 +35,7 @@ class SlideInfo(NamedTuple):
 class PyramidSlide(ABC):
     """Base of the readers, fulfilling `reader.Slide`: a subclass opens the file, describes it and reads one level."""
 
-    def __init__(self, path: Path, mpp: float | None = None) -> None:
+    def __init__(self, path: Path, mpp: float | None = None, mpp_setting: str | None = "mpp") -> None:
         self.path = path
         self._handles: dict[int, Any] = {}
         info = self._describe(self._handle())
@@ -44,7 +44,7 @@ class PyramidSlide(ABC):
         self.magnification = info.magnification
         self.bounds = info.bounds
         self.properties = info.properties
-        self.mpp = resolve_mpp(path, mpp, info.mpp, info.magnification)
+        self.mpp = resolve_mpp(path, mpp, info.mpp, info.magnification, mpp_setting)
 
     @abstractmethod
     def _open(self) -> Any:
@@ -144,14 +144,18 @@ def level_and_downsample(level_downsamples: tuple[float, ...], downsample: float
 
 
 def resolve_mpp(
-    path: Path, override: float | None, stated: tuple[float, float] | None, magnification: float | None
+    path: Path,
+    override: float | None,
+    stated: tuple[float, float] | None,
+    magnification: float | None,
+    setting: str | None = "mpp",
 ) -> float:
     """Resolution in µm per level-0 pixel: the override, else the file's x and y averaged, else 10 / magnification.
 
     Raises:
         UserError: none of the three, a value no scanner has, or x and y more than 5 % apart.
     """
-    fix = "give `mpp=` for the run, or an `mpp` column in the slide list"
+    fix = f"give {f'`{setting}=` for the run, or ' if setting else ''}an `mpp` column in the slide list"
     if override is not None:
         mpp = override
     elif stated is not None:

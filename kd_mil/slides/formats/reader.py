@@ -74,7 +74,9 @@ class Slide(Protocol):
         ...
 
 
-def open_slide(path: str | Path, mpp: float | None = None, backend: str = "openslide") -> Slide:
+def open_slide(
+    path: str | Path, mpp: float | None = None, backend: str = "openslide", mpp_setting: str | None = "mpp"
+) -> Slide:
     """Open a slide file.
 
     Args:
@@ -83,6 +85,7 @@ def open_slide(path: str | Path, mpp: float | None = None, backend: str = "opens
             (0.5 µm at 20x, 0.25 µm at 40x).
         backend: `openslide`, `fastslide` (an optional package: faster, pixels not quite the same; see `fast_slide`), or
             the dotted path of a `PyramidSlide` of your own, as in `my_package.MySlide`.
+        mpp_setting: The setting that says what slides measure, for messages; None where the command has none.
 
     Raises:
         UserError: no such file, an empty, damaged or foreign file, no resolution to be had, or an unknown backend.
@@ -92,8 +95,8 @@ def open_slide(path: str | Path, mpp: float | None = None, backend: str = "opens
     reader = reader_class(backend)
     is_image = reader is OpenSlideSlide and path.suffix.lower() in IMAGE_SUFFIXES
     if is_image and openslide.OpenSlide.detect_format(path) is None:
-        return ImageSlide(path, mpp)
-    return reader(path, mpp)
+        return ImageSlide(path, mpp, mpp_setting)
+    return reader(path, mpp, mpp_setting)
 
 
 def reader_class(backend: str) -> type[PyramidSlide]:
