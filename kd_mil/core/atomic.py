@@ -1,8 +1,9 @@
 """Files that appear under their name only when they are complete."""
 
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 from uuid import uuid4
@@ -10,6 +11,13 @@ from uuid import uuid4
 import numpy as np
 
 from kd_mil.core.errors import UserError
+from kd_mil.core.hashing import digest
+from kd_mil.core.processes import is_dead, process_space
+
+ABANDONED_SECONDS = 3600.0
+"""An unfinished file of another machine that was not written to for this long belongs to nobody any more."""
+LONGEST_NAME = 200
+"""Bytes of a file name up to which its unfinished file bears it, too; 255 are the most a name may have."""
 
 
 @contextmanager
@@ -19,7 +27,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     The folder is made if need be. The last of several writers wins.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
+    temporary = _unfinished(path)
     try:
         yield temporary
         os.replace(temporary, path)
@@ -33,7 +41,7 @@ def write_new(path: Path, text: str) -> bool:
     It is never seen without its content, but on a file system without hard links.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
+    aside = _unfinished(path)
     try:
         aside.write_text(text)
         try:
@@ -51,9 +59,28 @@ def write_new(path: Path, text: str) -> bool:
 
 
 def remove_unfinished(path: Path) -> None:
-    """Remove what killed writers of `path` left; only where nobody else may be writing it now."""
-    for part in path.parent.glob(f".{escape(path.name)}.*.part"):
-        part.unlink(missing_ok=True)
+    """Remove what killed writers of `path` left; a file that a living process may be writing stays."""
+    for part in path.parent.glob(f".{escape(_short(path.name))}.*.part"):
+        with suppress(OSError):  # another process removed it just now
+            if _is_abandoned(part):
+                part.unlink()
+
+
+def _unfinished(path: Path) -> Path:
+    """A hidden name beside `path` that says which process writes it."""
+    return path.with_name(f".{_short(path.name)}.{process_space()}-{os.getpid()}-{uuid4().hex[:8]}.part")
+
+
+def _short(name: str) -> str:
+    return name if len(name.encode(errors="surrogateescape")) <= LONGEST_NAME else digest(os.fsencode(name).hex())
+
+
+def _is_abandoned(part: Path) -> bool:
+    space, _, rest = part.name.split(".")[-2].partition("-")
+    pid = rest.partition("-")[0]
+    if space == process_space() and pid.isdecimal():
+        return is_dead(space, int(pid))
+    return time.time() - part.stat().st_mtime > ABANDONED_SECONDS
 
 
 def require_writable(folder: Path) -> None:

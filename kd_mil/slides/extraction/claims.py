@@ -3,13 +3,15 @@
 import contextlib
 import json
 import os
-import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from kd_mil.core.atomic import write_new
+from kd_mil.core.errors import UserError
+from kd_mil.core.processes import is_dead, process_space
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 120.0
@@ -19,9 +21,10 @@ STALE_SECONDS = 120.0
 class Claims:
     """Claims on names, held by this process until they are released; used as a context, which renews them.
 
-    A claim is a file made exclusively, whose time a thread renews. It is void when its process on this machine is gone,
-    or when it is no longer renewed. Two processes that find the same void claim in the same instant may both get the
-    name: work done under a claim must survive being done twice.
+    A claim is a file made exclusively, whose time a thread renews. It is void when its process is known to be gone, or
+    when it is no longer renewed. Two processes that find the same void claim in the same instant may both get the name,
+    and so may one whose drive could not be reached for `STALE_SECONDS`: work done under a claim must survive being done
+    twice.
 
     Args:
         folder: where the files lie; made if need be, and removed in the end where it is empty.
@@ -47,26 +50,35 @@ class Claims:
             self.folder.rmdir()
 
     def take(self, name: str) -> bool:
-        """Claim a name; False where a living process holds it."""
+        """Claim a name; False where a living process holds it.
+
+        Raises:
+            UserError: the folder cannot be read or written.
+        """
         if name in self._held:
             return True
-        if not self._create(name) and not (self._discard_void(name) and self._create(name)):
-            return False
+        try:
+            if not self._create(name) and not (self._discard_void(name) and self._create(name)):
+                return False
+        except OSError as error:
+            raise UserError(f"{self.folder} cannot be read or written ({error})") from error
         with self._lock:
             self._held.add(name)
         return True
 
     def release(self, name: str) -> None:
-        """Give a held name back."""
+        """Give a held name back; a claim that somebody else made in the meantime stays."""
         with self._lock:
             self._held.discard(name)
-            self._path(name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it then goes stale
+                if self._is_ours(name):
+                    self._path(name).unlink()
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.claim"
 
     def _create(self, name: str) -> bool:
-        content = {"host": socket.gethostname(), "pid": os.getpid(), "token": self._token}
+        content = {"space": process_space(), "pid": os.getpid(), "token": self._token}
         try:
             return write_new(self._path(name), json.dumps(content))
         except FileNotFoundError:  # another process left just now, and tidied the folder away
@@ -92,38 +104,34 @@ class Claims:
             aside.unlink(missing_ok=True)
         return not mistaken
 
+    def _is_ours(self, name: str) -> bool:
+        found = _read(self._path(name))
+        return found is not None and found.get("token") == self._token
+
     def _renew(self) -> None:
         while not self._stopped.wait(HEARTBEAT_SECONDS):
             with self._lock:
                 for name in self._held:
-                    if self._path(name).exists():
-                        os.utime(self._path(name))
+                    with contextlib.suppress(OSError):  # a network drive that is away comes back
+                        if self._is_ours(name):
+                            os.utime(self._path(name))
 
 
-def _read(path: Path) -> dict | None:
-    """Content of a claim, {} while it is being written; None where there is none."""
+def _read(path: Path) -> dict[str, Any] | None:
+    """Content of a claim, {} while it is being written or where it is none of ours; None where there is none."""
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
+    return content if isinstance(content, dict) else {}
 
 
-def _is_void(path: Path, claim: dict) -> bool:
-    if claim.get("host") == socket.gethostname() and not _is_alive(claim["pid"]):
+def _is_void(path: Path, claim: dict[str, Any]) -> bool:
+    if is_dead(claim.get("space"), claim.get("pid")):
         return True
     try:
         return time.time() - path.stat().st_mtime > STALE_SECONDS
     except FileNotFoundError:
         return True
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it belongs to somebody else
-        return True
-    return True

@@ -4,11 +4,13 @@ import json
 import multiprocessing
 import os
 import signal
-import socket
 import time
 
 import pytest
 
+from kd_mil.core import processes
+from kd_mil.core.errors import UserError
+from kd_mil.core.processes import process_space
 from kd_mil.slides.extraction import claims
 from kd_mil.slides.extraction.claims import Claims
 
@@ -47,7 +49,7 @@ def test_a_killed_process_holds_nothing(tmp_path):
 @pytest.mark.parametrize(("age", "taken"), [(10, False), (claims.STALE_SECONDS + 10, True)])
 def test_a_claim_of_another_machine_is_void_when_it_is_not_renewed(tmp_path, age, taken):
     path = tmp_path / "a.claim"
-    path.write_text(json.dumps({"host": f"not-{socket.gethostname()}", "pid": os.getpid(), "token": "x"}))
+    path.write_text(json.dumps({"space": "of another one", "pid": os.getpid(), "token": "x"}))
     os.utime(path, (time.time() - age,) * 2)
     with Claims(tmp_path) as own:
         assert own.take("a") is taken
@@ -90,7 +92,7 @@ def test_a_void_claim_is_taken_by_one(tmp_path):
     process = FORK.Process(target=time.sleep, args=(0,))
     process.start()
     process.join()
-    dead = json.dumps({"host": socket.gethostname(), "pid": process.pid, "token": "x"})
+    dead = json.dumps({"space": process_space(), "pid": process.pid, "token": "x"})
     (tmp_path / "a.claim").write_text(dead)
     with Claims(tmp_path) as one, Claims(tmp_path) as two, Claims(tmp_path) as three:
         assert [claim.take("a") for claim in (one, two, three)].count(True) == 1
@@ -99,7 +101,7 @@ def test_a_void_claim_is_taken_by_one(tmp_path):
 def test_a_claim_taken_by_mistake_is_given_back(tmp_path, monkeypatch):
     """Both find the same dead claim; the faster one puts its own in the place before the slower one's hand is there."""
     path = tmp_path / "a.claim"
-    path.write_text(json.dumps({"host": "gone", "pid": 1, "token": "dead"}))
+    path.write_text(json.dumps({"space": "gone", "pid": 1, "token": "dead"}))
     os.utime(path, (0, 0))
     with Claims(tmp_path) as faster, Claims(tmp_path) as slower:
         rename, moves = os.rename, []
@@ -117,3 +119,96 @@ def test_a_claim_taken_by_mistake_is_given_back(tmp_path, monkeypatch):
         assert json.loads(path.read_text())["pid"] == os.getpid()
         assert [found.name for found in tmp_path.iterdir()] == ["a.claim"]
         assert not slower.take("a"), "it is the faster one's still"
+
+
+@pytest.mark.parametrize(
+    "content", ["", "7", "[]", "{}", '{"space": 1}', '{"pid": "x"}', '{"space": "%s", "pid": 1e300}']
+)
+def test_a_claim_that_says_nothing_is_void_by_its_age_alone(tmp_path, content):
+    path = tmp_path / "a.claim"
+    path.write_text(content.replace("%s", process_space()))
+    with Claims(tmp_path) as claims_:
+        assert not claims_.take("a")
+        os.utime(path, (0, 0))
+        assert claims_.take("a")
+
+
+def test_a_container_with_other_process_ids_is_not_taken_for_dead(tmp_path, monkeypatch):
+    """Same host, same boot, another namespace of ids: the other one's process cannot be looked up here."""
+    process = FORK.Process(target=time.sleep, args=(0,))
+    process.start()
+    process.join()
+    here = process_space()
+    (tmp_path / "a.claim").write_text(json.dumps({"space": here, "pid": process.pid, "token": "x"}))
+    processes.process_space.cache_clear()
+    monkeypatch.setattr(os, "readlink", lambda path: "pid:[another]")
+    try:
+        assert process_space() != here
+        with Claims(tmp_path) as container:
+            assert not container.take("a")
+    finally:
+        processes.process_space.cache_clear()
+
+
+def hold_on_a_bad_drive(folder, pipe):
+    """Holds a claim whose first renewals fail, as on a network drive that is away; then says how it went."""
+    claims.HEARTBEAT_SECONDS, failures, utime = 0.02, iter(range(3)), os.utime
+
+    def away_at_first(path, *times):
+        if next(failures, None) is not None:
+            raise OSError(116, "Stale file handle")
+        utime(path, *times)
+
+    os.utime = away_at_first
+    with Claims(folder) as holder:
+        pipe.send(holder.take("a"))
+        pipe.recv()
+
+
+def test_the_heartbeat_survives_a_drive_that_is_away(tmp_path):
+    here, there = FORK.Pipe()
+    process = FORK.Process(target=hold_on_a_bad_drive, args=(tmp_path, there))
+    process.start()
+    assert here.recv()
+    path = tmp_path / "a.claim"
+    os.utime(path, (0, 0))
+    deadline = time.monotonic() + 10
+    while path.stat().st_mtime == 0:
+        assert time.monotonic() < deadline, "nobody renews it"
+        time.sleep(0.01)
+    with Claims(tmp_path) as other:
+        assert not other.take("a")
+        here.send("done")
+        process.join()
+        assert process.exitcode == 0
+        assert other.take("a")
+
+
+def hold_while_taken_over(folder, pipe):
+    with Claims(folder) as holder:
+        pipe.send(holder.take("a"))
+        pipe.recv()
+        holder.release("a")
+        pipe.send("released")
+
+
+def test_a_claim_that_somebody_else_took_over_is_neither_renewed_nor_removed(tmp_path):
+    here, there = FORK.Pipe()
+    process = FORK.Process(target=hold_while_taken_over, args=(tmp_path, there))
+    process.start()
+    assert here.recv()
+    path = tmp_path / "a.claim"
+    os.utime(path, (0, 0))  # as if its drive had been away for long
+    with Claims(tmp_path) as other:
+        assert other.take("a")
+        here.send("release it")
+        assert here.recv() == "released"
+        process.join()
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+
+
+def test_a_folder_that_cannot_be_read_is_one_line(tmp_path):
+    with Claims(tmp_path) as holder:
+        (tmp_path / "a.claim").mkdir()
+        with pytest.raises(UserError, match="cannot be read or written"):
+            holder.take("a")
