@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from hydra_plugins.kd_mil_plugins.adaptive import AdaptiveSweeper
 from hydra_plugins.kd_mil_plugins.launcher import ProcessLauncher
+from kd_mil.cli.experiments import register_experiments
 from kd_mil.cli.mistakes import one_line_for_each_mistake
 from kd_mil.cli.resolvers import register_resolvers
 from kd_mil.core.environment import FULL_ERROR, TRACEBACK_WANTED
@@ -23,7 +24,9 @@ from kd_mil.core.environment import FULL_ERROR, TRACEBACK_WANTED
 PACKAGE = Path(__file__).resolve().parents[1]
 CONFIG_DIR = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if (path / "run.yaml").exists())
 
-register_resolvers()  # at import: a job of another launcher imports this module, then composes its configuration
+# at import: a job of another launcher imports this module, then composes its configuration
+register_resolvers()
+register_experiments(CONFIG_DIR)
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:

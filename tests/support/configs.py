@@ -6,7 +6,9 @@ from hydra.core.hydra_config import HydraConfig
 from kd_mil.cli.command import CONFIG_DIR
 from kd_mil.cli.resolvers import register_resolvers
 
-EXPERIMENTS = sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml"))
+EXPERIMENTS = sorted(
+    [*(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml")), "weno_clam_sb", "mil_abmil", "mhim_abmil"]
+)
 
 
 def compose_run(*overrides, run_dir="runs/test"):
