@@ -10,18 +10,14 @@ import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from kd_mil import __version__
 from kd_mil.core.atomic import atomic_path
 from kd_mil.core.errors import UserError
-
-try:
-    import fcntl
-except ImportError:  # Windows: no lock there
-    fcntl = None  # type: ignore[assignment]
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "omegaconf", "timm", "numpy")
 LOCK_PATIENCE = 8.0
@@ -66,7 +62,7 @@ class RunRecord:
         self.earlier_processes = earlier.get("processes")
         self.started, self.git_commit = time.monotonic(), git_commit()
         self._facts: dict[str, Any] = {}
-        self._lock: IO[str] | None = None
+        self._lock = FileLock(directory / ".lock")
 
     def last_checkpoint(self, processes: int) -> Path | None:
         """Where an interrupted run of the same configuration can go on.
@@ -92,19 +88,11 @@ class RunRecord:
         Raises:
             UserError: one is at work there.
         """
-        if fcntl is None:
-            return
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.directory / ".lock", "w")  # noqa: SIM115  held until the process ends
-        deadline = time.monotonic() + LOCK_PATIENCE
-        while True:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise UserError(f"another process runs in {self.directory}: wait for it, or end it") from error
-                time.sleep(0.2)
+        try:
+            self._lock.acquire(timeout=LOCK_PATIENCE, poll_interval=0.2)
+        except Timeout as error:
+            raise UserError(f"another process runs in {self.directory}: wait for it, or end it") from error
 
     def write(self, status: str, **facts: Any) -> None:
         """Write run.json with the present status and time; `facts` are added to those given before."""
