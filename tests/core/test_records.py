@@ -22,7 +22,7 @@ def impatient(monkeypatch):
 def test_a_second_process_is_kept_out_with_one_line(tmp_path):
     first, second = RunRecord(tmp_path / "run", CONFIG), RunRecord(tmp_path / "run", CONFIG)
     first.lock()
-    with pytest.raises(UserError, match="another process runs in .*run: wait for it, or end it"):
+    with pytest.raises(UserError, match=r"another process runs in .*run: wait for it, or end it"):
         second.lock()
     RunRecord(tmp_path / "other", CONFIG).lock()
 
