@@ -1,12 +1,16 @@
 """Labels as people write them in tables, and the indices of their classes: the same for slides, features and images."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from kd_mil.core.checks import check_cell
 from kd_mil.core.errors import UserError
 from kd_mil.core.suggestions import did_you_mean
 
 Classes = Sequence[str] | Mapping[str, int] | None
 """Names of the labels in order, or the index of each (several labels may share one); None = they are 0..C-1."""
+WHOLE = re.compile(r"(\d+)\.0*")
+"""A whole number as programs write it that know none: a column of pandas with an empty cell is one of floats."""
 
 
 def class_index(labels: Iterable[str], classes: Classes, source: str, setting: str = "data.classes") -> dict[str, int]:
@@ -19,7 +23,8 @@ def class_index(labels: Iterable[str], classes: Classes, source: str, setting: s
         setting: what `classes` is called in the configuration, for the message.
 
     Raises:
-        UserError: indices other than 0..C-1, or no `classes` and labels other than these.
+        UserError: indices other than 0..C-1, names that `check_cell` refuses, or no `classes` and labels other than
+            these.
     """
     if classes is None:
         return _numbers(sorted(set(labels)), source, setting)
@@ -27,6 +32,8 @@ def class_index(labels: Iterable[str], classes: Classes, source: str, setting: s
         index = {str(label): number for label, number in classes.items()}
     else:
         index = {str(label): number for number, label in enumerate(classes)}
+    for label in index:
+        check_cell("class", label, setting)
     numbers = sorted(set(index.values()))
     if numbers != list(range(len(numbers))):
         raise UserError(f"{setting}={index}: the indices must be 0..C-1 without a gap")
@@ -35,7 +42,7 @@ def class_index(labels: Iterable[str], classes: Classes, source: str, setting: s
 
 def _numbers(labels: Sequence[str], source: str, setting: str) -> dict[str, int]:
     """Labels that are the indices themselves; a word among them is left out, and `class_of` names its line."""
-    numbers = [label for label in labels if label.isdecimal()]
+    numbers = [number for number in map(whole, labels) if number.isdecimal()]
     index = {str(number): number for number in range(len(numbers))}
     if not numbers or set(numbers) != set(index):
         raise UserError(
@@ -47,9 +54,16 @@ def _numbers(labels: Sequence[str], source: str, setting: str) -> dict[str, int]
 
 def class_of(label: str, index: Mapping[str, int], where: str) -> int:
     """The class of one label; UserError, beginning with `where`, for a label that is none."""
-    if label not in index:
+    name = label if label in index else whole(label)
+    if name not in index:
         raise UserError(f"{where}: label {label!r} is outside the classes; {did_you_mean(label, index)}")
-    return index[label]
+    return index[name]
+
+
+def whole(label: str) -> str:
+    """`1` for `1.0`; any other label as it is."""
+    number = WHOLE.fullmatch(label)
+    return number[1] if number else label
 
 
 def class_names(index: Mapping[str, int]) -> tuple[str, ...]:

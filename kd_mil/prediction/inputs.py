@@ -21,7 +21,7 @@ from kd_mil.data.tiles.cache import CutSlide
 from kd_mil.data.tiles.files import TilesInSlides
 from kd_mil.prediction.card import ModelCard
 from kd_mil.prediction.tile_geometry import TileGeometry, blank_picture, feature_geometry
-from kd_mil.slides.formats.reader import BACKENDS, open_slide
+from kd_mil.slides.formats.reader import BACKENDS, Slide, open_slide
 from kd_mil.slides.overlays.slide_picture import SlidePicture, picture_of
 from kd_mil.slides.slide_list import SlideEntry, list_slides
 from kd_mil.slides.tiles.cutting import Cutting
@@ -128,28 +128,32 @@ class FeatureInput:
             return SlideInstances(0, (), None, None)
         steps = torch.arange(file.num_instances).split(self.instances_per_step or FEATURES_PER_STEP)
         batches = (file.read(step, self.dtype) for step in steps)
-        geometry = feature_geometry(self.path, file.coords(), self.tile_size_level0)
+        shown = self._shown_slide()
+        geometry = feature_geometry(file, self.mpp if shown is None else shown[0].mpp, self.tile_size_level0)
         if geometry is None:
             return SlideInstances(file.num_instances, batches, None, None)
-        return SlideInstances(file.num_instances, batches, *self._on_slide(geometry))
+        if shown is None:
+            return SlideInstances(file.num_instances, batches, geometry, blank_picture(geometry, self.picture_side))
+        slide, picture = shown
+        if geometry.extent not in (None, slide.dimensions):
+            raise UserError(
+                f"{self.path} was made from a slide of {geometry.extent} pixels, but {slide.path} has "
+                f"{slide.dimensions}: it is not its slide"
+            )
+        return SlideInstances(file.num_instances, batches, geometry._replace(bounds_offset=slide.bounds[:2]), picture)
 
-    def _on_slide(self, geometry: TileGeometry) -> tuple[TileGeometry, SlidePicture]:
-        """The geometry as the slide knows it, and its thumbnail; a blank one, with a warning, if it cannot be read."""
+    def _shown_slide(self) -> tuple[Slide, SlidePicture] | None:
+        """The slide, closed, and its thumbnail; None where none is given or, with a warning, it cannot be read."""
         if self.slide is None:
-            return geometry, blank_picture(geometry, self.picture_side)
+            return None
         try:
             slide = open_slide(self.slide.path, self.slide.mpp or self.mpp, self.backend)
             picture = picture_of(slide, None, self.picture_side)
         except UserError as error:
             warnings.warn(f"{error}; the features of {self.slide_id} are shown without it", stacklevel=2)
-            return geometry, blank_picture(geometry, self.picture_side)
+            return None
         slide.close()
-        if geometry.extent not in (None, slide.dimensions):
-            raise UserError(
-                f"{self.path} was made from a slide of {geometry.extent} pixels, but {self.slide.path} has "
-                f"{slide.dimensions}: it is not its slide"
-            )
-        return geometry._replace(bounds_offset=slide.bounds[:2], mpp=slide.mpp), picture
+        return slide, picture
 
 
 def check_features(inputs: Iterable[FeatureInput], expected: dict[str, Any]) -> dict[str, int]:

@@ -4,11 +4,12 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-import h5py
 import numpy as np
-from torch import Tensor
 
-from kd_mil.data.features.provenance import plain
+from kd_mil.data.features.arrays import is_hdf5
+from kd_mil.data.features.attributes import positive
+from kd_mil.data.features.files import FeatureFile
+from kd_mil.data.features.positions import grid_step
 from kd_mil.slides.extraction.store import read_attributes
 from kd_mil.slides.overlays.slide_picture import SlidePicture
 
@@ -38,35 +39,38 @@ def blank_picture(geometry: TileGeometry, side: int) -> SlidePicture:
     return SlidePicture(np.full(shape, BLANK, np.uint8), downsample, (0, 0), None)
 
 
-def feature_geometry(path: Path, coords: Tensor | None, tile_size_level0: int | None = None) -> TileGeometry | None:
+def feature_geometry(
+    file: FeatureFile, slide_mpp: float | None = None, tile_size_level0: int | None = None
+) -> TileGeometry | None:
     """Where the instances of a feature file lie; None, with a warning, where it cannot be told.
 
     Args:
-        path: the file; TRIDENT and `kd_mil.extract` keep tile size and extent beside the coordinates.
-        coords: (N, 2) level-0 pixels, as read from it.
+        file: TRIDENT, CLAM and `kd_mil.extract` keep the size of a tile beside the coordinates.
+        slide_mpp: µm per level-0 pixel of the slide, for files that count in micrometres.
         tile_size_level0: side of a tile in level-0 pixels, instead of the file's.
+
+    Raises:
+        UserError: an attribute of another type, or positions that cannot be.
     """
+    coords = file.coords(slide_mpp)
     if coords is None:
-        warnings.warn(f"{path} has no level-0 coordinates: no heat maps and no GeoJSON", stacklevel=2)
+        warnings.warn(f"{file.path} has no level-0 coordinates: no heat maps and no GeoJSON", stacklevel=2)
         return None
-    stated, of_file = {}, {}
-    if path.suffix in (".h5", ".hdf5"):
-        of_file = read_attributes(path)
-        with h5py.File(path, "r") as file:
-            stated = {key: plain(value) for key, value in file["coords"].attrs.items()}
-    size = tile_size_level0 or stated.get("patch_size_level0")
+    told = file.stated
+    size = tile_size_level0 or told.size_level0
+    if size is None and told.size_um is not None and slide_mpp is not None:
+        size = max(1, round(told.size_um / slide_mpp))
     if size is None:
         size = grid_step(coords.numpy())
-        told = "no heat maps and no GeoJSON" if size is None else f"{size} taken, the step of its grid"
-        warnings.warn(f"{path} does not say how large its tiles are: {told}; tile_size_level0=PIXELS", stacklevel=2)
+        what = "no heat maps and no GeoJSON" if size is None else f"{size} taken, the step of its grid"
+        warnings.warn(
+            f"{file.path} does not say how large its tiles are: {what}; tile_size_level0=PIXELS", stacklevel=2
+        )
     if size is None:
         return None
-    width, height = stated.get("level0_width"), stated.get("level0_height")
-    extent = None if width is None or height is None else (int(width), int(height))
-    return TileGeometry(coords.numpy(), int(size), extent=extent, mpp=of_file.get("slide_mpp"))
+    return TileGeometry(coords.numpy(), size, extent=told.extent, mpp=slide_mpp or _stated_mpp(file.path))
 
 
-def grid_step(coords: np.ndarray) -> int | None:
-    """The smallest distance of two columns or two rows of corners (N, 2); None where all lie on one point."""
-    steps = [np.diff(np.unique(column)) for column in coords.T]
-    return int(min(step.min() for step in steps if len(step))) if any(map(len, steps)) else None
+def _stated_mpp(path: Path) -> float | None:
+    """µm per level-0 pixel as `kd_mil.extract` keeps it."""
+    return positive(read_attributes(path).get("slide_mpp"), "kd_mil_slide_mpp", path) if is_hdf5(path) else None

@@ -17,6 +17,7 @@ SLIDE_EXTENSIONS = (
     *(".png", ".jpg", ".jpeg"),
 )
 """Files taken from a folder; a pattern or a CSV may name any."""
+FEATURE_EXTENSIONS = (".h5", ".hdf5", ".pt", ".pth", ".npy", ".npz")
 LIST_COLUMNS = ("slide_path", "wsi", "slide_id", "case_id", "label", "split", "fold", "mpp", "annotation_path")
 LABEL_COLUMNS = ("label", "case_id", "split", "fold")
 ALIASES = {"FILENAME": "slide_id", "slide": "slide_id", "bag_name": "slide_id", "PATIENT": "case_id"}
@@ -154,7 +155,7 @@ def read_labels(path: str | Path, known: Collection[str], kind: str) -> pd.DataF
     table = table.rename(columns={alias: name for alias, name in ALIASES.items() if name not in table})
     if "slide_id" not in table:
         raise UserError(f"{path}: column 'slide_id' (STAMP: 'FILENAME') is missing; it has {', '.join(table.columns)}")
-    stems = table["slide_id"].map(lambda name: Path(name).stem)
+    stems = table["slide_id"].map(without_suffix)
     table["slide_id"] = table["slide_id"].where(table["slide_id"].isin(known) | ~stems.isin(known), stems)
     for line, slide_id in table["slide_id"].items():
         if slide_id not in known:
@@ -172,6 +173,12 @@ def check_names(row: Mapping[str, str], where: str) -> None:
     check_id(row["slide_id"], where)
     for name in ("case_id", "label"):
         check_cell(name, row.get(name, ""), where)
+
+
+def without_suffix(name: str) -> str:
+    """The name without the suffix of a slide or a feature file; other dots belong to an id, as in `P0.3`."""
+    path = Path(name)
+    return path.stem if path.suffix.lower() in (*SLIDE_EXTENSIONS, *FEATURE_EXTENSIONS) else name
 
 
 def existing_file(folder: Path, name: str, what: str) -> Path:

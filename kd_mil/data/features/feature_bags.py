@@ -1,6 +1,7 @@
 """FeatureBags: slides whose instances were encoded before, listed in a manifest."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +43,7 @@ class FeatureBags(BagDataModule):
         val_fraction: share of all cases held out for validation, unless the `split` column says which.
         dtype: `float16` or `float32`, in which features are kept.
         tumour_threshold: least tumour area fraction of a positive instance, in (0, 1], where files hold fractions.
+        negatives_known: the first class means "no tumour": a positive instance in one of its bags is a mistake.
         cache_dir: remembers which files were read through.
         split_file: CSV `bag_id,split` that replaces the split.
         seed: of folds, validation part and visiting order.
@@ -62,6 +64,7 @@ class FeatureBags(BagDataModule):
         val_fraction: float = 0.1,
         dtype: Literal["float16", "float32"] = "float16",
         tumour_threshold: float = TUMOUR_THRESHOLD,
+        negatives_known: bool = True,
         cache_dir: str = ".cache/kd_mil",
         split_file: str | None = None,
         seed: int = 0,
@@ -70,7 +73,7 @@ class FeatureBags(BagDataModule):
         self.manifest, self.root, self.classes, self.labels = manifest, root, classes, labels
         self.folds = Folds(fold, num_folds, val_fraction, seed)
         share("data.tumour_threshold", tumour_threshold, zero=False)
-        self.tumour_threshold = tumour_threshold
+        self.tumour_threshold, self.negatives_known = tumour_threshold, negatives_known
         self.dtype, self.cache_dir = DTYPES[dtype], Path(cache_dir)
 
     def load(self) -> BagSplits:
@@ -79,7 +82,8 @@ class FeatureBags(BagDataModule):
             raise UserError("data.manifest is not set: give a CSV with columns slide_id,label,feature_path")
         manifest = read_manifest(self.manifest, self.classes, self.root, self.labels)
         resident_bytes = self.loading.resident_gib * GIBIBYTE
-        bags, self._of_area = read_bags(manifest, self.dtype, resident_bytes, self.tumour_threshold)
+        labelling = self.tumour_threshold, self.negatives_known
+        bags, self._of_area = read_bags(manifest, self.dtype, resident_bytes, *labelling)
         if self._of_area:
             self._say(bags)
         if isinstance(bags.instances, FeatureFiles):
@@ -106,18 +110,24 @@ class FeatureBags(BagDataModule):
 
 
 def read_bags(
-    manifest: Manifest, dtype: torch.dtype, resident_bytes: float, tumour_threshold: float = TUMOUR_THRESHOLD
+    manifest: Manifest,
+    dtype: torch.dtype,
+    resident_bytes: float,
+    tumour_threshold: float = TUMOUR_THRESHOLD,
+    negatives_known: bool = True,
 ) -> tuple[Bags, bool]:
     """The bags of a manifest, and whether instance labels follow from tumour areas by the threshold.
 
     Features up to `resident_bytes` are read into one tensor.
 
     Raises:
-        UserError: a file that `FeatureFile` refuses, or features of unequal width.
+        UserError: a file that `FeatureFile` refuses, features of unequal width, or instance labels that contradict the
+            classes or, with `negatives_known`, the label of their bag.
     """
     sizes, coords, instance_labels, width, of_area = [], [], [], None, False
     paths = manifest.feature_paths
-    for path in tqdm(paths, desc="feature files", unit="bag", disable=None, leave=False):
+    progress = tqdm(paths, desc="feature files", unit="bag", disable=None, leave=False)
+    for path, label in zip(progress, manifest.labels.tolist(), strict=True):
         file = FeatureFile(path)
         width = width or file.width
         if file.width != width:
@@ -125,6 +135,7 @@ def read_bags(
         sizes.append(file.num_instances)
         coords.append(file.coords())
         instance_labels.append(file.instance_labels(tumour_threshold))
+        _refuse_contradictions(path, instance_labels[-1], label, manifest.class_names, negatives_known)
         of_area = of_area or file.tumour_fraction() is not None
     files = FeatureFiles(paths, torch.tensor(sizes), width or 0, dtype)
     bags = Bags(
@@ -138,6 +149,21 @@ def read_bags(
         class_names=manifest.class_names,
     )
     return bags, of_area
+
+
+def _refuse_contradictions(
+    path: Path, instance_labels: Tensor, label: int, class_names: Sequence[str], negatives_known: bool
+) -> None:
+    """UserError for instance labels (N,) outside the classes, or positive ones in a bag of the negative class."""
+    largest = int(instance_labels.max())
+    if largest >= len(class_names):
+        raise UserError(f"{path}: instance label {largest} is outside the {len(class_names)} classes")
+    if negatives_known and label == 0 and largest > 0:
+        count = int((instance_labels > 0).sum())
+        raise UserError(
+            f"{path}: {count} positive instance labels in a bag labelled {class_names[0]!r}: correct one of them, or "
+            "set data.negatives_known=false where the first class does not mean that there is nothing"
+        )
 
 
 def _together(coords: list[Tensor | None]) -> Tensor | None:

@@ -1,67 +1,32 @@
 """Feature files of CLAM, TRIDENT, STAMP, torchmil and plain arrays, read whole or by position."""
 
 import os
-import warnings
-import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from kd_mil.core.errors import UserError
 from kd_mil.core.readable import readable
+from kd_mil.data.features.arrays import bytes_held, open_arrays, stored_array
+from kd_mil.data.features.positions import Statements, corners_of, level0_pixels, statements
 
 FEATURE_KEYS = ("features", "feats", "X")
-COORDS_KEYS = ("coords",)
+COORDS_KEYS = ("coords", "centres")
 LABEL_KEYS = ("inst_labels", "patch_labels", "instance_labels", "y_inst")
 FRACTION_KEYS = ("tumour_fraction",)
 TUMOUR_THRESHOLD = 0.25
 """Tumour area fraction from which an instance is positive."""
-SUFFIXES = (".h5", ".hdf5", ".pt", ".pth", ".npy", ".npz")
 
 
 class EmptyBagError(UserError):
     """A feature file without a single instance, as of a slide without tissue."""
-
-
-def open_arrays(path: Path) -> Mapping[str, Any]:
-    """The named arrays of a file, left on disk where the format allows it; a bare array is called `features`.
-
-    Nothing in the file is executed: no pickled objects are accepted.
-
-    Raises:
-        UserError: a missing or unreadable file, or an unknown suffix.
-    """
-    if path.suffix not in (*SUFFIXES, ".csv"):
-        raise UserError(f"{path}: unknown kind of feature file; known: {', '.join(SUFFIXES)}, .csv")
-    if not path.is_file():
-        raise UserError(f"{path}: no such feature file")
-    with readable(path):
-        if path.suffix in (".h5", ".hdf5"):
-            return h5py.File(path, "r")
-        if path.suffix == ".csv":  # DSMIL: a header 0,1,2,..., then one line for each instance
-            return {"features": pd.read_csv(path, dtype=np.float32).to_numpy()}
-        if path.suffix in (".pt", ".pth"):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-            return content if isinstance(content, dict) else {"features": content}
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        return {"features": array} | _beside(path) if path.suffix == ".npy" else array
-
-
-def _beside(path: Path) -> dict[str, np.ndarray]:
-    """What torchmil keeps of a `.npy` file in `features/` in the folders `coords/` and `patch_labels/` beside it."""
-    inside = next((above for above in path.parents[:2] if above.name == "features"), None)
-    if inside is None:
-        return {}
-    files = {kind: inside.parent / kind / path.name for kind in ("coords", "patch_labels")}
-    return {kind: np.load(file, allow_pickle=False) for kind, file in files.items() if file.is_file()}
 
 
 class FeatureFile:
@@ -71,7 +36,8 @@ class FeatureFile:
         path: `.h5`, `.pt`, `.npy` or `.npz`.
 
     Raises:
-        UserError: an unreadable file, no features or two arrays that could be them, a wrong shape, or no instance.
+        UserError: what `open_arrays` and `stored_array` refuse, no features or two arrays that could be them, a wrong
+            shape, numbers that are neither integer nor floating, or no instance.
     """
 
     def __init__(self, path: Path) -> None:
@@ -79,12 +45,17 @@ class FeatureFile:
         features = self._find(FEATURE_KEYS)
         if features is None:
             raise UserError(f"{path} has no features: expected one of {', '.join(FEATURE_KEYS)}")
-        shape = tuple(getattr(features, "shape", ()))
+        shape = tuple(features.shape or ())
         self._index = (0,) if len(shape) == 3 and shape[0] == 1 else ()
         """Leads past the first axis of (1, N, D)."""
         if len(shape) - len(self._index) != 2:
             raise UserError(f"{path}: features of shape {shape}, expected (N, D) or (1, N, D)")
         self._features, (self.num_instances, self.width) = features, shape[-2:]
+        _require_numbers(path, "features", features)
+        if self.width == 0:
+            raise UserError(f"{path}: features of shape {shape}: their width is 0")
+        self.held_bytes = bytes_held(path, features)
+        """Memory that the open file takes."""
         if self.num_instances == 0:
             raise EmptyBagError(f"{path} is an empty bag: remove its row or extract its features again")
 
@@ -105,17 +76,35 @@ class FeatureFile:
             self._refuse(values, distinct, dtype)
         return converted[inverse]
 
-    def coords(self) -> Tensor | None:
-        """(N, 2) int64 (x, y) in level-0 pixels; None where the file has none, or has them in micrometres (STAMP)."""
+    def coords(self, slide_mpp: float | None = None) -> Tensor | None:
+        """(N, 2) int64 (x, y) of top left corners in level-0 pixels; None where the file has none, or has no pixels.
+
+        Args:
+            slide_mpp: µm per level-0 pixel of the slide: positions in micrometres (STAMP) are scaled by it.
+
+        Raises:
+            UserError: positions that are no numbers, not finite, negative, or beyond the slide.
+        """
+        if self._stored_coords is None:
+            return None
+        pixels = level0_pixels(self.path, self._stored_coords, self.stated, slide_mpp)
+        return None if pixels is None else torch.from_numpy(pixels)
+
+    @cached_property
+    def stated(self) -> Statements:
+        """What the file says of size and position of its tiles; UserError as of `statements`."""
+        of_file, of_coords = (getattr(held, "attrs", {}) for held in (self._arrays, self._find(COORDS_KEYS)))
+        with readable(self.path):
+            return statements(self.path, of_file, of_coords, self._stored_coords)
+
+    @cached_property
+    def _stored_coords(self) -> np.ndarray | None:
+        """(N, 2) float64 in the file's own unit."""
         coords = self._find(COORDS_KEYS)
         if coords is None:
             return None
-        if getattr(self._arrays, "attrs", {}).get("unit") == "um":
-            warnings.warn(
-                "feature files with coordinates in micrometres: left out, there are no overlays", stacklevel=2
-            )
-            return None
-        return self._per_instance("coords", coords, (self.num_instances, 2)).round().long()
+        values = self._per_instance("coords", coords, (self.num_instances, 2)).numpy()
+        return corners_of(values) if "centres" in self._arrays else values
 
     def tumour_fraction(self) -> Tensor | None:
         """(N,) float32 in [0, 1], tumour area of each instance; None where the file has none, or has labels."""
@@ -135,23 +124,23 @@ class FeatureFile:
         if labels is None:
             return torch.full((self.num_instances,), -1)
         values = self._per_instance("instance labels", labels, (self.num_instances,))
-        if (values != values.long()).any():
-            raise UserError(f"{self.path}: instance labels must be integers, -1 = unknown")
+        if (values != values.long()).any() or (values < -1).any():
+            raise UserError(f"{self.path}: instance labels must be integers from 0 on, -1 = unknown")
         return values.long()
 
     def _find(self, keys: Sequence[str]) -> Any:
         present = [key for key in keys if key in self._arrays]
         if len(present) > 1:
             raise UserError(f"{self.path} has both {present[0]!r} and {present[1]!r}: keep one of them")
-        with readable(self.path):
-            return self._arrays[present[0]] if present else None
+        return stored_array(self.path, self._arrays, present[0]) if present else None
 
     def _per_instance(self, name: str, array: Any, shape: tuple[int, ...]) -> Tensor:
+        found = tuple(array.shape or ())
+        if found not in (shape, (1, *shape), (*shape, 1)):
+            raise UserError(f"{self.path}: {name} of shape {found} for {self.num_instances} instances")
+        _require_numbers(self.path, name, array)
         with readable(self.path):
-            values = _tensor(array[()])
-        if values.shape not in (shape, (1, *shape), (*shape, 1)):
-            raise UserError(f"{self.path}: {name} of shape {tuple(values.shape)} for {self.num_instances} instances")
-        return values.reshape(shape).double()
+            return _tensor(array[()]).reshape(shape).double()
 
     def _refuse(self, values: Tensor, positions: Tensor, dtype: torch.dtype) -> None:
         finite = values.isfinite()
@@ -165,13 +154,26 @@ class FeatureFile:
 
 
 def _tensor(array: Tensor | np.ndarray) -> Tensor:
-    return array if isinstance(array, Tensor) else torch.from_numpy(np.array(array))
+    if isinstance(array, Tensor):
+        return array
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))  # files may be big-endian
+
+
+def _require_numbers(path: Path, name: str, array: Any) -> None:
+    """UserError for an array of anything but integers and floating-point numbers; labels may be truth values."""
+    if isinstance(array, Tensor):
+        is_number = not array.is_complex() and (array.dtype != torch.bool or name == "instance labels")
+    else:
+        is_number = array.dtype.kind in ("biuf" if name == "instance labels" else "iuf")
+    if not is_number:
+        raise UserError(f"{path}: {name} are of type {array.dtype}: integers or floating-point numbers are expected")
 
 
 class FeatureFiles:
     """Lazy instances (N, D) of many bags, each in its own file, end to end.
 
-    Every process opens its own files, when they are asked for, and keeps the last `max_open` of them.
+    Every process opens its own files, when they are asked for, and keeps the last ones, up to `max_open` files and
+    `max_bytes` of what such as `.npz` hold in memory.
 
     Args:
         paths: B files.
@@ -179,12 +181,19 @@ class FeatureFiles:
         width: D.
         dtype: features are converted to it.
         max_open: files kept open by a process.
+        max_bytes: memory that they may take, but for the last of them.
     """
 
     def __init__(
-        self, paths: Sequence[Path], sizes: Tensor, width: int, dtype: torch.dtype, max_open: int = 128
+        self,
+        paths: Sequence[Path],
+        sizes: Tensor,
+        width: int,
+        dtype: torch.dtype,
+        max_open: int = 128,
+        max_bytes: int = 2**30,
     ) -> None:
-        self.paths, self.dtype, self.max_open = list(paths), dtype, max_open
+        self.paths, self.dtype, self.max_open, self.max_bytes = list(paths), dtype, max_open, max_bytes
         self.ends = sizes.cumsum(0)
         self.shape: tuple[int, ...] = (int(sizes.sum()), width)
         self._open: OrderedDict[int, FeatureFile] = OrderedDict()
@@ -222,9 +231,13 @@ class FeatureFiles:
         if owner not in self._open:
             self._open[owner] = FeatureFile(self.paths[owner])
         self._open.move_to_end(owner)
-        if len(self._open) > self.max_open:
+        while len(self._open) > 1 and self._is_crowded():
             self._open.popitem(last=False)
         return self._open[owner]
+
+    def _is_crowded(self) -> bool:
+        held = sum(file.held_bytes for file in self._open.values())
+        return len(self._open) > self.max_open or held > self.max_bytes
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": OrderedDict()}

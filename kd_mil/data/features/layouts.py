@@ -11,7 +11,7 @@ from kd_mil.core.checks import check_id
 from kd_mil.core.errors import UserError
 from kd_mil.core.readable import readable
 from kd_mil.core.tables import read_table, require_columns
-from kd_mil.data.features.files import SUFFIXES
+from kd_mil.data.features.arrays import SUFFIXES, is_feature_file
 from kd_mil.slides.slide_list import LABEL_COLUMNS, SlideEntry, check_names, mpp_of, read_labels
 
 FOLDERS = ("h5_files", "pt_files", "features")
@@ -100,7 +100,8 @@ def feature_files(folder: Path) -> dict[str, Path]:
         raise UserError(f"{folder}: no such folder")
     inside = next((folder / name for name in FOLDERS if (folder / name).is_dir()), folder)
     visible = sorted(path for path in inside.iterdir() if path.name[0] != ".")
-    files, folders = [path for path in visible if path.suffix in SUFFIXES], [path for path in visible if path.is_dir()]
+    folders = [path for path in visible if path.is_dir()]
+    files = [path for path in visible if is_feature_file(path) and path not in folders]
     if not files and len(folders) == 1:
         return feature_files(folders[0])
     if not files:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from kd_mil.core.errors import UserError
 from kd_mil.data.bags import BagSplits
-from kd_mil.data.features.files import FeatureFile, open_arrays
+from kd_mil.data.features.arrays import open_arrays, stored_array
+from kd_mil.data.features.files import FeatureFile
 
 
 def standardised(splits: BagSplits) -> BagSplits:
@@ -31,4 +32,4 @@ def read_arrays(path: Path, keys: Sequence[str]) -> tuple[Tensor, list[np.ndarra
     for key in keys:
         if key not in arrays:
             raise UserError(f"{path} has no array {key!r}; it has {', '.join(arrays)}")
-    return features, [np.asarray(arrays[key]) for key in keys]
+    return features, [np.asarray(stored_array(path, arrays, key)) for key in keys]

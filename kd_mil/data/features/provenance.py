@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 from tqdm import tqdm
 
 from kd_mil.core.errors import UserError
 from kd_mil.core.readable import readable
+from kd_mil.data.features.arrays import is_hdf5
+from kd_mil.data.features.attributes import plain_attributes, positive, word
 from kd_mil.slides.extraction.store import read_attributes
 
 Source = dict[str, Any]
@@ -32,27 +33,30 @@ def read_source(path: Path, width: int | None = None) -> Source:
         width: features per instance, where it is known already.
 
     Raises:
-        UserError: an HDF5 file that cannot be read.
+        UserError: an HDF5 file that cannot be read, or an attribute of another type.
     """
     source: Source = dict.fromkeys((*FACTS, *RESOLUTION)) | {"width": width}
-    if path.suffix not in (".h5", ".hdf5"):
+    if not is_hdf5(path):
         return source
     attributes = read_attributes(path)
     with readable(path), h5py.File(path, "r") as file:
-        whole, of_features, of_coords = (
-            {key: plain(value) for key, value in file[name].attrs.items()} if name in file else {}
-            for name in ("/", "features", "coords")
-        )
+        whole, of_features, of_coords = (plain_attributes(file, name) for name in ("/", "features", "coords"))
     if "target_magnification" in of_coords:  # TRIDENT; CLAM's patch_size alone counts pixels of some level
-        source |= {"tile_size": of_coords.get("patch_size"), "magnification": of_coords["target_magnification"]}
-    if "tile_size_um" in whole and whole.get("tile_size_px"):  # STAMP
-        source |= {"tile_size": whole["tile_size_px"], "mpp": whole["tile_size_um"] / whole["tile_size_px"]}
-    encoder = attributes.get("encoder") or {"name": of_features.get("encoder") or whole.get("extractor")}
+        source["tile_size"] = positive(of_coords.get("patch_size"), "patch_size", path)
+        source["magnification"] = positive(of_coords["target_magnification"], "target_magnification", path)
+    if whole.get("tile_size_um") and whole.get("tile_size_px"):  # STAMP
+        side, size_um = (positive(whole[name], name, path) for name in ("tile_size_px", "tile_size_um"))
+        source |= {"tile_size": side, "mpp": size_um / side}  # type: ignore[operator]
+    encoder = attributes.get("encoder")
+    if encoder is None:
+        encoder = {"name": of_features.get("encoder") or whole.get("extractor")}
+    if not isinstance(encoder, dict):
+        raise UserError(f"{path}: attribute kd_mil_encoder is {str(encoder)[:40]!r}, not a mapping")
     known = {
-        "encoder": encoder.get("name"),
+        "encoder": word(encoder.get("name"), "encoder", path),
         "weights": encoder.get("weights"),
         "transform": attributes.get("transform"),
-        "mpp": attributes.get("mpp"),
+        "mpp": positive(attributes.get("mpp"), "kd_mil_mpp", path),
     }
     return source | {key: value for key, value in known.items() if value is not None}
 
@@ -96,14 +100,6 @@ def unknown_facts(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list
     names = [name for name in FACTS if None in (expected.get(name), found.get(name))]
     comparable = any(None not in (expected.get(name), found.get(name)) for name in RESOLUTION)
     return names if comparable else [*names, "mpp"]
-
-
-def plain(value: Any) -> Any:
-    """An HDF5 attribute as a plain value; TRIDENT writes None as a string."""
-    if isinstance(value, bytes):
-        value = value.decode(errors="replace")
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, str) and value == "None" else value
 
 
 def _same_mpp(first: Mapping[str, Any], second: Mapping[str, Any], unknown: bool = True) -> bool:

@@ -68,6 +68,20 @@ def test_instance_labels_are_read_where_they_are(slides):
     assert bags.batch(torch.tensor([4])).instance_labels.tolist() == [-1] * 5
 
 
+def test_instance_labels_contradict_neither_classes_nor_bags(slides):
+    manifest = write_manifest(slides, split=SPLIT)
+    for value in (2, 7, -2):
+        write_slide(slides / "s3.h5", np.zeros((2, 6)), inst_labels=[value, 0])
+        with pytest.raises(UserError, match=r"s3\.h5: instance label"):
+            load(manifest)
+    write_slide(slides / "s3.h5", np.zeros((2, 6)))
+    for arrays in ({"inst_labels": [1, 0]}, {"tumour_fraction": [0.1, 0.9]}):
+        write_slide(slides / "s2.h5", np.zeros((2, 6)), **arrays)
+        with pytest.raises(UserError, match=r"s2\.h5: 1 positive instance labels in a bag labelled '0'"):
+            load(manifest)
+        assert int((load(manifest, negatives_known=False).bags.instance_labels == 1).sum()) == 1
+
+
 def test_large_sets_stay_in_their_files(slides, tmp_path):
     manifest = write_manifest(slides, split=SPLIT)
     resident, lazy = load(manifest), load(manifest, Loading(resident_gib=0), cache_dir=str(tmp_path))

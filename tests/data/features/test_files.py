@@ -196,6 +196,20 @@ def test_few_files_stay_open(files):
         assert len(reader._open) <= 2
 
 
+def test_files_in_memory_are_bounded_by_bytes(tmp_path):
+    paths = [write(tmp_path / f"{name}.npz", features=FEATURES) for name in "abc"]
+    reader = FeatureFiles(paths, torch.tensor([4, 4, 4]), 3, torch.float32, max_bytes=2 * FEATURES.nbytes)
+    everything = torch.from_numpy(np.concatenate([FEATURES] * 3))
+    for positions in (torch.arange(12), torch.tensor([0, 11, 5])):
+        assert torch.equal(reader[positions], everything[positions])
+        assert len(reader._open) == 2
+    reader.max_bytes = 1
+    assert torch.equal(reader[torch.tensor([1])], everything[[1]])
+    assert len(reader._open) == 1
+    assert FeatureFile(write(tmp_path / "a.h5", features=FEATURES)).held_bytes == 0
+    assert FeatureFile(write(tmp_path / "a.pt", features=FEATURES)).held_bytes == 0
+
+
 def test_open_files_do_not_travel(files):
     reader, everything = files
     reader[torch.arange(10)]

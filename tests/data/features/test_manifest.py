@@ -46,6 +46,28 @@ def test_several_names_may_share_a_class(write):
     assert manifest.class_names == ("normal+benign", "tumour")
 
 
+def test_whole_numbers_of_pandas_are_whole(write):
+    """A column with an empty cell is one of floats: 0.0, 1.0."""
+    assert read_manifest(write("a,1.0,features/a.h5", "b,0.0,features/b.h5")).labels.tolist() == [1, 0]
+    assert read_manifest(write("a,1,features/a.h5", "b,0.0,features/b.h5")).class_names == ("0", "1")
+    assert read_manifest(write("a,1.0,features/a.h5", "b,0,features/b.h5"), ["0", "1"]).labels.tolist() == [1, 0]
+    with pytest.raises(UserError, match="line 3: label is empty"):
+        read_manifest(write("a,1.0,features/a.h5", "b,,features/b.h5", "c,0.0,features/c.h5"))
+    with pytest.raises(UserError, match=r"line 4: label '0.5' is outside the classes; known: 0, 1"):
+        read_manifest(write("a,1.0,features/a.h5", "b,0.0,features/b.h5", "c,0.5,features/c.h5"))
+
+
+def test_only_known_suffixes_are_cut_off_ids(write, tmp_path):
+    for name in ("P0", "P1.3"):
+        (tmp_path / "features" / f"{name}.pt").touch()
+    labels = tmp_path / "labels.csv"
+    labels.write_text("slide_id,label\nP0.svs,0\nP1.3.h5,1\n")
+    assert read_manifest(tmp_path / "features", labels=labels).slide_ids == ["P0", "P1.3"]
+    labels.write_text("slide_id,label\nP1.3,1\nP0.3,0\n")
+    with pytest.raises(UserError, match=r"line 3: slide 'P0.3' is not among"):
+        read_manifest(tmp_path / "features", labels=labels)
+
+
 def test_slides_may_look_like_numbers(write):
     assert read_manifest(write("007,0,features/a.h5", "NA,1,features/b.h5")).slide_ids == ["007", "NA"]
 
