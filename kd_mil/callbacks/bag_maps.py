@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from kd_mil.callbacks.figures import tensorboard
+from kd_mil.core.atomic import write_figure
 from kd_mil.data.bags import Bags
 from kd_mil.evaluation.tables import PredictionTables
 
@@ -39,11 +40,10 @@ class BagMaps(Callback):
         bags: Bags = trainer.datamodule.bags  # type: ignore[attr-defined]
         tables: PredictionTables = cast(Any, pl_module).tables["test"]
         writer = tensorboard(trainer)
-        (self.directory / "maps").mkdir(parents=True, exist_ok=True)
         for bag in self._chosen(tables):
             name = bags.bag_ids[bag]
             figure = map_figure(np.asarray(Image.open(paths[name]).convert("RGB")), tables, bags, bag)
-            figure.savefig(self.directory / "maps" / f"{name}.png", dpi=110)
+            write_figure(self.directory / "maps" / f"{name}.png", figure, dpi=110)
             if writer is not None:
                 writer.add_figure(f"test/map_{name}", figure, trainer.current_epoch)
 

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from kd_mil.callbacks.figures import tensorboard
+from kd_mil.core.atomic import write_figure
 from kd_mil.data.bags import Bags
 
 
@@ -60,8 +61,7 @@ class DistillationMonitor(Callback):
         figure = montage_figure(
             shown.instances.cpu(), f"epoch {trainer.current_epoch}: {len(dropped)} instances dropped"
         )
-        self.directory.mkdir(parents=True, exist_ok=True)
-        figure.savefig(self.directory / "mined.png", dpi=120)
+        write_figure(self.directory / "mined.png", figure, dpi=120)
         writer = tensorboard(trainer)
         if writer is not None:
             writer.add_figure("hpm/mined", figure, trainer.current_epoch)

@@ -12,6 +12,7 @@ from sklearn.metrics import auc, roc_curve
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from kd_mil.core.atomic import write_figure
 from kd_mil.evaluation.tables import PredictionTables
 
 COLOURS = {"teacher": "tab:blue", "student": "tab:red", "model": "tab:green"}
@@ -47,13 +48,12 @@ class Figures(Callback):
             return
         tables: PredictionTables = cast(Any, pl_module).tables["test"]
         writer = tensorboard(trainer)
-        self.directory.mkdir(parents=True, exist_ok=True)
         roles = tables.roles
         for name, figure in (
             ("roc", roc_figure(tables, roles)),
             ("probabilities", probability_figure(tables, roles)),
         ):
-            figure.savefig(self.directory / f"{name}.png", dpi=120)
+            write_figure(self.directory / f"{name}.png", figure, dpi=120)
             if writer is not None:
                 writer.add_figure(f"test/{name}", figure, trainer.current_epoch)
 

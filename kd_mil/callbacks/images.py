@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from kd_mil.callbacks.figures import tensorboard
-from kd_mil.core.atomic import atomic_path
+from kd_mil.core.atomic import atomic_path, write_figure
 from kd_mil.core.checks import at_least
 from kd_mil.evaluation.bootstrap import RESAMPLES, bootstrap
 from kd_mil.evaluation.classification import confusion_matrix
@@ -61,8 +61,7 @@ class ImageReport(Callback):
             ("confusion", confusion_figure(rows, list(method.roles), list(data.class_names))),
             ("pairs", pair_figure(rows, method, data, self.pairs)),
         ):
-            with atomic_path(self.directory / "figures" / f"{name}.png") as path:
-                figure.savefig(path, format="png", dpi=120)
+            write_figure(self.directory / "figures" / f"{name}.png", figure, dpi=120)
             if writer is not None:
                 writer.add_figure(f"test/{name}", figure, trainer.current_epoch)
 

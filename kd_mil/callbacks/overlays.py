@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from kd_mil.callbacks.figures import tensorboard
+from kd_mil.core.atomic import write_figure
 from kd_mil.data.batches import UNKNOWN, MaskedBatch
 from kd_mil.evaluation.segmentation import gaussian_blur
 
@@ -81,8 +82,7 @@ class Overlays(Callback):
         return MaskedBatch(batch.instances, batch.labels, batch.bag_indices, data.masks(part)[rows])
 
     def _save(self, trainer: Trainer, name: str, figure: Figure) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        figure.savefig(self.directory / f"{name}.png", dpi=DPI)
+        write_figure(self.directory / f"{name}.png", figure, dpi=DPI)
         writer = tensorboard(trainer)
         if writer is not None:
             writer.add_figure(f"segmentation/{name}", figure, trainer.current_epoch)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from kd_mil.callbacks.figures import tensorboard
-from kd_mil.core.atomic import atomic_path
+from kd_mil.core.atomic import write_figure
 from kd_mil.data.bags import Bags
 from kd_mil.evaluation.tables import PredictionTables
 from kd_mil.slides.overlays.heatmap import comparison_figure
@@ -48,8 +48,7 @@ class SlideMaps(Callback):
                 data.bags, bag, tables, list(module.roles), self._pictures[bag], data.tile_size_level0(bag)
             )
             if selected:
-                with atomic_path(self.directory / f"slide_{data.bags.bag_ids[bag]}.png") as path:
-                    figure.savefig(path, format="png")
+                write_figure(self.directory / f"slide_{data.bags.bag_ids[bag]}.png", figure)
             if writer is not None:
                 writer.add_figure(f"slides/{data.bags.bag_ids[bag]}", figure, trainer.current_epoch)
 

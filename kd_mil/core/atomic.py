@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import numpy as np
@@ -18,6 +19,9 @@ ABANDONED_SECONDS = 3600.0
 """An unfinished file of another machine that was not written to for this long belongs to nobody any more."""
 LONGEST_NAME = 200
 """Bytes of a file name up to which its unfinished file bears it, too; 255 are the most a name may have."""
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @contextmanager
@@ -93,6 +97,12 @@ def require_writable(folder: Path) -> None:
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         why = "may not be written" if nearest.is_dir() else "is no folder"
         raise UserError(f"out={folder}: {str(nearest)!r} {why}; choose another folder")
+
+
+def write_figure(path: Path, figure: "Figure", dpi: float | None = None) -> None:
+    """Draw a figure of Matplotlib into a PNG that is either whole or not there; without `dpi`, as the figure says."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi="figure" if dpi is None else dpi)
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

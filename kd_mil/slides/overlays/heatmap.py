@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
 
-from kd_mil.core.atomic import atomic_path
+from kd_mil.core.atomic import write_figure
 from kd_mil.core.errors import UserError
 
 COLORMAP = "viridis"
@@ -124,8 +124,7 @@ def draw_heatmap(
         _scale_bar(axes, thumbnail, mpp * downsample)
     figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
     figure.set_layout_engine(None)  # saving would lay it out once more, and draw everything twice
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI)
+    write_figure(path, figure, dpi=DPI)
 
 
 def comparison_figure(
