@@ -1,6 +1,5 @@
 """Train, select on validation, test once: `python -m kd_mil.run experiment=weno_dsmil [key=value ...]`."""
 
-import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import Any, cast
 import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -20,12 +20,14 @@ from rich.table import Table
 
 from kd_mil import __version__
 from kd_mil.cli.command import command
+from kd_mil.cli.configuration import configuration_files, write_configuration
 from kd_mil.cli.settings import check_settings
 from kd_mil.core.atomic import remove_unfinished
 from kd_mil.core.checkpoints import read_checkpoint
 from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
-from kd_mil.core.records import RunRecord, device_name, write_json
+from kd_mil.core.records import RunRecord, device_name, read_metrics, write_json
+from kd_mil.core.threads import use_threads
 from kd_mil.data.datamodules import DistillationData
 from kd_mil.methods.base.method import Method
 from kd_mil.sweep.points import run_point
@@ -40,37 +42,38 @@ def main(config: DictConfig) -> float | None:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return run_point(config, HydraConfig.get())
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    configuration = configuration_files(config)
     check_settings(plain)
     directory = Path(plain["run_dir"]).absolute()
     record = RunRecord(directory, plain, overwrite=config.overwrite)
     if record.finished:
-        metrics = json.loads((directory / "metrics.json").read_text())
-        print_results(metrics, directory, note="already finished; overwrite=true runs it again")
-        return metrics.get(config.monitor)
+        return show_finished(record)
 
     if not 0 <= config.seed < 2**32:
         raise UserError(f"seed={config.seed}: must lie in [0, 2**32)")
     if config.trainer.max_epochs == 0:
         raise UserError("trainer.max_epochs=0: nothing would be trained; give at least 1")
+    check_optimizer(config)
+    use_threads(plain["trainer"]["threads"], record.earlier_threads)
     L.seed_everything(config.seed, workers=True, verbose=False)
+    new_method = instantiate(config.method, _convert_="all")
     data: DistillationData = instantiate(config.data, _convert_="all")
     data.setup()
-    method: Method = instantiate(config.method, _convert_="all")(**data.model_inputs)
+    method: Method = new_method(**data.model_inputs)
     method.model_card = model_card(plain, data)
     choose_monitor(config, method)
     shorten_phases(config, method)
-    on_the_way = [StopOnSignal(directory / "checkpoints" / "last.ckpt"), KeepTime(record.write)]
-    trainer = build_trainer(config, on_the_way)
+    last = directory / "checkpoints" / "last.ckpt"
+    trainer = build_trainer(config, [StopOnSignal(last, record.interrupt), KeepTime(record.write)])
     method.new_optimizer = scaled(method.new_optimizer, config.scale_lr, trainer.world_size)
+    if trainer.is_global_zero:
+        record.lock()
+        if record.finished:
+            return show_finished(record, trainer.world_size)
     start = starting_point(config, record, trainer.world_size)
     check_before_training(method, start)
     if trainer.is_global_zero:
-        record.lock()
-        if config.overwrite:
-            forget(directory)
-        for name in ("best", "last"):  # a run killed while it wrote one
-            remove_unfinished(directory / "checkpoints" / f"{name}.ckpt")
-        record.write("running", **facts(plain, data, trainer))
+        begin(record, configuration, facts(plain, data, trainer))
         data.write_split_file(directory / "splits.csv")
 
     trainer.fit(method, datamodule=data, ckpt_path=start)
@@ -89,12 +92,37 @@ def main(config: DictConfig) -> float | None:
     return metrics.get(config.monitor)
 
 
+def show_finished(record: RunRecord, processes: int = 1) -> float | None:
+    """Print what the run in the directory of the record found; its validation score.
+
+    Raises:
+        UserError: its metrics.json is missing or damaged; or other ranks wait for this one, which has nothing to do.
+    """
+    if processes > 1:
+        raise UserError(f"another command has finished the run in {record.directory}: the same command shows its table")
+    metrics = read_metrics(record.directory / "metrics.json")
+    print_results(metrics, record.directory, note="already finished; overwrite=true runs it again")
+    return metrics.get(str(record.monitor))
+
+
+def begin(record: RunRecord, configuration: Mapping[str, str], known: Mapping[str, Any]) -> None:
+    """The first changes in the folder of a run, whose lock this process holds."""
+    if record.overwrite:
+        forget(record.directory)
+    for name in ("best", "last"):  # a run killed while it wrote one
+        remove_unfinished(record.directory / "checkpoints" / f"{name}.ckpt")
+    write_configuration(record.directory, configuration)
+    record.write("running", **known)
+
+
 def build_trainer(config: DictConfig, more: Sequence[L.Callback] = ()) -> L.Trainer:
     """Trainer with the callbacks and loggers of the configuration, and more callbacks."""
     callbacks = [instantiate(one, _convert_="all") for one in config.callbacks.values() if one is not None]
     callbacks += more
     loggers = [instantiate(one, _convert_="all") for one in config.logger.values() if one is not None]
-    return instantiate(config.trainer, _convert_="all", callbacks=callbacks, logger=loggers)
+    plain: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
+    settings = {key: value for key, value in plain.items() if key != "threads"}  # of the process, set before
+    return instantiate(settings, _convert_="all", callbacks=callbacks, logger=loggers)
 
 
 def choose_monitor(config: DictConfig, method: Method) -> None:
@@ -116,6 +144,20 @@ def shorten_phases(config: DictConfig, method: Method) -> None:
         config.trainer.max_epochs = -1
 
 
+def check_optimizer(config: DictConfig) -> None:
+    """Find out, before data are read, what the optimiser refuses.
+
+    Raises:
+        UserError: a setting of the wrong type or range.
+    """
+    try:
+        instantiate(config.optimizer, _convert_="all")([torch.zeros(1, requires_grad=True)])
+    except InstantiationException:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UserError(f"optimizer: {error}") from error
+
+
 def check_before_training(method: Method, start: str | None) -> None:
     """Find now what would otherwise end training: optimiser settings, a checkpoint of another method.
 
@@ -130,12 +172,12 @@ def check_before_training(method: Method, start: str | None) -> None:
         return
     card = {"select": "best"} | read_checkpoint(start)["model_card"]
     for key in ("select", "method", "model_inputs", "class_names"):
-        if card[key] != method.model_card[key]:
+        if card.get(key) != method.model_card[key]:
             raise UserError(f"checkpoint {start} belongs to another configuration: its {key} differs from this run's")
 
 
 def starting_point(config: DictConfig, record: RunRecord, processes: int) -> str | None:
-    """Checkpoint to go on from: the last of an interrupted run of the same command here, else the one asked for."""
+    """Checkpoint to resume from: the last of an interrupted run of the same command here, else the one asked for."""
     last = None if config.overwrite else record.last_checkpoint(processes)
     if last is not None:
         print(f"continuing the interrupted run in {record.directory}")

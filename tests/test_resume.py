@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import signal
+import threading
 import zipfile
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import torch
 from kd_mil.core.atomic import write_arrays
 from kd_mil.core.checkpoints import AtomicCheckpointIO, read_checkpoint
 from kd_mil.core.errors import UserError
-from kd_mil.core.records import RunRecord, write_json
+from kd_mil.core.records import RunRecord, read_metrics, write_json
+from kd_mil.run import main
 from kd_mil.training.stop_on_signal import STOPPED
 from tests.support.command import kd_mil
 from tests.support.killing import kill, run_and_kill, start, wait_for
@@ -100,19 +102,26 @@ def test_killed_in_any_phase_it_ends_where_an_undisturbed_run_does(experiment, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trainer", ["cpu", "ddp_cpu"])
-def test_told_to_stop_it_says_so_and_the_same_command_goes_on(trainer, tmp_path):
-    """SIGTERM, as schedulers send it, and the time spent so far is kept."""
+@pytest.mark.parametrize(
+    ("trainer", "signum", "name", "code"),
+    [
+        ("cpu", signal.SIGTERM, "SIGTERM", STOPPED),
+        ("ddp_cpu", signal.SIGTERM, "SIGTERM", STOPPED),
+        ("cpu", signal.SIGINT, "Ctrl-C", 130),
+    ],
+)
+def test_told_to_stop_it_says_so_and_the_same_command_resumes(trainer, signum, name, code, tmp_path):
+    """SIGTERM, as schedulers send it, or Ctrl-C; the time spent so far is kept."""
     command = ["experiment=mil_max", f"trainer={trainer}", *TINY, "trainer.max_epochs=60"]
     process = start(*command, cwd=tmp_path)
     wait_for(process, "epoch ", times=3)
-    os.kill(process.pid, signal.SIGTERM)
+    os.kill(process.pid, signum)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == STOPPED, output
-    assert "stopped by SIGTERM: the same command goes on from its last finished epoch" in output
+    assert process.returncode == code, output
+    assert f"stopped by {name}: nothing lost, the same command resumes from its last finished epoch" in output
     assert "Traceback" not in output
     before = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert before["status"] == "running"
+    assert before["status"] == "interrupted"
     assert before["epochs"] >= 2
     process = start(*command, cwd=tmp_path)
     lines = wait_for(process, "epoch ")
@@ -250,3 +259,70 @@ def test_a_damaged_record_is_one_line(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(UserError, match=r"run.json is damaged"):
         RunRecord(tmp_path, config())
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ({"status": 3}, "status is 3"),
+        ({"wall_seconds": "long"}, "wall_seconds is 'long'"),
+        ({"processes": [1]}, "proc"),
+    ],
+)
+def test_a_record_with_values_of_another_kind_is_one_line(tmp_path, content, complaint):
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"run.json is damaged \({complaint}"):
+        RunRecord(tmp_path, config())
+
+
+@pytest.mark.parametrize("content", [None, "", "[1]", '{"test/model/bag_loss": "low"}', "{" * 100_000])
+def test_damaged_metrics_are_one_line(tmp_path, content):
+    if content is not None:
+        (tmp_path / "metrics.json").write_text(content)
+    with pytest.raises(UserError, match=r"metrics.json is (missing|damaged)") as refused:
+        read_metrics(tmp_path / "metrics.json")
+    assert "\n" not in str(refused.value)
+
+
+def snapshot(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_refused_command_changes_nothing_in_the_folder(tmp_path, monkeypatch, capsys):
+    """Neither one of another configuration nor one whose settings are wrong."""
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "out"
+    RunRecord(out, config()).write("finished")
+    (out / ".hydra").mkdir()
+    (out / ".hydra" / "config.yaml").write_text("seed: 0")
+    before = snapshot(out)
+    for wrong in ("seed=5", "seed=-1", "monitor=nothing", "optimizer.lr=-3"):
+        monkeypatch.setattr("sys.argv", ["run", "experiment=mil_max", *TINY, "trainer=cpu", wrong])
+        with pytest.raises(SystemExit):
+            main()
+        assert snapshot(out) == before
+    assert capsys.readouterr().err.count("holds a run of another configuration") == 4
+
+
+def test_a_process_that_waited_sees_that_the_run_is_finished(tmp_path):
+    first, second = RunRecord(tmp_path, config()), RunRecord(tmp_path, config())
+    assert not second.finished
+    first.lock()
+    first.write("running")
+    waiting = threading.Thread(target=second.lock)
+    waiting.start()
+    first.write("finished", monitor="val/model/bag_loss")
+    first._lock.release()
+    waiting.join()
+    assert second.finished
+    assert second.monitor == "val/model/bag_loss"
+
+
+def test_only_a_run_at_work_is_noted_as_interrupted(tmp_path):
+    record = RunRecord(tmp_path, config())
+    record.interrupt()
+    assert not record.path.exists()
+    for status, after in (("running", "interrupted"), ("finished", "finished")):
+        record.write(status)
+        record.interrupt()
+        assert json.loads(record.path.read_text())["status"] == after

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from hydra.utils import get_object
+from torch import Tensor
 
 from kd_mil.core.checks import one_of, shown
 from kd_mil.core.errors import UserError
@@ -50,7 +51,7 @@ def check_settings(config: Any, path: str = "") -> None:
 
 
 def constructor_hints(target: str) -> dict[str, Any]:
-    """Annotations of the named arguments of a class of this project, its bases included, or of a function.
+    """Annotations of the named arguments of a class of this project or an optimiser, its bases included, or a function.
 
     Classes that cannot be imported say so when they are built.
     """
@@ -60,7 +61,7 @@ def constructor_hints(target: str) -> dict[str, Any]:
         return {}
     hints: dict[str, Any] = {}
     for owner in reversed(inspect.getmro(found)) if inspect.isclass(found) else (found,):
-        if owner.__module__.startswith("kd_mil") or owner.__qualname__ == "Trainer":
+        if owner.__module__.startswith(("kd_mil", "torch.optim")) or owner.__qualname__ == "Trainer":
             hints |= annotations(vars(owner).get("__init__") if inspect.isclass(owner) else owner)
     return hints
 
@@ -93,9 +94,9 @@ def check_value(place: str, value: Any, hint: Any) -> None:
 
 
 def union_members(hint: Any) -> tuple[Any, ...]:
-    """The types of a union; of anything else the thing itself."""
+    """The types of a union, but for tensors, which a configuration cannot spell; of anything else the thing itself."""
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    return typing.get_args(hint) if union else (hint,)
+    return tuple(kind for kind in typing.get_args(hint) if kind is not Tensor) if union else (hint,)
 
 
 def is_sequence(kind: Any) -> bool:

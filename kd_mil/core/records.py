@@ -22,10 +22,24 @@ from kd_mil.core.errors import UserError
 PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "omegaconf", "timm", "numpy")
 LOCK_PATIENCE = 8.0
 """Seconds."""
+EXPECTED: dict[str, tuple[type, ...]] = {
+    "status": (str,),
+    "config_hash": (str,),
+    "started_from": (str,),
+    "wall_seconds": (int, float),
+    "processes": (int,),
+    "threads": (int,),
+    "monitor": (str,),
+}
+"""Of run.json: what is read again, and its types; all may be missing or null."""
+REMEDY = "restore it, remove the folder, or run again with overwrite=true"
 
 
 class RunRecord:
-    """The record of one run, in `run.json` of its directory; `status` goes from `running` to `finished`.
+    """The record of one run, in `run.json` of its directory.
+
+    `status` goes from `running` to `finished`, or to `interrupted` where the run was told to stop; a run that was
+    killed says `running` still. Nothing is written before `lock`.
 
     Args:
         directory: run directory.
@@ -34,38 +48,46 @@ class RunRecord:
 
     Raises:
         UserError: the directory holds a run of another configuration, or one that started from another checkpoint; or
-            what is to be overwritten is what to go on from.
+            what is to be overwritten is what to resume from.
     """
 
     def __init__(self, directory: Path, config: dict[str, Any], overwrite: bool = False) -> None:
-        self.directory, self.path = directory, directory / "run.json"
+        self.directory, self.path, self.overwrite = directory, directory / "run.json", overwrite
         self.config_hash = config_hash(config)
         self.given = None if config["ckpt_path"] is None else str(Path(config["ckpt_path"]).absolute())
-        own = self.given is not None and Path(self.given).is_relative_to(directory)
-        if own and overwrite:
+        self.started, self.git_commit = time.monotonic(), git_commit()
+        self._facts: dict[str, Any] = {}
+        self._status: str | None = None
+        self._lock = FileLock(directory / ".lock")
+        self._read()
+
+    def _read(self) -> None:
+        """Look at what the directory holds, and refuse what does not go together."""
+        own = self.given is not None and Path(self.given).is_relative_to(self.directory)
+        if own and self.overwrite:
             raise UserError(f"overwrite=true would remove {self.given}, which ckpt_path asks for: give one of the two")
-        earlier = {} if overwrite else read_record(self.path)
+        earlier = {} if self.overwrite else read_record(self.path)
         same = earlier.get("config_hash", self.config_hash) == self.config_hash
         if not same and not own:
             raise UserError(
-                f"{directory} holds a run of another configuration: choose another hydra.run.dir=..., or overwrite=true"
+                f"{self.directory} holds a run of another configuration: "
+                "choose another hydra.run.dir=..., or overwrite=true"
             )
         if earlier and self.given is not None and not own and earlier.get("started_from") != self.given:
             raise UserError(
-                f"{directory} holds a run that did not start from ckpt_path={self.given}: "
+                f"{self.directory} holds a run that did not start from ckpt_path={self.given}: "
                 "choose another hydra.run.dir=..., or overwrite=true"
             )
         self.finished = same and earlier.get("status") == "finished"
         self.started_from = earlier.get("started_from", self.given)
         self.continues = bool(earlier) and same
+        self.monitor = earlier.get("monitor")
         self.earlier_seconds = earlier.get("wall_seconds", 0.0)
         self.earlier_processes = earlier.get("processes")
-        self.started, self.git_commit = time.monotonic(), git_commit()
-        self._facts: dict[str, Any] = {}
-        self._lock = FileLock(directory / ".lock")
+        self.earlier_threads = earlier.get("threads")
 
     def last_checkpoint(self, processes: int) -> Path | None:
-        """Where an interrupted run of the same configuration can go on.
+        """Where an interrupted run of the same configuration can resume.
 
         Raises:
             UserError: it was interrupted with another number of processes, which would visit other bags together.
@@ -81,22 +103,25 @@ class RunRecord:
         return path
 
     def lock(self) -> None:
-        """Keep other processes out of the directory for as long as this one lives.
+        """Keep other processes out of the directory for as long as this one lives, and look at what it holds again.
 
-        The workers of a killed run hold its lock until they notice, hence the patience.
+        The workers of a killed run hold its lock until they notice, hence the patience; another process that held it
+        may have finished the run meanwhile.
 
         Raises:
-            UserError: one is at work there.
+            UserError: one is at work there, or what it left is not of this configuration.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(timeout=LOCK_PATIENCE, poll_interval=0.2)
         except Timeout as error:
             raise UserError(f"another process runs in {self.directory}: wait for it, or end it") from error
+        self._read()
 
     def write(self, status: str, **facts: Any) -> None:
         """Write run.json with the present status and time; `facts` are added to those given before."""
         self._facts |= facts
+        self._status = status
         record = {
             "status": status,
             "command": " ".join(["python", "-m", "kd_mil.run", *sys.argv[1:]]),
@@ -110,6 +135,11 @@ class RunRecord:
         }
         write_json(self.path, record | self._facts)
 
+    def interrupt(self) -> None:
+        """Say that the run was told to stop; a record that this process has not begun, or has ended, stays as it is."""
+        if self._status == "running":
+            self.write("interrupted")
+
 
 def read_record(path: Path) -> dict[str, Any]:
     """Content of a run.json; empty where there is none.
@@ -117,15 +147,41 @@ def read_record(path: Path) -> dict[str, Any]:
     Raises:
         UserError: a damaged file.
     """
-    if not path.exists():
-        return {}
-    try:
-        record = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: remove it, or give overwrite=true") from error
-    if not isinstance(record, dict):
-        raise UserError(f"{path} is damaged: remove it, or give overwrite=true")
+    record = read_json(path) if path.exists() else {}
+    for name, kinds in EXPECTED.items():
+        if not isinstance(record.get(name), (*kinds, type(None))):
+            raise UserError(f"{path} is damaged ({name} is {record[name]!r}): {REMEDY}")
     return record
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Content of a JSON file that a run wrote.
+
+    Raises:
+        UserError: it is missing, or holds no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: {REMEDY}") from error
+    except (ValueError, RecursionError, IsADirectoryError) as error:
+        raise UserError(f"{path} is damaged, no JSON: {REMEDY}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged, no JSON object: {REMEDY}")
+    return content
+
+
+def read_metrics(path: Path) -> dict[str, float | None]:
+    """Content of a metrics.json: numbers by name, None where one is undefined.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    metrics = read_json(path)
+    for name, value in metrics.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise UserError(f"{path} is damaged ({name} is {value!r}, no number): {REMEDY}")
+    return metrics
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -53,6 +53,7 @@ class Loading:
             value = getattr(self, name)
             if value is not None:
                 at_least(name, value, 1)
+        at_least("loading.num_workers", self.num_workers, 0)
 
 
 class DistillationData(L.LightningDataModule):

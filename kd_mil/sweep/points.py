@@ -4,7 +4,6 @@ Lightning starts the other ranks of a run by repeating its command. Inside a swe
 with an adaptive one the ranks would train with different values without an error. So no run lives in a sweep's process.
 """
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_mil.core.environment import environment
 from kd_mil.core.errors import UserError
-from kd_mil.core.records import config_hash, read_record
+from kd_mil.core.records import RunRecord, config_hash, read_metrics, read_record
 
 NOT_OF_THE_POINT = ("sweep.", "sweep=")
 
@@ -30,6 +29,8 @@ class Point(NamedTuple):
     """Of the configuration it will have; finished runs of the same are not repeated."""
     config_dirs: tuple[str, ...] = ()
     """Further folders of configuration files, from `--config-dir`."""
+    refusal: str = ""
+    """Why the directory is not for this point, as its process would say; nothing in there may change then."""
 
     @property
     def command(self) -> list[str]:
@@ -57,7 +58,7 @@ class Point(NamedTuple):
         record = self.record
         if record.get("status") != "finished":
             raise UserError(f"{self.directory} did not finish")
-        return json.loads((self.directory / "metrics.json").read_text()).get(record.get("monitor"))
+        return read_metrics(self.directory / "metrics.json").get(str(record.get("monitor")))
 
 
 def point_of(config: DictConfig, hydra: Any) -> Point:
@@ -69,13 +70,23 @@ def point_of(config: DictConfig, hydra: Any) -> Point:
     """
     keys = [key for key in config if key != "hydra"]
     plain: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True)  # type: ignore[arg-type]
-    sources = hydra.runtime.config_sources
+    sources, directory = hydra.runtime.config_sources, Path(hydra.runtime.output_dir).absolute()
     return Point(
         overrides=[text for text in hydra.overrides.task if not text.startswith(NOT_OF_THE_POINT)],
-        directory=Path(hydra.runtime.output_dir).absolute(),
+        directory=directory,
         config_hash=config_hash(plain),
         config_dirs=tuple(str(source.path) for source in sources if source.provider == "command-line"),
+        refusal=refusal(directory, plain),
     )
+
+
+def refusal(directory: Path, config: dict[str, Any]) -> str:
+    """Why a run of this configuration may not use the directory; empty where it may."""
+    try:
+        RunRecord(directory, config, overwrite=config.get("overwrite", False))
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def run_point(config: DictConfig, hydra: Any) -> float | None:

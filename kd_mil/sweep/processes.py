@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -19,6 +19,7 @@ from tqdm import tqdm
 from kd_mil.core.checks import at_least
 from kd_mil.core.environment import RANK_VARIABLES, environment
 from kd_mil.core.errors import UserError
+from kd_mil.core.threads import VARIABLE
 from kd_mil.sweep.points import Point
 
 LOG = "output.log"
@@ -47,20 +48,33 @@ class Worker(NamedTuple):
 
 
 def shares(parallel: int, gpus: Sequence[str], threads: int) -> list[dict[str, str]]:
-    """Environment of each of the processes that run at a time: consecutive GPUs, and an equal part of the threads.
+    """Environment of each of the processes that run at a time: consecutive GPUs, and so many threads.
 
-    Where there are fewer GPUs than processes, they are given out in turn. A single process keeps everything.
+    Where there are fewer GPUs than processes, they are given out in turn. A single process keeps all of them.
     """
-    if parallel == 1:
-        return [{}]
     own = []
     each = max(1, len(gpus) // parallel)
     for slot in range(parallel):
-        share = {"OMP_NUM_THREADS": str(max(1, threads // parallel))}
-        if gpus:
+        share = {VARIABLE: str(threads)}
+        if gpus and parallel > 1:
             share["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[(slot * each + i) % len(gpus)] for i in range(each))
         own.append(share)
     return own
+
+
+def threads_of_each(points: Sequence[Point], parallel: int, available: int) -> int:
+    """CPU threads of every point: as many as those that have begun, so that `sweep.parallel` changes no result.
+
+    Where none has, an equal part of what is available; `trainer.threads` of a point goes before.
+    """
+    unsaid = [point for point in points if not any(text.startswith("trainer.threads=") for text in point.overrides)]
+    begun = Counter(record["threads"] for point in unsaid if (record := point.record).get("threads"))
+    if len(begun) > 1:
+        print(
+            f"points of this sweep began with {' and '.join(map(str, sorted(begun)))} CPU threads, "
+            "which differ in the last bits: trainer.threads=N makes them equal"
+        )
+    return begun.most_common(1)[0][0] if begun else max(1, available // parallel)
 
 
 def visible_gpus() -> list[str]:
@@ -74,14 +88,15 @@ def visible_gpus() -> list[str]:
 def run_points(points: Sequence[Point], parallel: int = 1, attempts: int = 2) -> list[Outcome]:
     """Run all points that are not finished, in order; a failure stops none of the others.
 
-    When this process is told to stop, its points are, too, and go on from their last epoch next time.
+    When this process is told to stop, its points are, too, and resume from their last epoch next time.
 
     Raises:
         UserError: `parallel` or `attempts` below 1, or two points in one directory.
     """
     check(points, parallel, attempts)
-    slots = shares(parallel, visible_gpus(), torch.get_num_threads())
-    outcomes: dict[int, Outcome] = {i: Outcome(point, "kept") for i, point in enumerate(points) if point.finished}
+    outcomes = {i: outcome for i, point in enumerate(points) if (outcome := known_outcome(point)) is not None}
+    threads = threads_of_each(points, parallel, torch.get_num_threads())
+    slots = shares(parallel, visible_gpus(), threads)
     waiting = deque((i, 1) for i in range(len(points)) if i not in outcomes)
     free, workers = list(range(parallel)), dict[int, Worker]()
     with stopping(workers), tqdm(total=len(points), initial=len(outcomes), unit="point", disable=None) as bar:
@@ -106,6 +121,13 @@ def run_points(points: Sequence[Point], parallel: int = 1, attempts: int = 2) ->
                 bar.update()
             time.sleep(POLL_SECONDS)
     return [outcomes[i] for i in range(len(points))]
+
+
+def known_outcome(point: Point) -> Outcome | None:
+    """Of a point that need not or must not run."""
+    if point.refusal:
+        return Outcome(point, "failed", point.refusal)
+    return Outcome(point, "kept") if point.finished else None
 
 
 def check(points: Sequence[Point], parallel: int, attempts: int) -> None:
@@ -173,6 +195,7 @@ def stopping(workers: dict[int, Worker]) -> Iterator[None]:
     """End the processes at work when this one is interrupted, asked to end, or fails."""
 
     def leave(signum: int, frame: FrameType | None) -> None:
+        print("stopped by SIGTERM: nothing lost, the same command resumes", file=sys.stderr)
         raise SystemExit(128 + signum)
 
     earlier: Callable | int | None = signal.signal(signal.SIGTERM, leave)

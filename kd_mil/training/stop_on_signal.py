@@ -1,10 +1,11 @@
-"""Preemption: stop when told to, so that the same command goes on from the last finished epoch."""
+"""Preemption and Ctrl-C: stop when told to, so that the same command resumes from the last finished epoch."""
 
 import os
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,25 +14,26 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
 STOPPED = 75
-"""Exit code of a run that was stopped and can go on (EX_TEMPFAIL)."""
+"""Exit code of a run that was stopped and can resume (EX_TEMPFAIL); after Ctrl-C it is 130, as shells expect."""
 GRACE_SECONDS = 20.0
 
 
 class StopOnSignal(Callback):
-    """Exit with `STOPPED` on SIGTERM, and on SLURM's SIGUSR1 after putting the job back into the queue.
+    """Exit on Ctrl-C and SIGTERM, and on SLURM's SIGUSR1 after putting the job back into the queue.
 
     Nothing is saved at this moment: a checkpoint inside an epoch would not resume exactly, and the one of the last
     finished epoch is already there. At most one epoch is repeated.
 
-    Lightning's own handler waits for the other ranks in the middle of whatever they do; it is replaced whenever a loop
-    starts.
+    Lightning's own handlers wait for the other ranks in the middle of whatever they do; they are replaced whenever a
+    loop starts.
 
     Args:
-        checkpoint: from where the run will go on.
+        checkpoint: from where the run will resume.
+        note: notes in the record of the run that it was interrupted.
     """
 
-    def __init__(self, checkpoint: Path) -> None:
-        self.checkpoint, self.process = checkpoint, os.getpid()
+    def __init__(self, checkpoint: Path, note: Callable[[], None]) -> None:
+        self.checkpoint, self.note, self.process = checkpoint, note, os.getpid()
         self.trainer: Trainer | None = None
         self._listen()
 
@@ -50,28 +52,38 @@ class StopOnSignal(Callback):
     def _listen(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return  # signals are the main thread's: a run inside another program leaves them alone
-        for signum in (signal.SIGTERM, *([signal.SIGUSR1] if "SLURM_JOB_ID" in os.environ else [])):
+        requeues = [signal.SIGUSR1] if "SLURM_JOB_ID" in os.environ else []
+        for signum in (signal.SIGINT, signal.SIGTERM, *requeues):
             signal.signal(signum, self._stop)
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
+        code = 128 + signum if signum == signal.SIGINT else STOPPED
         if os.getpid() != self.process:  # a worker forked by this process
-            os._exit(STOPPED)
+            os._exit(code)
         signal.signal(signum, signal.SIG_IGN)
         leads = self.trainer is None or self.trainer.is_global_zero
         if leads:
             if signum == signal.SIGUSR1:
                 requeue()
             place = "from its last finished epoch" if self.checkpoint.exists() else "from the start"
-            print(f"stopped by {signal.Signals(signum).name}: the same command goes on {place}", file=sys.stderr)
+            name = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
+            print(f"stopped by {name}: nothing lost, the same command resumes {place}", file=sys.stderr)
+            self._note()
         strategy = None if self.trainer is None else self.trainer.strategy
         for child in getattr(getattr(strategy, "launcher", None), "procs", []):
             child.send_signal(signal.SIGTERM)
-        overdue = threading.Timer(GRACE_SECONDS, os._exit, [STOPPED])
+        overdue = threading.Timer(GRACE_SECONDS, os._exit, [code])
         overdue.daemon = True
         overdue.start()
         # A rank that Lightning started must seem to have ended well, or it kills the one that reports.
         follows = not leads and isinstance(getattr(strategy, "cluster_environment", None), LightningEnvironment)
-        raise SystemExit(0 if follows else STOPPED)
+        raise SystemExit(0 if follows else code)
+
+    def _note(self) -> None:
+        try:
+            self.note()
+        except OSError as error:  # a full disk must not keep the run from ending
+            print(f"run.json still says running: {error}", file=sys.stderr)
 
 
 def requeue() -> None:

@@ -1,5 +1,6 @@
 """Names of run directories, and which exceptions are a user's mistake."""
 
+import errno
 import os
 import shlex
 
@@ -84,6 +85,31 @@ def test_mistakes_exit_with_2_and_bugs_pass(capsys):
         raise ZeroDivisionError
     with pytest.raises(UserError), one_line_for_each_mistake(verbose=True):
         raise UserError("with its traceback")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ENOSPC, "full", "out/a.h5"), "out/a.h5: No space left on device: make room, then the same"),
+        (OSError(errno.EROFS, "x", "/ro/b"), "/ro/b: Read-only file system: give leave to write there"),
+        (PermissionError(errno.EACCES, "x", "c"), "c: Permission denied: give leave"),
+        (RuntimeError("unable to write (error message = 'No space left on device')"), "No space left on device: make"),
+        (chained(RuntimeError("unexpected pos 64 vs 0"), OSError(errno.ENOSPC, "x")), "No space left on device: make"),
+    ],
+)
+def test_a_disk_that_takes_no_more_is_one_line(error, line):
+    assert explain(error).startswith(line)
+
+
+def test_other_errors_of_the_system_are_bugs():
+    assert explain(OSError(errno.EIO, "input/output error")) is None
+
+
+def test_ctrl_c_is_one_line(capsys):
+    with pytest.raises(SystemExit) as exit_, one_line_for_each_mistake():
+        raise KeyboardInterrupt
+    assert exit_.value.code == 130
+    assert capsys.readouterr().err == "stopped by Ctrl-C: nothing lost, the same command resumes\n"
 
 
 def test_a_failed_command_leaves_the_environment_as_it_was(monkeypatch, capsys):

@@ -213,7 +213,8 @@ def test_one_batch_goes_through_every_phase(experiment, settings, batches, tmp_p
     choose_monitor(config, method)
     shorten_phases(config, method)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = instantiate(config.trainer, _convert_="all", callbacks=[Count()], **quiet)
+    settings = {key: value for key, value in config.trainer.items() if key != "threads"}
+    trainer = instantiate(settings, _convert_="all", callbacks=[Count()], **quiet)
     trainer.fit(method, datamodule=data)
     assert seen == batches
     assert math.isfinite(trainer.callback_metrics[config.monitor])

@@ -15,7 +15,7 @@ from kd_mil.core.environment import TRACEBACK_WANTED, environment
 from kd_mil.core.errors import UserError
 from kd_mil.core.records import write_json
 from kd_mil.sweep.points import Point, point_of
-from kd_mil.sweep.processes import run_points, shares
+from kd_mil.sweep.processes import run_points, shares, threads_of_each
 from kd_mil.sweep.search import Choice, Range, Search
 from tests.support.command import kd_mil
 from tests.support.killing import start, wait_for
@@ -78,12 +78,37 @@ def test_points_run_at_a_time(tmp_path):
 
 
 def test_gpus_and_threads_are_shared_out():
-    assert shares(1, ["0", "1"], 8) == [{}]
-    assert shares(2, [], 8) == [{"OMP_NUM_THREADS": "4"}] * 2
+    assert shares(1, ["0", "1"], 8) == [{"OMP_NUM_THREADS": "8"}]
+    assert shares(2, [], 4) == [{"OMP_NUM_THREADS": "4"}] * 2
     assert [one["CUDA_VISIBLE_DEVICES"] for one in shares(4, list("0123"), 16)] == list("0123")
     assert [one["CUDA_VISIBLE_DEVICES"] for one in shares(2, list("4567"), 16)] == ["4,5", "6,7"]
     assert [one["CUDA_VISIBLE_DEVICES"] for one in shares(3, ["7", "9"], 2)] == ["7", "9", "7"]
-    assert shares(3, [], 2)[0]["OMP_NUM_THREADS"] == "1"
+
+
+def test_all_points_of_a_sweep_compute_with_as_many_threads(tmp_path, capsys):
+    """Else `sweep.parallel` of the day would change the last bits of those still missing."""
+    points = [Point([f"seed={seed}"], tmp_path / str(seed), "h") for seed in range(3)]
+    assert [threads_of_each(points, parallel, 8) for parallel in (1, 2, 3, 16)] == [8, 4, 2, 1]
+    write_json(tmp_path / "0" / "run.json", {"config_hash": "h", "threads": 5})
+    assert threads_of_each(points, 4, 8) == 5
+    write_json(tmp_path / "1" / "run.json", {"config_hash": "other", "threads": 7})
+    assert threads_of_each(points, 4, 8) == 5, "it will start anew"
+    assert capsys.readouterr().out == ""
+    write_json(tmp_path / "2" / "run.json", {"config_hash": "h", "threads": 6})
+    assert threads_of_each(points, 4, 8) == 5
+    assert "began with 5 and 6 CPU threads" in capsys.readouterr().out
+
+
+def test_a_point_whose_folder_holds_another_run_changes_nothing_there(tmp_path):
+    write_json(tmp_path / "run.json", {"status": "finished", "config_hash": "other"})
+    config = OmegaConf.create({"seed": 1, "ckpt_path": None, "overwrite": False, "sweep": {}})
+    point = point_of(config, hydra_part(tmp_path, ["seed=1"]))
+    [outcome] = run_points([point])
+    assert outcome.status == "failed"
+    assert "holds a run of another configuration" in outcome.message
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    config.overwrite = True
+    assert point_of(config, hydra_part(tmp_path, ["seed=1"])).refusal == ""
 
 
 @pytest.mark.parametrize(
@@ -107,7 +132,7 @@ def hydra_part(directory, overrides):
 
 def test_the_command_of_a_point_leaves_the_sweep_out_and_survives_odd_directories(tmp_path):
     directory = tmp_path / "it's a=b,c"
-    config = OmegaConf.create({"seed": 1, "sweep": {"parallel": 2}, "paths": {}})
+    config = OmegaConf.create({"seed": 1, "ckpt_path": None, "sweep": {"parallel": 2}, "paths": {}})
     point = point_of(config, hydra_part(directory, ["seed=1", "sweep.parallel=2", "hpm=off"]))
     assert point.command[1:] == [
         *("-m", "kd_mil.run", "--config-dir", "/mine", "seed=1", "hpm=off"),
