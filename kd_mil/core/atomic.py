@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -19,9 +19,6 @@ ABANDONED_SECONDS = 3600.0
 """An unfinished file of another machine that was not written to for this long belongs to nobody any more."""
 LONGEST_NAME = 200
 """Bytes of a file name up to which its unfinished file bears it, too; 255 are the most a name may have."""
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @contextmanager
@@ -99,7 +96,7 @@ def require_writable(folder: Path) -> None:
         raise UserError(f"out={folder}: {str(nearest)!r} {why}; choose another folder")
 
 
-def write_figure(path: Path, figure: "Figure", dpi: float | None = None) -> None:
+def write_figure(path: Path, figure: Any, dpi: float | None = None) -> None:
     """Draw a figure of Matplotlib into a PNG that is either whole or not there; without `dpi`, as the figure says."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi="figure" if dpi is None else dpi)
