@@ -93,11 +93,13 @@ def show(outcomes: Sequence[Outcome], manifest: Path, coordinates_only: bool) ->
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
-    if failed:
-        failures = Table("failed", "why", show_lines=True)
-        for outcome in failed:
-            failures.add_row(escape(outcome.entry.slide_id), escape(outcome.message))
-        console.print(failures)
+    doubtful = [outcome for outcome in outcomes if outcome.status != "failed" and outcome.message]
+    for title, named in (("look at", doubtful), ("failed", failed)):
+        if named:
+            reasons = Table(title, "why", show_lines=True)
+            for outcome in named:
+                reasons.add_row(escape(outcome.entry.slide_id), escape(outcome.message))
+            console.print(reasons)
     tables = f"tables: {manifest.with_name('summary.csv')}, {manifest}"
     console.print(tables, soft_wrap=True, highlight=False, markup=False)
 

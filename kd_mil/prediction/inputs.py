@@ -42,6 +42,8 @@ class SlideInstances(NamedTuple):
     """Where they lie; None where nobody knows, and there are no pictures."""
     picture: SlidePicture | None
     """What heat maps are drawn on; None without a geometry."""
+    note: str = "no tissue"
+    """Why there are none, where there are none."""
 
 
 class PredictionInput(Protocol):
@@ -85,7 +87,7 @@ class SlideInput:
         geometry = TileGeometry(tiles.coords, tiles.tile_size_level0, slide.bounds[:2], mpp=slide.mpp)
         slide.close()
         if not len(tiles.coords):
-            return SlideInstances(0, (), None, None)
+            return SlideInstances(0, (), None, None, tiles.reason or "no tissue")
         pixels = TilesInSlides([CutSlide(self.entry, tiles, None)], self.cutting)
         steps = torch.arange(len(tiles.coords)).split(self.instances_per_step or TILES_PER_STEP)
         batches = DataLoader(

@@ -27,8 +27,6 @@ from kd_mil.prediction.outputs import (
     write_table,
 )
 
-NO_TISSUE = "no tissue"
-
 
 @torch.inference_mode()
 def predict_bag(method: BagMethod, batches: Iterable[Tensor]) -> dict[str, Prediction]:
@@ -100,7 +98,7 @@ class Predictor:
         """Row and files of one slide; a slide without tissue has the row alone."""
         instances = item.open()
         if instances.total == 0:
-            return {"slide_id": item.slide_id, "tiles": 0, "note": NO_TISSUE}, []
+            return {"slide_id": item.slide_id, "tiles": 0, "note": instances.note}, []
         bar = {"total": instances.total, "desc": item.slide_id, "unit": "tile", "disable": None, "leave": False}
         with tqdm(**bar) as progress:
             predictions = predict_bag(self.method, counted(instances.batches, progress))

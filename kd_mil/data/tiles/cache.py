@@ -20,7 +20,7 @@ from kd_mil.slides.slide_list import SlideEntry
 from kd_mil.slides.tiles.cutting import Cutting
 from kd_mil.slides.tiles.tiling import Tiles
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 """Raised when tissue masks, grids or pixels come out differently: older files are then not taken for current ones."""
 
 Item = TypeVar("Item")
@@ -112,7 +112,7 @@ def load_tiles(path: Path) -> Tiles:
     """Read what `save_tiles` wrote."""
     with np.load(path, allow_pickle=False) as file:
         facts = json.loads(str(file["facts"]))
-        facts["slide_dimensions"] = tuple(facts["slide_dimensions"])
+        facts |= {name: tuple(facts[name]) for name in ("slide_dimensions", "doubts")}
         return Tiles(coords=file["coords"], tissue=file["tissue"], **facts)
 
 

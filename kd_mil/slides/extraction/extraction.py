@@ -53,6 +53,7 @@ class Outcome:
     path: Path
     tiles: int = 0
     message: str = ""
+    """Why it failed, or what makes its tiles doubtful."""
 
 
 @dataclass
@@ -131,7 +132,7 @@ class Extraction:
         path, wanted = self._path(entry), self.attributes[entry.slide_id]
         if not is_complete(path, wanted) or read_attributes(path)["annotation"] != wanted["annotation"]:
             return False
-        self._outcomes[entry.slide_id] = Outcome(entry, "kept", path, num_tiles(path))
+        self._outcomes[entry.slide_id] = Outcome(entry, "kept", path, num_tiles(path), doubts_in(path))
         return True
 
     def _work_on(self, entries: list[SlideEntry]) -> bool:
@@ -234,7 +235,15 @@ class Extraction:
         path = self._path(plan.entry)
         attributes = self.attributes[plan.entry.slide_id]
         write_slide(path, plan.tiles, features, plan.tumour_fraction, attributes=attributes)
-        self._finish(Outcome(plan.entry, "written", path, len(plan.tiles.coords)))
+        self._finish(
+            Outcome(
+                plan.entry,
+                "written",
+                path,
+                len(plan.tiles.coords),
+                "; ".join(plan.tiles.remarks),
+            )
+        )
 
     def _fail(self, entry: SlideEntry, message: str) -> None:
         if self.on_error == "stop":
@@ -247,3 +256,8 @@ class Extraction:
         self._outcomes[outcome.entry.slide_id] = outcome
         self._claims.release(outcome.entry.slide_id)
         self._progress.slides.update()
+
+
+def doubts_in(path: Path) -> str:
+    """What a stored slide's tiles were doubtful for, as a message; nothing in files of earlier versions."""
+    return "; ".join(read_attributes(path).get("doubts", ()))

@@ -59,14 +59,15 @@ def write_slide(
         tiles: the tiles, none included; N of them.
         features: (N, D), kept as float16.
         tumour_fraction: (N,).
-        attributes: plain values by name, kept as `kd_mil_<name>`. `version`, `mpp` (of the tiles) and `slide_mpp` are
-            added here; `encoder["name"]` also becomes TRIDENT's attribute of the features.
+        attributes: plain values by name, kept as `kd_mil_<name>`. `version`, `mpp` (of the tiles), `slide_mpp` and
+            `doubts` are added here; `encoder["name"]` also becomes TRIDENT's attribute of the features.
 
     Raises:
         UserError: features that are not finite in half precision, or a disk that cannot be written.
     """
     half = None if features is None else half_precision(features, path)
-    stored = {"version": __version__, "mpp": tiles.mpp, "slide_mpp": tiles.slide_mpp, **attributes}
+    of_tiles = {"mpp": tiles.mpp, "slide_mpp": tiles.slide_mpp, "doubts": tiles.remarks}
+    stored = {"version": __version__, **of_tiles, **attributes}
     folder = str(path.parent)
     try:
         with atomic_path(path) as temporary:
@@ -129,6 +130,7 @@ def read_slide(path: str | Path, with_features: bool = True) -> StoredSlide:
             slide_dimensions=(int(geometry["level0_width"]), int(geometry["level0_height"])),
             slide_mpp=attributes["slide_mpp"],
             magnification=(attributes.get("tiling") or {}).get("magnification"),
+            doubts=tuple(attributes.get("doubts", ())),
         )
     return StoredSlide(path, tiles, arrays.get("features"), arrays.get("tumour_fraction"), attributes)
 
@@ -138,6 +140,7 @@ def read_attributes(path: str | Path) -> dict[str, Any]:
 
     `kd_mil.extract` writes
         tiling, tissue, annotations: the settings, by name.
+        doubts: what makes tissue or tiles doubtful, one line each.
         backend: the slide reader.
         mpp_override: µm per level-0 pixel given by the user, or None.
         annotation: hash of the annotation file, or None.

@@ -80,6 +80,15 @@ class Tiles:
     slide_mpp: float
     magnification: float | None = None
     """Nominal magnification asked for; None where a resolution was."""
+    doubts: tuple[str, ...] = ()
+    """What makes them doubtful: see `tissue.doubts_about`."""
+    reason: str = ""
+    """Why there are none though there is tissue."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """All that is worth a word, one line each."""
+        return (*self.doubts, self.reason) if self.reason else self.doubts
 
     @property
     def level0_magnification(self) -> float:
@@ -126,7 +135,8 @@ def tile_grid(slide: Slide, tissue: TissueMask, settings: TilingSettings) -> Til
 
     As in TRIDENT the grid starts at the corner, and the last column and row may reach beyond the slide, where pixels
     read white. (Unlike there, `overlap` holds between the first two tiles as well, and tiles come row by row.)
-    A slide smaller than a tile, and one without enough tissue anywhere, give no tiles and a warning.
+    A slide smaller than a tile has one tile, which reaches beyond it. What lies beyond the slide is no tissue. A slide
+    without enough tissue anywhere gives no tiles and a warning.
 
     Raises:
         UserError: a target finer than level 0 without `upsample`.
@@ -135,11 +145,14 @@ def tile_grid(slide: Slide, tissue: TissueMask, settings: TilingSettings) -> Til
     warn_of_contradiction(slide)
     size, overlap = round(settings.tile_size * downsample), round(settings.overlap * downsample)
     coords = grid_of(slide.bounds, size, max(1, size - overlap))
-    fractions = mask_coverage(tissue.mask, tissue.origin, tissue.downsample, coords, size)
+    x, y, width, height = slide.bounds
+    end = (x + width, y + height)
+    fractions = mask_coverage(tissue.mask, tissue.origin, tissue.downsample, coords, size, end)
     keep = fractions >= max(settings.min_tissue, LEAST_TISSUE)
-    if not keep.any():
-        reason = "smaller than a tile" if len(coords) == 0 else f"no tile has tiling.min_tissue={settings.min_tissue}"
-        warnings.warn(f"slide {slide.name!r} has no tiles: {reason}", stacklevel=2)
+    reason = ""
+    if tissue.mask.any() and not keep.any():
+        reason = f"no tile has tiling.min_tissue={settings.min_tissue}, at most {fractions.max():.2f}"
+        warnings.warn(f"slide {slide.name!r}: {reason}", stacklevel=2)
     return Tiles(
         coords=coords[keep],
         tissue=fractions[keep],
@@ -151,6 +164,8 @@ def tile_grid(slide: Slide, tissue: TissueMask, settings: TilingSettings) -> Til
         slide_dimensions=slide.dimensions,
         slide_mpp=slide.mpp,
         magnification=settings.magnification,
+        doubts=tissue.doubts,
+        reason=reason,
     )
 
 
@@ -185,9 +200,7 @@ def warn_of_contradiction(slide: Slide) -> None:
 
 
 def grid_of(bounds: tuple[int, int, int, int], size: int, step: int) -> np.ndarray:
-    """Corners (N, 2) int64 of square tiles over bounds (x, y, width, height), row by row; none where it is smaller."""
+    """Corners (N, 2) int64 of square tiles over bounds (x, y, width, height), row by row."""
     x, y, width, height = bounds
-    if width < size or height < size:
-        return np.empty((0, 2), dtype=np.int64)
     columns, rows = np.meshgrid(np.arange(x, x + width, step), np.arange(y, y + height, step))
     return np.stack([columns.ravel(), rows.ravel()], axis=1).astype(np.int64)

@@ -2,22 +2,27 @@
 
 import warnings
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
-from skimage.color import rgb2hsv
-from skimage.filters import threshold_otsu
 from skimage.morphology import disk
 
 from kd_mil.core.checks import above, at_least
 from kd_mil.core.errors import UserError
 from kd_mil.slides.formats.pyramid import level_and_downsample
 from kd_mil.slides.formats.reader import Slide
+from kd_mil.slides.tiles.glass import balanced, saturation_threshold
+from kd_mil.slides.tiles.ink import extremes, is_ink, saturation_of
 
 MAX_MASK_SIDE = 8192
 """Pixels; no slide is that large at a sensible mask resolution."""
 FOREIGN_MARGIN_UM = 24.0
 """Ink and borders are widened by this much: their blurred rims are coloured too."""
+MOSTLY, LITTLE_TISSUE, MUCH_TISSUE = 0.5, 0.002, 0.95
+"""Shares of the scanned area that are worth a word: of black above the first, of tissue outside the others."""
+MUCH_INK = 0.25
+"""Share of ink among ink and tissue that is worth a word."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +73,12 @@ class TissueMask:
     """(x, y) of the mask's top-left corner in level-0 pixels."""
     downsample: float
     """Level-0 pixels per mask pixel."""
+    doubts: tuple[str, ...] = ()
+    """What makes it doubtful; see `doubts_about`."""
 
 
 def find_tissue(slide: Slide, settings: TissueSettings | None = None) -> TissueMask:
-    """Segment the tissue of a slide; a slide without any, or mostly black, is a warning.
+    """Segment the tissue of a slide; what makes the mask doubtful is a warning each, and kept with it.
 
     Raises:
         UserError: the mask would be huge (`tissue.mpp` too fine, or the slide's mpp wrong), or the file is damaged.
@@ -87,72 +94,84 @@ def find_tissue(slide: Slide, settings: TissueSettings | None = None) -> TissueM
         )
     mpp = slide.mpp * downsample
     thumbnail = slide.read(x, y, size, mpp)
-    if (extremes(thumbnail)[0] <= 255 * settings.max_darkness).mean() > 0.5:
-        warnings.warn(f"slide {slide.name!r} is mostly black: dark background, or a failed scan?", stacklevel=2)
-    mask = tissue_mask(thumbnail, mpp, settings)
-    if not mask.any():
-        warnings.warn(f"slide {slide.name!r}: no tissue found (settings under `tissue`)", stacklevel=2)
-    return TissueMask(mask, thumbnail, (x, y), downsample)
+    found = segmented(thumbnail, mpp, settings)
+    doubts = doubts_about(found, settings)
+    for doubt in doubts:
+        warnings.warn(f"slide {slide.name!r}: {doubt}", stacklevel=2)
+    return TissueMask(found.mask, thumbnail, (x, y), downsample, doubts)
 
 
 def tissue_mask(pixels: np.ndarray, mpp: float, settings: TissueSettings) -> np.ndarray:
-    """Tissue (height, width) bool of an RGB picture (height, width, 3) uint8 at `mpp` µm per pixel.
+    """Tissue (height, width) bool of an RGB picture (height, width, 3) uint8 at `mpp` µm per pixel."""
+    return segmented(pixels, mpp, settings).mask
 
-    Stained tissue is more saturated than glass: Otsu's threshold on the saturation, kept within the settings' bounds,
-    after ink and black areas are taken out; then gaps are closed, small holes filled and small pieces dropped.
+
+class Segmented(NamedTuple):
+    """A tissue mask, and what tells how far to trust it."""
+
+    mask: np.ndarray
+    """(height, width) bool."""
+    threshold: float
+    """Saturation above which a pixel was stained."""
+    black: float
+    """Share of the picture."""
+    ink: float
+    """Share of the picture that was taken out for its colour."""
+
+
+def segmented(pixels: np.ndarray, mpp: float, settings: TissueSettings) -> Segmented:
+    """Segment an RGB picture (height, width, 3) uint8 at `mpp` µm per pixel.
+
+    Stained tissue is more saturated than glass: a threshold on the saturation, after the picture is balanced to its
+    glass, and ink and black areas are taken out; then gaps are closed, small holes filled and small pieces dropped. Ink
+    and black areas stay out, within tissue too.
     """
+    pixels = balanced(pixels)
     saturation = ndimage.median_filter(saturation_of(pixels), size=3)
-    foreign = foreign_areas(pixels, mpp, settings)
+    dark = extremes(pixels)[0] <= 255 * settings.max_darkness
+    ink = is_ink(pixels) & ~dark if settings.exclude_pen else np.zeros_like(dark)
+    foreign = widened(dark | ink, mpp)
     clean = saturation[~foreign]
-    if clean.size == 0:
-        return np.zeros(saturation.shape, dtype=bool)
-    threshold = np.clip(threshold_otsu(clean), settings.min_saturation, settings.max_saturation)
-    mask = (saturation > threshold) & ~foreign
+    threshold, mask = settings.max_saturation, np.zeros_like(dark)
+    if clean.size:
+        threshold = saturation_threshold(clean, settings.min_saturation, settings.max_saturation)
+        mask = tidied((saturation > threshold) & ~foreign, foreign, mpp, settings)
+    inked = ndimage.binary_opening(ink)
+    return Segmented(mask, threshold, float(dark.mean()), float(inked.mean()))
+
+
+def tidied(mask: np.ndarray, foreign: np.ndarray, mpp: float, settings: TissueSettings) -> np.ndarray:
+    """A mask (height, width) with gaps closed, small holes filled and small pieces dropped, and nothing foreign."""
     reach = disk(round(settings.closing_um / mpp / 2))
     # A border value of 1 keeps tissue that runs out of the frame.
     mask = ndimage.binary_erosion(ndimage.binary_dilation(mask, reach), reach, border_value=1) & ~foreign
-    holes = ndimage.binary_fill_holes(mask) & ~mask
+    known = mask | foreign
+    holes = ndimage.binary_fill_holes(known) & ~known
     mask |= holes & ~pieces_of_at_least(holes, settings.max_hole_um2 / mpp**2)
     return pieces_of_at_least(mask, settings.min_area_um2 / mpp**2)
 
 
-def saturation_of(pixels: np.ndarray) -> np.ndarray:
-    """HSV saturation (...) float32 in [0, 1] of uint8 RGB (..., 3); black has none."""
-    brightest, darkest = extremes(pixels)
-    return (brightest - darkest) / np.maximum(brightest, 1).astype(np.float32)
+def widened(foreign: np.ndarray, mpp: float) -> np.ndarray:
+    """Areas (height, width) bool of such pixels, with a margin; single pixels are left to the tissue."""
+    return ndimage.binary_dilation(ndimage.binary_opening(foreign), disk(round(FOREIGN_MARGIN_UM / mpp)))
 
 
-def extremes(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Largest and smallest channel (...) of RGB (..., 3); many times faster than a maximum over the last axis."""
-    red, green, blue = np.moveaxis(pixels, -1, 0)
-    return np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
-
-
-def foreign_areas(pixels: np.ndarray, mpp: float, settings: TissueSettings) -> np.ndarray:
-    """Black areas and ink (height, width) bool, widened; single pixels of such colours are left to the tissue."""
-    foreign = extremes(pixels)[0] <= 255 * settings.max_darkness
-    if settings.exclude_pen:
-        foreign |= is_ink(pixels)
-    areas = ndimage.binary_opening(foreign)
-    return ndimage.binary_dilation(areas, disk(round(FOREIGN_MARGIN_UM / mpp)))
-
-
-def is_ink(pixels: np.ndarray) -> np.ndarray:
-    """Pixels (height, width) bool in the colours of green, blue and red pens.
-
-    Haematoxylin and eosin run from violet-blue over purple to pink (hues of about 230 to 350 degrees). Green lies
-    outside; blue and red ink are more saturated than the dyes. Pooled blood can pass for red ink.
-    """
-    ink = np.zeros(pixels.shape[:2], dtype=bool)
-    saturation = saturation_of(pixels)
-    # Hues below 240 degrees have more green than red: the hue is computed where it can decide, nearly nowhere.
-    candidates = ((saturation > 0.1) & (pixels[..., 1] > pixels[..., 0])) | (saturation > 0.55)
-    hue, saturation, _ = (rgb2hsv(pixels[candidates]) * [360, 1, 1]).T
-    green = (hue > 60) & (hue < 200)
-    blue = (hue >= 200) & (hue < 245) & (saturation > 0.55)
-    red = ((hue < 10) | (hue > 350)) & (saturation > 0.7)
-    ink[candidates] = green | blue | red
-    return ink
+def doubts_about(found: Segmented, settings: TissueSettings) -> tuple[str, ...]:
+    """What makes a mask doubtful, and which settings help: nobody looks at every slide of a thousand."""
+    share, doubts = float(found.mask.mean()), []
+    if found.black > MOSTLY:
+        doubts.append("mostly black: dark background, or a failed scan?")
+    if share == 0:
+        doubts.append("no tissue found (settings under `tissue`)")
+    elif share < LITTLE_TISSUE:
+        doubts.append(f"nearly nothing ({share:.2%}) counts as tissue: pale stain? lower tissue.min_saturation")
+    elif share > MUCH_TISSUE:
+        doubts.append(f"nearly everything ({share:.0%}) counts as tissue: tinted glass? raise tissue.max_saturation")
+    if share > 0 and found.threshold < settings.min_saturation:
+        doubts.append(f"the stain is faint: the threshold of saturation fell to {found.threshold:.3f}")
+    if found.ink > MUCH_INK * (found.ink + share):
+        doubts.append("much of what is coloured counts as ink: blue or green stain? tissue=special_stain keeps it")
+    return tuple(doubts)
 
 
 def pieces_of_at_least(mask: np.ndarray, pixels: float) -> np.ndarray:

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import openslide
 import pytest
 import torch
+from PIL import Image
 
 from kd_mil.core.errors import UserError
 from kd_mil.slides.annotations.annotations import AnnotationSettings
@@ -175,14 +177,23 @@ def test_a_batch_keeps_the_tiles_of_the_readable_slides(entries, tmp_path):
 
 
 def test_a_slide_without_tissue_has_an_empty_file(tmp_path, recwarn):
-    from PIL import Image
-
     Image.new("RGB", (300, 300), "white").save(tmp_path / "blank.png")
     [entry] = list_slides(tmp_path / "blank.png")
     [outcome] = Extraction([entry], tmp_path, replace(SETTINGS, mpp=1.0), MeanColour()).run()
     assert (outcome.status, outcome.tiles) == ("written", 0)
     assert read_slide(outcome.path).features.shape == (0, 3)
     assert any("no tissue" in str(warning.message) for warning in recwarn)
+
+
+def test_doubtful_tissue_is_told_in_the_outcome_and_again_on_the_next_run(tmp_path):
+    Image.new("RGB", (512, 512), (210, 130, 180)).save(tmp_path / "pink.png")
+    entries = [replace(entry, mpp=1.0) for entry in list_slides(tmp_path / "pink.png")]
+    for status in ("written", "kept"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            [outcome] = Extraction(entries, tmp_path / "out", SETTINGS).run()
+        assert (outcome.status, outcome.tiles) == (status, 64)
+        assert outcome.message.startswith("nearly everything (100%) counts as tissue")
 
 
 def extract(entries, out, encoder, results=None, num_workers=1):

@@ -60,7 +60,7 @@ def test_grid_by_hand_row_by_row():
         *([10, 24], [14, 24], [18, 24]),
     ]
     assert grid_of((0, 0, 8, 4), size=4, step=3).tolist() == [[0, 0], [3, 0], [6, 0], [0, 3], [3, 3], [6, 3]]
-    assert grid_of((0, 0, 3, 100), size=4, step=4).shape == (0, 2)
+    assert grid_of((0, 0, 3, 6), size=4, step=4).tolist() == [[0, 0], [0, 4]], "a slide narrower than a tile has one"
 
 
 @pytest.mark.parametrize(
@@ -150,18 +150,36 @@ def test_finer_than_level_0_needs_a_word(tmp_path):
         assert slide.read(0, 0, (100, 100), tiles.mpp).shape == (100, 100, 3)
 
 
-def test_no_tissue_and_small_slides_give_no_tiles_and_a_warning(tmp_path):
+def test_no_tissue_gives_no_tiles(tmp_path):
     slide = blank_slide(tmp_path, 400, 300, mpp=0.5)
     empty = everywhere(slide)
     empty.mask[:] = False
-    with pytest.warns(UserWarning, match=r"'blank' has no tiles: no tile has tiling.min_tissue=0"):
-        tiles = tile_grid(slide, empty, TilingSettings(tile_size=100, mpp=0.5, min_tissue=0))
+    tiles = tile_grid(slide, empty, TilingSettings(tile_size=100, mpp=0.5, min_tissue=0))
     assert tiles.coords.shape == (0, 2)
     assert tiles.coords.dtype == np.int64
-    with pytest.warns(UserWarning, match="'blank' has no tiles: smaller than a tile"):
-        tiles = tile_grid(slide, everywhere(slide), TilingSettings(tile_size=301, mpp=0.5))
-    assert tiles.coords.shape == (0, 2)
     assert tiles.tissue.shape == (0,)
+
+
+def test_a_slide_smaller_than_a_tile_is_one_tile_or_says_why_not(tmp_path):
+    """400 x 300 pixels of tissue in a tile of 500 are 48 % of it; in a tile of 1000 they are 12 %."""
+    slide = blank_slide(tmp_path, 400, 300, mpp=0.5)
+    tiles = tile_grid(slide, everywhere(slide), TilingSettings(tile_size=500, mpp=0.5))
+    assert tiles.coords.tolist() == [[0, 0]]
+    assert tiles.tissue.tolist() == pytest.approx([0.48])
+    assert (slide.read(0, 0, (500, 500), tiles.mpp)[300:] == 255).all()
+    with pytest.warns(UserWarning, match=r"'blank': no tile has tiling.min_tissue=0.25, at most 0.12"):
+        tiles = tile_grid(slide, everywhere(slide), TilingSettings(tile_size=1000, mpp=0.5))
+    assert tiles.coords.shape == (0, 2)
+    assert tiles.reason == "no tile has tiling.min_tissue=0.25, at most 0.12"
+
+
+def test_the_mask_beyond_the_slide_is_no_tissue(tmp_path):
+    """Mask pixels of 16: the seventh column of a slide of 100 reaches 12 pixels beyond it."""
+    slide = blank_slide(tmp_path, 100, 100, mpp=0.5)
+    tissue = TissueMask(np.ones((7, 7), dtype=bool), np.empty((0, 0, 3), np.uint8), (0, 0), 16.0)
+    tiles = tile_grid(slide, tissue, TilingSettings(tile_size=80, mpp=0.5, min_tissue=0))
+    assert tiles.coords.tolist() == [[0, 0], [80, 0], [0, 80], [80, 80]]
+    assert tiles.tissue.tolist() == pytest.approx([1, 0.25, 0.25, 0.0625])
 
 
 def test_contradicting_objective_is_a_warning(tmp_path):

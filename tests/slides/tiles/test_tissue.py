@@ -8,7 +8,8 @@ from PIL import Image, ImageDraw
 
 from kd_mil.core.errors import UserError
 from kd_mil.slides.formats.reader import open_slide
-from kd_mil.slides.tiles.tissue import TissueSettings, find_tissue, is_ink, pieces_of_at_least, tissue_mask
+from kd_mil.slides.tiles.ink import is_ink
+from kd_mil.slides.tiles.tissue import TissueSettings, find_tissue, pieces_of_at_least, tissue_mask
 
 GLASS = (243, 242, 244)
 STROMA = (214, 140, 180)
@@ -86,6 +87,87 @@ def test_stain_is_never_taken_for_ink():
     density = haematoxylin[..., None] * [0.5626, 0.7201, 0.4062] + eosin[..., None] * [0.2159, 0.8012, 0.5581]
     colours = (243 * np.exp(-density)).round().astype(np.uint8)
     assert not is_ink(colours).any()
+
+
+def test_haematoxylin_alone_is_never_ink_however_dark():
+    """The counterstain of immunohistochemistry, up to a density at which 5 % of the light is left."""
+    colours = (243 * np.exp(-np.linspace(0, 3, 60)[:, None, None] * [0.650, 0.704, 0.286])).round().astype(np.uint8)
+    assert not is_ink(colours).any()
+    image, draw = glass()
+    draw.ellipse([50, 35, 130, 115], fill=tuple(colours[50, 0].tolist()))
+    assert agreement(mask_of(image), disc(image, (90, 75), 40)) > 0.95
+
+
+@pytest.mark.parametrize("ink", [(150, 40, 200), (110, 20, 160), (190, 210, 240), (200, 235, 210)])
+def test_purple_and_faint_pens_are_no_tissue(ink):
+    image, draw = glass()
+    draw_tissue(draw)
+    draw.line([(160, 10), (170, 140)], fill=ink, width=8)
+    assert agreement(mask_of(image), disc(image, (90, 75), 40)) > 0.93
+
+
+@pytest.mark.parametrize("micrometres", [48, 64, 80, 96])
+@pytest.mark.parametrize("colour", [(15, 15, 20), (20, 160, 60), (30, 60, 190)], ids=["black", "green", "blue"])
+def test_ink_and_dark_spots_within_tissue_stay_out(micrometres, colour):
+    image, draw = glass()
+    draw.rectangle([20, 20, 180, 130], fill=STROMA)
+    side = micrometres // 8
+    draw.rectangle([100, 70, 99 + side, 69 + side], fill=colour)
+    mask = mask_of(image)
+    assert not mask[70 : 70 + side, 100 : 100 + side].any()
+    assert mask[25:60, 25:90].all()
+
+
+@pytest.mark.parametrize(
+    "tint", [(234, 223, 195), (238, 232, 180), (220, 214, 190), (225, 240, 225), (190, 190, 190), (205, 200, 190)]
+)
+def test_yellow_and_grey_glass_is_no_tissue(tint):
+    """The same picture as through a filter."""
+    image, draw = glass()
+    draw_tissue(draw)
+    pixels = np.asarray(image) * (np.array(tint) / GLASS)
+    assert agreement(mask_of(Image.fromarray(pixels.round().astype(np.uint8))), disc(image, (90, 75), 40)) > 0.93
+
+
+def faded(image: Image.Image, share: float) -> Image.Image:
+    """Optical density times `share`."""
+    return Image.fromarray((np.array(GLASS) * (np.asarray(image) / GLASS) ** share).round().astype(np.uint8))
+
+
+@pytest.mark.parametrize("share", [0.5, 0.3, 0.15])
+def test_faded_stain_is_found(share):
+    image, draw = glass()
+    draw_tissue(draw)
+    assert agreement(mask_of(faded(image, share)), disc(image, (90, 75), 40)) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("colours", "doubt"),
+    [
+        (((235, 200, 225), STROMA), r"nearly everything \(100%\) counts as tissue: tinted glass"),
+        ((GLASS, (30, 50, 120)), "counts as ink: blue or green stain"),
+        ((GLASS, (235, 226, 231)), "the stain is faint"),
+    ],
+)
+def test_doubts_are_kept_and_warned_of(tmp_path, colours, doubt):
+    image = Image.new("RGB", (200, 150), colours[0])
+    draw = ImageDraw.Draw(image)
+    draw.ellipse([50, 35, 130, 115], fill=colours[1])
+    draw.ellipse([150, 50, 190, 90], fill=STROMA)
+    noise = np.random.default_rng(0).normal(0, 1, (150, 200, 3))
+    pixels = np.clip(np.asarray(image) + noise, 0, 255).round().astype(np.uint8)
+    if "faint" in doubt:
+        pixels[45:95, 145:195] = pixels[:50, :50]
+    with pytest.warns(UserWarning, match=doubt):
+        tissue = find_tissue(slide_of(tmp_path, Image.fromarray(pixels)))
+    assert len(tissue.doubts) == 1
+
+
+def test_nearly_nothing_is_a_warning(tmp_path):
+    image, draw = glass(600, 600)
+    draw.rectangle([100, 100, 117, 117], fill=STROMA)  # 324 of 360,000 pixels
+    with pytest.warns(UserWarning, match=r"nearly nothing \(0\.\d+%\) counts as tissue"):
+        assert find_tissue(slide_of(tmp_path, image)).mask.any()
 
 
 def test_green_stain_needs_the_pen_rule_off():
