@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from kd_mil.core.errors import UserError
 from kd_mil.data.locations import find_root
 from kd_mil.data.pairs.pair_data import PairedImages
-from kd_mil.data.pairs.stack import ImageSource
+from kd_mil.data.pairs.stack import ImageSource, PixelReader
 from kd_mil.data.patches.built_bags import LabelledInstances
 from kd_mil.data.patches.cifar10_mil import Cifar10MIL, read_torchvision
 from kd_mil.data.patches.class_folders import find_part, read_class_folders
@@ -51,7 +50,7 @@ class Cifar10Paired(PairedImages):
             ids=[f"{part}{index}" for part, images in chosen.items() for index in range(len(images.labels))],
             labels=torch.cat([images.labels for images in chosen.values()]),
             class_names=chosen["train"].class_names,
-            open=lambda index: Image.fromarray(pixels[index].permute(1, 2, 0).numpy()),
+            open=PixelReader(pixels.numpy()),
             parts=[part for part, images in chosen.items() for _ in images.labels],
         )
 

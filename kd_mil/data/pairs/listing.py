@@ -1,10 +1,12 @@
 """Lists of labelled image files: from a CSV table or from folders, checked before anything is decoded."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from PIL import Image
 
 from kd_mil.core.errors import UserError
 from kd_mil.core.suggestions import did_you_mean
@@ -23,6 +25,17 @@ class Row(NamedTuple):
     image_id: str
     case_id: str = ""
     split: str = ""
+
+
+@dataclass(frozen=True)
+class ImageReader:
+    """Decodes images by their position; travels to worker processes."""
+
+    paths: list[Path]
+
+    def __call__(self, index: int) -> Image.Image:
+        """The image, RGB."""
+        return decode_rgb(self.paths[index])
 
 
 def image_files(rows: list[Row], classes: Sequence[str] | None, where: str) -> ImageSource:
@@ -49,7 +62,7 @@ def image_files(rows: list[Row], classes: Sequence[str] | None, where: str) -> I
         ids=[row.image_id for row in rows],
         labels=torch.tensor([index[row.label] for row in rows]),
         class_names=tuple(names),
-        open=lambda index: decode_rgb(paths[index]),
+        open=ImageReader(paths),
         cases=[row.case_id or row.image_id for row in rows],
         parts=[row.split for row in rows],
     )

@@ -16,7 +16,7 @@ from kd_mil.core.errors import UserError
 from kd_mil.data.batches import PairBatch
 from kd_mil.data.datamodules import GIBIBYTE, DistillationData, classes_in_turn
 from kd_mil.data.pairs.division import Division, Unlabelled, check_parts, divide, members
-from kd_mil.data.pairs.pair_loading import ImageSampler, PhaseLoader
+from kd_mil.data.pairs.pair_loading import ImageSampler, PairView, PhaseLoader
 from kd_mil.data.pairs.stack import ImageSource, ImageStack, channel_statistics
 from kd_mil.data.samplers import IndexedView
 from kd_mil.data.splits import AUXILIARY, PARTS
@@ -178,10 +178,7 @@ class PairedImages(DistillationData):
 
     def view(self, positions: Tensor, resolutions: tuple[str, ...], labelled: bool = True) -> PairBatch:
         """Images at the given resolutions; without labels, there are none in the batch."""
-        images = {name: [self.images[name][index] for index in positions.tolist()] for name in resolutions}
-        teacher, student = (images.get(name, []) for name in RESOLUTIONS)
-        labels = self.source.labels[positions]
-        return PairBatch(teacher, student, labels if labelled else torch.full_like(labels, -1), positions)
+        return PairView(self.images, self.source.labels, resolutions, labelled)(positions)
 
     def train_dataloader(self) -> PhaseLoader:
         """What the method's present phase trains on: labelled images of one resolution, or pairs without labels."""
@@ -212,7 +209,7 @@ class PairedImages(DistillationData):
             rank=rank,
             world_size=world_size,
         )
-        return self._data_loader(lambda chosen: self.view(chosen, resolutions, labelled), sampler)
+        return self._data_loader(PairView(self.images, self.source.labels, resolutions, labelled), sampler)
 
     def _eval_loader(self, part: str) -> DataLoader:
         rank, world_size = self._shard()
@@ -222,7 +219,7 @@ class PairedImages(DistillationData):
                 f"{len(self.positions[part])} images to evaluate on {world_size} processes: use fewer devices"
             )
         resolutions, steps = self._method().resolutions, list(members.split(self.images_per_step))
-        return self._data_loader(lambda chosen: self.view(chosen, resolutions), steps)
+        return self._data_loader(PairView(self.images, self.source.labels, resolutions), steps)
 
     def _data_loader(self, fetch: Callable[[Tensor], PairBatch], sampler: Any) -> DataLoader:
         every = all(len(stack.kept) == len(self.source.ids) for stack in self.images.values())

@@ -1,6 +1,7 @@
 """Order of paired images, and the loader that changes with the method's phase."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 
 import torch
@@ -8,7 +9,28 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kd_mil.data.batches import PairBatch
+from kd_mil.data.pairs.stack import ImageStack
 from kd_mil.data.samplers import EpochSampler
+
+
+@dataclass(frozen=True)
+class PairView:
+    """Makes batches of positions; travels to worker processes, which may start without a fork."""
+
+    images: Mapping[str, ImageStack]
+    """By resolution."""
+    labels: Tensor
+    resolutions: tuple[str, ...]
+    """Those of `teacher` and `student` that the batch has."""
+    labelled: bool = True
+    """Whether it has labels."""
+
+    def __call__(self, positions: Tensor) -> PairBatch:
+        """The batch of the images at `positions` (B,)."""
+        shown = {name: [self.images[name][index] for index in positions.tolist()] for name in self.resolutions}
+        labels = self.labels[positions]
+        hidden = labels if self.labelled else torch.full_like(labels, -1)
+        return PairBatch(shown.get("teacher", []), shown.get("student", []), hidden, positions)
 
 
 class ImageSampler(EpochSampler):

@@ -1,6 +1,5 @@
 """PairedSlides: tissue sections cut whole from slides, at the teacher's and the student's resolution."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -80,7 +79,7 @@ class PairedSlides(PairedImages):
             ids=[f"{section.slide.slide_id}-{section.number}" for section in sections],
             labels=torch.tensor([_label(entry, names) for entry in owners]),
             class_names=tuple(names),
-            open=lambda index: read_box(owners[index], sections[index].box),
+            open=SectionReader(sections),
             cases=[entry.case_id for entry in owners],
             parts=[entry.split or ("" if entry.label else "auxiliary") for entry in owners],
             scales=[section.scale for section in sections],
@@ -135,15 +134,21 @@ def tissue_boxes(found: TissueMask, slide: Slide, margin_um: float, min_side_um:
     return boxes
 
 
-def read_box(entry: SlideEntry, box: Box) -> Image.Image:
-    """The pixels of a box at level 0."""
-    slide = _opened(entry)
-    return Image.fromarray(np.asarray(slide.read(box[0], box[1], box[2:], slide.mpp)))
+class SectionReader:
+    """Opens sections by their position; travels to worker processes, each of which keeps one slide open."""
 
+    def __init__(self, sections: Sequence[Section]) -> None:
+        self.sections = list(sections)
+        self._slide: Slide | None = None
 
-@functools.lru_cache(maxsize=4)
-def _opened(entry: SlideEntry) -> Slide:
-    return open_slide(entry.path, entry.mpp, mpp_setting=None)
+    def __call__(self, index: int) -> Image.Image:
+        """The pixels of a section at level 0."""
+        entry, (x, y, width, height) = self.sections[index].slide, self.sections[index].box
+        if self._slide is None or self._slide.path != entry.path:
+            if self._slide is not None:
+                self._slide.close()
+            self._slide = open_slide(entry.path, entry.mpp, mpp_setting=None)
+        return Image.fromarray(np.asarray(self._slide.read(x, y, (width, height), self._slide.mpp)))
 
 
 def _label(entry: SlideEntry, names: Sequence[str]) -> int:

@@ -1,6 +1,7 @@
 """Images that are not decoded yet, and their smaller copies, each made from the original in one step."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -18,13 +19,25 @@ class ImageSource(NamedTuple):
     """(N,) int64; -1 = unknown, for auxiliary images alone."""
     class_names: tuple[str, ...]
     open: Callable[[int], Image.Image]
-    """RGB image at a position, at the original resolution."""
+    """RGB image at a position, at the original resolution; sent to worker processes, so no lambda."""
     cases: list[str] | None = None
     """Patient of each image; None: every image is a case of its own."""
     parts: list[str] | None = None
     """`train`, `val`, `test` or `auxiliary`; empty where the data module is to divide."""
     scales: list[float] | None = None
     """Pixels of each original for one pixel at downsample 1, where originals differ in resolution; None: 1."""
+
+
+@dataclass(frozen=True)
+class PixelReader:
+    """Opens images that are in memory by their position; travels to worker processes."""
+
+    images: Sequence[np.ndarray] | np.ndarray
+    """N images (3, H, W) uint8."""
+
+    def __call__(self, index: int) -> Image.Image:
+        """The image, RGB."""
+        return Image.fromarray(np.ascontiguousarray(np.moveaxis(self.images[index], 0, 2)))
 
 
 class ImageStack:

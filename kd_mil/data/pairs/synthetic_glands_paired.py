@@ -2,14 +2,12 @@
 
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
 from kd_mil.core.checks import at_least
 from kd_mil.data.masks.synthetic_glands import draw_tissue
 from kd_mil.data.pairs.pair_data import PairedImages
-from kd_mil.data.pairs.stack import ImageSource
+from kd_mil.data.pairs.stack import ImageSource, PixelReader
 
 
 class SyntheticGlandsPaired(PairedImages):
@@ -38,5 +36,5 @@ class SyntheticGlandsPaired(PairedImages):
             ids=[f"image{at:04d}" for at in range(self.count)],
             labels=torch.arange(self.count) % 2,
             class_names=("normal", "tumour"),
-            open=lambda at: Image.fromarray(np.moveaxis(drawn[at], 0, 2)),
+            open=PixelReader(drawn),
         )

@@ -1,5 +1,6 @@
 """Pairs of resolutions: one reduction from the original, splits by patient, no label where none belongs."""
 
+import pickle
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,8 +11,9 @@ from PIL import Image
 
 from kd_mil.core.errors import UserError
 from kd_mil.data.batches import same_size_groups
+from kd_mil.data.pairs.listing import ImageReader
 from kd_mil.data.pairs.pair_data import ImageSampler, PairedImages
-from kd_mil.data.pairs.stack import ImageSource, channel_statistics, pixels
+from kd_mil.data.pairs.stack import ImageSource, PixelReader, channel_statistics, pixels
 
 SIZES = [(40, 24), (24, 40), (33, 21)]
 
@@ -228,3 +230,20 @@ def test_a_few_images_and_steps_to_try_things_out():
     assert [len(batch.indices) for batch in few.train_dataloader()] == [2, 2]
     with pytest.raises(UserError, match="limit_batches=0: must be at least 1"):
         ready(limit_batches=0)
+
+
+def test_loaders_travel_to_workers_that_start_without_a_fork(tmp_path):
+    """What a worker process is sent must pickle, whatever opens the originals."""
+    picture(0).save(tmp_path / "one.png")
+    stored = [np.asarray(picture(at)).transpose(2, 0, 1) for at in range(48)]
+    for opens in (ImageReader([tmp_path / "one.png"] * 48), PixelReader(stored)):
+        data = attached(ready(source(open=opens), resident_gib=0), view="teacher")
+        loaders = [*data.train_dataloader().loaders.values(), data.val_dataloader()]
+        for loader in loaders:
+            positions = next(iter(loader.sampler))
+            again = pickle.loads(pickle.dumps(loader.dataset))[positions]
+            for name in ("teacher", "student"):
+                images, expected = getattr(again, name), getattr(loader.dataset[positions], name)
+                assert len(images) == len(expected)
+                assert all(torch.equal(*pair) for pair in zip(images, expected, strict=True))
+            assert again.teacher or again.student
