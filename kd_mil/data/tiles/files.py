@@ -12,8 +12,8 @@ from kd_mil.data.tiles.cache import CutSlide, TileCache, read_tile
 from kd_mil.slides.formats.reader import Slide
 from kd_mil.slides.tiles.cutting import Cutting
 
-OPEN_SLIDES = 32
-"""Slides that a process keeps open."""
+OPEN_BYTES = 1 << 30
+"""Memory of the slides that a process keeps open; at least the last one stays so."""
 
 
 class TileFiles:
@@ -81,7 +81,7 @@ class TilesInSlides(TileFiles):
         if slide not in self._slides:
             self._slides[slide] = self.cutting.open(self.cuts[slide].entry)
         self._slides.move_to_end(slide)
-        if len(self._slides) > OPEN_SLIDES:
+        while len(self._slides) > 1 and sum(one.resident_bytes for one in self._slides.values()) > OPEN_BYTES:
             self._slides.popitem(last=False)[1].close()
         return self._slides[slide]
 

@@ -7,6 +7,7 @@ from PIL import Image
 
 from kd_mil.core.errors import UserError
 from kd_mil.slides.formats.pyramid import PyramidSlide, SlideInfo
+from kd_mil.slides.formats.tiff_resolution import stated_mpp
 
 
 class OpenSlideSlide(PyramidSlide):
@@ -27,7 +28,7 @@ class OpenSlideSlide(PyramidSlide):
         return SlideInfo(
             level_dimensions=handle.level_dimensions,
             level_downsamples=handle.level_downsamples,
-            mpp=None if mpp_x is None or mpp_y is None else (mpp_x, mpp_y),
+            mpp=tag_mpp(properties) if mpp_x is None or mpp_y is None else (mpp_x, mpp_y),
             magnification=positive_number(properties, openslide.PROPERTY_NAME_OBJECTIVE_POWER),
             bounds=scanned_bounds(properties, handle.dimensions),
             properties=properties,
@@ -50,6 +51,12 @@ def positive_number(properties: Mapping[str, str], key: str) -> float | None:
     except ValueError:
         return None
     return value if 0 < value < float("inf") else None
+
+
+def tag_mpp(properties: Mapping[str, str]) -> tuple[float, float] | None:
+    """µm per pixel by the resolution tags of a TIFF, which OpenSlide takes from some formats alone."""
+    x, y = (positive_number(properties, f"tiff.{axis}Resolution") or 0.0 for axis in "XY")
+    return stated_mpp(x, y, properties.get("tiff.ResolutionUnit"))
 
 
 def scanned_bounds(properties: Mapping[str, str], dimensions: tuple[int, int]) -> tuple[int, int, int, int]:

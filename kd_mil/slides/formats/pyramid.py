@@ -17,6 +17,8 @@ LEVEL_TOLERANCE = 0.01
 """A level whose resolution differs by less than this share from the target is read as it is."""
 PLAUSIBLE_MPP = (0.01, 50.0)
 """µm per level-0 pixel; a TIFF that carries 72 dots per inch for want of better says 353."""
+READER_BYTES = 32 * 1024**2
+"""What a slide reader keeps of decoded tiles, per slide and process; OpenSlide's default."""
 BLOCK_PIXELS = 4096**2
 """Native pixels decoded at once when a large area is reduced to a thumbnail."""
 
@@ -65,6 +67,11 @@ class PyramidSlide(ABC):
     @property
     def dimensions(self) -> tuple[int, int]:
         return self.level_dimensions[0]
+
+    @property
+    def resident_bytes(self) -> int:
+        """See `reader.Slide.resident_bytes`."""
+        return READER_BYTES
 
     def read(self, x: int, y: int, size: tuple[int, int], mpp: float) -> np.ndarray:
         """See `reader.Slide.read`."""

@@ -48,6 +48,11 @@ class Slide(Protocol):
         """(width, height) of level 0."""
         ...
 
+    @property
+    def resident_bytes(self) -> int:
+        """Memory that an open slide takes in a process: a decoded image, or a reader's cache."""
+        ...
+
     def read(self, x: int, y: int, size: tuple[int, int], mpp: float) -> np.ndarray:
         """Read uint8 RGB (height, width, 3), read-only, at `mpp`, with its top-left corner at level-0 (x, y).
 
@@ -126,6 +131,10 @@ def _check_file(path: Path) -> None:
     if not path.is_file():
         raise UserError(
             f"slide {str(path)!r} {'is a folder' if path.is_dir() else 'does not exist'}: give a slide file"
+        )
+    if path.suffix.lower() == ".mrxs" and not path.with_suffix("").is_dir():
+        raise UserError(
+            f"slide {str(path)!r} is the index of a slide alone: copy the folder {path.stem!r} with its .dat files, too"
         )
     if path.stat().st_size == 0:
         raise UserError(f"slide {str(path)!r} is empty (0 bytes): copy or export it again")

@@ -20,9 +20,10 @@ from kd_mil.core.errors import UserError
 from kd_mil.data.datamodules import Loading
 from kd_mil.data.samplers import BagSampler, IndexedView
 from kd_mil.data.tiles import cache as tile_cache
-from kd_mil.data.tiles.files import OPEN_SLIDES, TilesInCache, TilesInSlides
+from kd_mil.data.tiles.files import TilesInCache, TilesInSlides
 from kd_mil.data.tiles.slides import SlidesData
 from kd_mil.slides.annotations.annotations import AnnotationSettings, MaskAnnotation
+from kd_mil.slides.formats.pyramid import READER_BYTES
 from kd_mil.slides.overlays.slide_picture import tumour_area
 from kd_mil.slides.synthetic.build import SyntheticSettings, build_synthetic_slides, truth_fractions
 from kd_mil.slides.tiles import cutting
@@ -149,10 +150,10 @@ def test_worker_processes_read_the_same_bags(slide_list, tmp_path):
 
 
 def test_few_slides_are_open_at_a_time(slide_list, tmp_path, monkeypatch):
-    monkeypatch.setattr("kd_mil.data.tiles.files.OPEN_SLIDES", 3)
+    monkeypatch.setattr("kd_mil.data.tiles.files.OPEN_BYTES", 3 * READER_BYTES)
     tiles = module(slide_list, tmp_path).bags.instances
     tiles[torch.arange(0, len(tiles.cuts[0].tiles.coords) * 8, 5)]
-    assert len(tiles._slides) == 3 < OPEN_SLIDES
+    assert len(tiles._slides) == 3
 
 
 def test_a_second_start_opens_no_slide(slide_list, tmp_path, monkeypatch):

@@ -335,3 +335,54 @@ def test_fastslide_equals_openslide_on_a_pyramid(tmp_path):
     assert fast.level_downsamples == slow.level_downsamples
     for mpp in (0.25, 0.4, 0.5, 0.7, 1.0, 1.9):
         np.testing.assert_array_equal(fast.read(104, 52, (60, 40), mpp), slow.read(104, 52, (60, 40), mpp))
+
+
+def strip_tiff(path: Path, **tags) -> Path:
+    tifffile.imwrite(path, flat(64, RED), rowsperstrip=8, photometric="rgb", metadata=None, **tags)
+    return path
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+@pytest.mark.parametrize(
+    ("resolution", "unit", "mpp"),
+    [
+        ((20_000, 20_000), "CENTIMETER", 0.5),
+        ((40_160.64, 40_160.64), "CENTIMETER", 0.249),
+        ((50_800, 50_800), "INCH", 0.5),
+        ((3175, 3175), "INCH", 8.0),
+    ],
+)
+def test_resolution_of_tiff_tags(tmp_path, tiled, resolution, unit, mpp):
+    tags = {"resolution": resolution, "resolutionunit": unit}
+    path = tmp_path / "tags.tif"
+    slide = open_slide(write_tiff(path, [flat(256, RED)], **tags) if tiled else strip_tiff(path, **tags))
+    assert slide.mpp == pytest.approx(mpp, rel=1e-4)
+    assert open_slide(path, mpp=0.3).mpp == 0.3
+
+
+@pytest.mark.parametrize(
+    ("resolution", "unit"),
+    [
+        ((72, 72), "INCH"),
+        ((300, 300), "INCH"),
+        ((1200, 1200), "INCH"),
+        ((28.35, 28.35), "CENTIMETER"),
+        ((1, 1), "NONE"),
+    ],
+)
+def test_resolution_of_printers_and_screens_is_none(tmp_path, resolution, unit):
+    path = strip_tiff(tmp_path / "tags.tif", resolution=resolution, resolutionunit=unit)
+    with pytest.raises(UserError, match=r"tags\.tif' states neither"):
+        open_slide(path)
+
+
+def test_index_of_a_mirax_slide_without_its_folder(tmp_path):
+    (tmp_path / "case7.mrxs").write_bytes(b"\xff\xd8")
+    with pytest.raises(UserError, match=r"copy the folder 'case7' with its \.dat files"):
+        open_slide(tmp_path / "case7.mrxs", mpp=0.25)
+
+
+def test_memory_of_open_slides(tmp_path, coloured):
+    Image.new("RGB", (300, 200)).save(tmp_path / "plain.png")
+    assert open_slide(tmp_path / "plain.png", mpp=1.0).resident_bytes == 300 * 200 * 3
+    assert coloured.resident_bytes == pyramid.READER_BYTES
