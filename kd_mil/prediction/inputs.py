@@ -20,7 +20,7 @@ from kd_mil.data.samplers import IndexedView
 from kd_mil.data.tiles.cache import CutSlide
 from kd_mil.data.tiles.files import TilesInSlides
 from kd_mil.prediction.card import ModelCard
-from kd_mil.prediction.tile_geometry import TileGeometry, blank_picture, feature_geometry
+from kd_mil.prediction.tile_geometry import TileGeometry, blank_picture, feature_geometry, stated_offset
 from kd_mil.slides.formats.reader import BACKENDS, Slide, open_slide
 from kd_mil.slides.overlays.slide_picture import SlidePicture, picture_of
 from kd_mil.slides.slide_list import SlideEntry, list_slides
@@ -260,7 +260,22 @@ def feature_inputs(config: Config, card: ModelCard) -> Sequence[PredictionInput]
     if missing:
         counts = ", ".join(f"{name} ({count} of {len(inputs)} files)" for name, count in missing.items())
         warnings.warn(f"not compared with the training features, some files do not say: {counts}", stacklevel=2)
+    silent = [item for item in inputs if item.slide is None and not states_bounds(item.path)]
+    if silent:
+        warnings.warn(
+            f"{len(silent)} feature files without their slides: positions in GeoJSON count from the slide's corner, "
+            "which QuPath shows shifted on slides with bounds (MRXS, SCN): give slides=FOLDER for those",
+            stacklevel=2,
+        )
     return inputs
+
+
+def states_bounds(path: Path) -> bool:
+    """Whether a feature file says where the scanned area of its slide lies, or cannot be read: its turn comes."""
+    try:
+        return stated_offset(path) is not None
+    except UserError:
+        return True
 
 
 def describe(source: Mapping[str, Any]) -> str:

@@ -199,13 +199,7 @@ def write_overlay(
 
 def viewer_origin(slide_id: str, bounds_offset: tuple[int, int] | None, in_bounds: bool) -> tuple[int, int]:
     """Level-0 (x, y) from which positions in GeoJSON count, with a warning where QuPath may show them elsewhere."""
-    if in_bounds and bounds_offset is None:
-        warnings.warn(
-            "features without their slides: positions in GeoJSON count from the slide's corner; QuPath shows slides "
-            "with bounds (MRXS, SCN) shifted: give slides=FOLDER for those",
-            stacklevel=3,
-        )
-    elif not in_bounds and bounds_offset not in (None, (0, 0)):
+    if not in_bounds and bounds_offset not in (None, (0, 0)):
         warnings.warn(
             f"slide {slide_id!r}: QuPath shows its scanned area alone, in_bounds=true counts from there", stacklevel=3
         )

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kd_mil.core.errors import UserError
 from kd_mil.data.features.arrays import is_hdf5
 from kd_mil.data.features.attributes import positive
 from kd_mil.data.features.files import FeatureFile
@@ -68,7 +69,22 @@ def feature_geometry(
         )
     if size is None:
         return None
-    return TileGeometry(coords.numpy(), size, extent=told.extent, mpp=slide_mpp or _stated_mpp(file.path))
+    mpp, offset = slide_mpp or _stated_mpp(file.path), stated_offset(file.path)
+    return TileGeometry(coords.numpy(), size, offset, extent=told.extent, mpp=mpp)
+
+
+def stated_offset(path: Path) -> tuple[int, int] | None:
+    """(x, y) of the scanned area in level-0 pixels as `kd_mil.extract` keeps it.
+
+    Raises:
+        UserError: it is no pair of whole numbers.
+    """
+    offset = read_attributes(path).get("bounds_offset") if is_hdf5(path) else None
+    if offset is None:
+        return None
+    if not (isinstance(offset, list) and len(offset) == 2 and all(type(value) is int for value in offset)):
+        raise UserError(f"{path}: kd_mil_bounds_offset={offset!r} is no position (x, y)")
+    return offset[0], offset[1]
 
 
 def _stated_mpp(path: Path) -> float | None:

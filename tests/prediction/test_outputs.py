@@ -117,8 +117,7 @@ def test_overlay_settings(tmp_path: Path) -> None:
     tiles = json.loads(gzip.decompress(path.read_bytes()))["features"]
     assert len(tiles) == 3
     assert tiles[0]["geometry"]["coordinates"][0][0] == [100, 50]
-    with pytest.warns(UserWarning, match="features without their slides"):
-        path = write_overlay(tmp_path, "s", PREDICTIONS, GEOMETRY, MODEL, settings)
+    path = write_overlay(tmp_path, "s", PREDICTIONS, GEOMETRY, MODEL, settings)
     assert json.loads(gzip.decompress(path.read_bytes()))["features"][0]["geometry"]["coordinates"][0][0] == [0, 0]
 
 

@@ -112,7 +112,7 @@ def load_tiles(path: Path) -> Tiles:
     """Read what `save_tiles` wrote."""
     with np.load(path, allow_pickle=False) as file:
         facts = json.loads(str(file["facts"]))
-        facts |= {name: tuple(facts[name]) for name in ("slide_dimensions", "doubts")}
+        facts |= {name: tuple(facts[name]) for name in ("slide_dimensions", "bounds_offset", "doubts")}
         return Tiles(coords=file["coords"], tissue=file["tissue"], **facts)
 
 

@@ -59,14 +59,19 @@ def write_slide(
         tiles: the tiles, none included; N of them.
         features: (N, D), kept as float16.
         tumour_fraction: (N,).
-        attributes: plain values by name, kept as `kd_mil_<name>`. `version`, `mpp` (of the tiles), `slide_mpp` and
-            `doubts` are added here; `encoder["name"]` also becomes TRIDENT's attribute of the features.
+        attributes: plain values by name, kept as `kd_mil_<name>`. `version`, `mpp` (of the tiles), `slide_mpp`,
+            `bounds_offset` and `doubts` are added here; `encoder["name"]` also becomes TRIDENT's attribute of the features.
 
     Raises:
         UserError: features that are not finite in half precision, or a disk that cannot be written.
     """
     half = None if features is None else half_precision(features, path)
-    of_tiles = {"mpp": tiles.mpp, "slide_mpp": tiles.slide_mpp, "doubts": tiles.remarks}
+    of_tiles = {
+        "mpp": tiles.mpp,
+        "slide_mpp": tiles.slide_mpp,
+        "bounds_offset": tiles.bounds_offset,
+        "doubts": tiles.remarks,
+    }
     stored = {"version": __version__, **of_tiles, **attributes}
     folder = str(path.parent)
     try:
@@ -130,6 +135,7 @@ def read_slide(path: str | Path, with_features: bool = True) -> StoredSlide:
             slide_dimensions=(int(geometry["level0_width"]), int(geometry["level0_height"])),
             slide_mpp=attributes["slide_mpp"],
             magnification=(attributes.get("tiling") or {}).get("magnification"),
+            bounds_offset=tuple(attributes["bounds_offset"]) if attributes.get("bounds_offset") else None,
             doubts=tuple(attributes.get("doubts", ())),
         )
     return StoredSlide(path, tiles, arrays.get("features"), arrays.get("tumour_fraction"), attributes)
@@ -140,6 +146,7 @@ def read_attributes(path: str | Path) -> dict[str, Any]:
 
     `kd_mil.extract` writes
         tiling, tissue, annotations: the settings, by name.
+        bounds_offset: (x, y) of the scanned area in level-0 pixels.
         doubts: what makes tissue or tiles doubtful, one line each.
         backend: the slide reader.
         mpp_override: µm per level-0 pixel given by the user, or None.

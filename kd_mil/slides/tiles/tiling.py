@@ -80,6 +80,8 @@ class Tiles:
     slide_mpp: float
     magnification: float | None = None
     """Nominal magnification asked for; None where a resolution was."""
+    bounds_offset: tuple[int, int] | None = (0, 0)
+    """(x, y) of the scanned area in level-0 pixels; None where a file of an earlier version does not say."""
     doubts: tuple[str, ...] = ()
     """What makes them doubtful: see `tissue.doubts_about`."""
     reason: str = ""
@@ -164,6 +166,7 @@ def tile_grid(slide: Slide, tissue: TissueMask, settings: TilingSettings) -> Til
         slide_dimensions=slide.dimensions,
         slide_mpp=slide.mpp,
         magnification=settings.magnification,
+        bounds_offset=(x, y),
         doubts=tissue.doubts,
         reason=reason,
     )
