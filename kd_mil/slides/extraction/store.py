@@ -60,7 +60,8 @@ def write_slide(
         features: (N, D), kept as float16.
         tumour_fraction: (N,).
         attributes: plain values by name, kept as `kd_mil_<name>`. `version`, `mpp` (of the tiles), `slide_mpp`,
-            `bounds_offset` and `doubts` are added here; `encoder["name"]` also becomes TRIDENT's attribute of the features.
+            `bounds_offset` and `doubts` are added here; `encoder["name"]` also becomes TRIDENT's attribute of the
+            features.
 
     Raises:
         UserError: features that are not finite in half precision, or a disk that cannot be written.
