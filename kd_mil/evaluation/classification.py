@@ -22,7 +22,7 @@ def confusion_scores(confusion: Tensor) -> dict[str, Tensor]:
 
     `accuracy` is the share of right decisions. The others are one-vs-rest scores averaged over the classes, as in the
     paper (Sec. 4.4): `accuracy_ovr`, `f1`, `precision`, `recall`. NaN where a class's own is undefined: precision of a
-    class that is never decided, recall of one that does not occur.
+    class that is never decided, recall and F1 of one that does not occur.
     """
     counts = confusion.double()
     total, right = counts.sum((-2, -1)), counts.diagonal(dim1=-2, dim2=-1)
@@ -31,7 +31,7 @@ def confusion_scores(confusion: Tensor) -> dict[str, Tensor]:
     return {
         "accuracy": right.sum(-1) / total,
         "accuracy_ovr": 1 - (wrong / total[..., None]).mean(-1),
-        "f1": (2 * right / (decided + actual)).mean(-1),
+        "f1": torch.where(actual > 0, 2 * right / (decided + actual), math.nan).mean(-1),
         "precision": (right / decided).mean(-1),
         "recall": (right / actual).mean(-1),
     }

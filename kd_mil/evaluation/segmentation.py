@@ -73,7 +73,7 @@ def _histogram(maps: Tensor, kinds: Tensor, edges: Tensor) -> Tensor:
 def image_pixel_scores(counts: Columns, labels: Tensor) -> Columns:
     """F1 and IoU (N, ...) of each image: of the positive class in positive images, of the negative one in others.
 
-    NaN where nothing is known of the image, or neither mask nor prediction holds the class.
+    NaN where the mask does not hold the class: nothing is known of the image, or all that is known is of the other one.
     """
     shape = (-1, *[1] * (counts["hit"].dim() - 1))
     truth, known, positive = (column.view(shape) for column in (counts["truth"], counts["known"], labels > 0))
@@ -81,7 +81,7 @@ def image_pixel_scores(counts: Columns, labels: Tensor) -> Columns:
     rejected = known - predicted - truth + hit
     agreed = torch.where(positive, hit, rejected).double()
     total = torch.where(positive, predicted + truth, 2 * known - predicted - truth).double()
-    undefined = (total == 0) | (known == 0)
+    undefined = torch.where(positive, truth, known - truth) == 0
     return {
         "f1": torch.where(undefined, math.nan, 2 * agreed / total),
         "iou": torch.where(undefined, math.nan, agreed / (total - agreed)),
@@ -105,8 +105,8 @@ def pixel_scores(counts: Columns, labels: Tensor) -> Scores:
     known = counts["known"] > 0
     hit, predicted, truth = (int(counts[name][known].sum()) for name in ("hit", "predicted", "truth"))
     together = predicted + truth
-    scores["dice"] = 2 * hit / together if together else math.nan
-    scores["iou_micro"] = hit / (together - hit) if together else math.nan
+    scores["dice"] = 2 * hit / together if truth else math.nan
+    scores["iou_micro"] = hit / (together - hit) if truth else math.nan
     scores["foreground"] = predicted / total if (total := int(counts["known"].sum())) else math.nan
     return {f"pixel_{name}": value for name, value in scores.items()}
 

@@ -51,3 +51,10 @@ def test_undefined_scores_are_nan_not_zero():
     never_decided = torch.tensor([[5, 0], [5, 0]])
     assert math.isnan(confusion_scores(never_decided)["precision"])
     assert confusion_scores(never_decided)["f1"].item() == pytest.approx(1 / 3)
+
+
+def test_f1_of_a_class_that_does_not_occur_is_undefined_though_it_is_decided():
+    """As in `metrics.binary_scores` and in the intervals of a report; scikit-learn would count it as 0."""
+    assert math.isnan(confusion_scores(torch.tensor([[5, 1], [0, 0]]))["f1"])
+    absent = confusion_scores(torch.tensor([[4, 1], [2, 3]]))["f1"].item()
+    assert absent == pytest.approx((8 / 11 + 6 / 9) / 2)

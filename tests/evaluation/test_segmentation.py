@@ -89,6 +89,13 @@ def test_images_without_any_known_pixel_are_left_out():
     assert all(math.isnan(value) for value in nothing.values())
 
 
+def test_pixels_without_a_positive_have_no_f1_though_some_are_called_positive():
+    """As for bags: an image of positive label whose known pixels are all negative says nothing of finding positives."""
+    scores = scores_of(torch.ones(1, 4, 4), torch.zeros(1, 4, 4).byte(), torch.tensor([1]))
+    assert all(math.isnan(scores[f"pixel_{name}"]) for name in ("f1", "iou", "dice", "iou_micro"))
+    assert scores["pixel_foreground"] == 1
+
+
 def test_undefined_scores_are_nan():
     empty = torch.zeros(1, 4, 4)
     scores = scores_of(empty, empty.byte(), torch.tensor([1]))
