@@ -12,10 +12,11 @@ import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pandas as pd
+import numpy as np
 import torch
 from torch import Tensor
 
+from kd_mil.core.tables import read_table
 from kd_mil.evaluation.bootstrap import bootstrap, bootstrap_difference
 from kd_mil.reporting.runs import Run
 
@@ -30,6 +31,7 @@ class Decisions(NamedTuple):
     repeat: str
     labels: Tensor
     decided: Tensor
+    cases: list[str]
     classes: int
     report: dict[str, Any]
     record: dict[str, Any]
@@ -42,15 +44,15 @@ def read_decisions(directory: Path) -> Decisions:
         raise SystemExit(f"{directory} is not finished")
     roles = json.loads((directory / "report.json").read_text())["roles"]
     role = "student" if "student" in roles else next(iter(roles))
-    images = pd.read_csv(directory / "images.csv").sort_values("image_id")
+    images = read_table(directory / "images.csv", ("image_id", "case_id", "label")).sort_values("image_id")
     names = [name.removeprefix(f"{role}_prob_") for name in images if name.startswith(f"{role}_prob_")]
-    probs = torch.tensor(images[[f"{role}_prob_{name}" for name in names]].to_numpy())
+    probs = torch.tensor(images[[f"{role}_prob_{name}" for name in names]].to_numpy(dtype=np.float64))
     labels = torch.tensor([names.index(label) for label in images["label"]])
     settings = dict(text.split("=") for text in directory.name.split(","))
     settings.pop("downsample", None)
     repeat = ",".join(f"{key}={value}" for key, value in settings.items())
     what = directory.parent.name, roles[role]["downsample"], repeat
-    return Decisions(*what, labels, probs.argmax(1), len(names), roles[role], run.record)
+    return Decisions(*what, labels, probs.argmax(1), images["case_id"].tolist(), len(names), roles[role], run.record)
 
 
 def pooled(runs: list[Decisions]) -> list[Decisions]:
@@ -63,6 +65,7 @@ def pooled(runs: list[Decisions]) -> list[Decisions]:
             repeat=f"{len(some)} folds",
             labels=torch.cat([fold.labels for fold in some]),
             decided=torch.cat([fold.decided for fold in some]),
+            cases=[case for fold in some for case in fold.cases],
         )
         for some in groups.values()
     ]
@@ -70,7 +73,7 @@ def pooled(runs: list[Decisions]) -> list[Decisions]:
 
 def describe(run: Decisions, baseline: Decisions | None) -> dict[str, Any]:
     """Scores with intervals, cost, and the gain over the baseline on the same images."""
-    plain = bootstrap(run.labels, run.decided, run.classes)
+    plain = bootstrap(run.labels, run.decided, run.classes, cases=run.cases)
     balanced = bootstrap(run.labels, run.decided, run.classes, balanced=True)
     entry = {
         "kind": run.kind,
@@ -82,7 +85,7 @@ def describe(run: Decisions, baseline: Decisions | None) -> dict[str, Any]:
         "scores_class_balanced": {name: balanced[name]._asdict() for name in SHOWN},
     }
     if baseline is not None:
-        gain = bootstrap_difference(run.labels, run.decided, baseline.decided, run.classes)
+        gain = bootstrap_difference(run.labels, run.decided, baseline.decided, run.classes, cases=run.cases)
         entry["gain_over_baseline"] = {name: gain[name]._asdict() for name in SHOWN}
     return entry
 

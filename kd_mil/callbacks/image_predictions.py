@@ -31,13 +31,15 @@ class WriteImagePredictions(Callback):
 
 
 def image_frame(method: Any, images: Bags) -> pd.DataFrame:
-    """Columns `image_id, label, positive_share`, then `{role}_prob, {role}_f1, {role}_iou, {role}_foreground`.
+    """Columns `image_id, case_id, label, positive_share`, then `{role}_prob, {role}_f1, {role}_iou, {role}_foreground`.
 
     Pixel scores are at the configured blur and threshold, of the class of the image's label.
     """
     table: Columns = method.tables["test"]
+    tested = table["index"].tolist()
     columns: dict[str, Any] = {
-        "image_id": [images.bag_ids[index] for index in table["index"].tolist()],
+        "image_id": [images.bag_ids[index] for index in tested],
+        "case_id": [(images.case_ids or images.bag_ids)[index] for index in tested],
         "label": table["label"].tolist(),
     }
     for role in method.roles:

@@ -48,12 +48,14 @@ class ImageReport(Callback):
         with atomic_path(self.directory / "images.csv") as path:
             frame.to_csv(path, index=False)
         report = {
-            role: self._intervals(rows, role)
+            role: self._intervals(rows, role, frame["case_id"].tolist())
             | {"downsample": data.downsamples[resolution]}
             | {"cost": inference_cost(classifier, data.input_sizes(resolution), self.latency_repeats)._asdict()}
             for role, (classifier, resolution) in method.classifiers().items()
         }
-        text = json.dumps({"test_images": len(frame), "roles": _plain(report)}, indent=1)
+        resampled = "cases" if frame["case_id"].duplicated().any() else "images"
+        content = {"test_images": len(frame), "plain_resamples": resampled, "roles": _plain(report)}
+        text = json.dumps(content, indent=1)
         with atomic_path(self.directory / "report.json") as path:
             path.write_text(text + "\n")
         writer = tensorboard(trainer)
@@ -65,17 +67,16 @@ class ImageReport(Callback):
             if writer is not None:
                 writer.add_figure(f"test/{name}", figure, trainer.current_epoch)
 
-    def _intervals(self, rows: dict[str, Tensor], role: str) -> dict[str, Any]:
-        """95 % intervals by plain and by class-balanced resampling."""
-        probs = rows[f"{role}/probs"]
+    def _intervals(self, rows: dict[str, Tensor], role: str, cases: list[str]) -> dict[str, Any]:
+        """95 % intervals by plain resampling, of whole cases, and by class-balanced resampling, of images."""
+        labels, probs = rows["label"], rows[f"{role}/probs"]
+        decided, classes = probs.argmax(1), probs.shape[1]
+        found = {
+            "plain": bootstrap(labels, decided, classes, self.resamples, cases=cases),
+            "balanced": bootstrap(labels, decided, classes, self.resamples, balanced=True),
+        }
         return {
-            name: {
-                score: interval._asdict()
-                for score, interval in bootstrap(
-                    rows["label"], probs.argmax(1), probs.shape[1], self.resamples, balanced=name == "balanced"
-                ).items()
-            }
-            for name in ("plain", "balanced")
+            name: {score: interval._asdict() for score, interval in scores.items()} for name, scores in found.items()
         }
 
 

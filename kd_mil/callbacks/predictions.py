@@ -32,9 +32,11 @@ class WritePredictions(Callback):
 
 
 def bag_frame(tables: PredictionTables, bags: Bags) -> pd.DataFrame:
-    """Columns `bag_id, label`, and `{role}_prob` (two classes) or `{role}_prob_{class}` (more)."""
+    """Columns `bag_id, case_id, label`, and `{role}_prob` (two classes) or `{role}_prob_{class}` (more)."""
+    tested = tables.bags["bag"].tolist()
     columns = {
-        "bag_id": [bags.bag_ids[index] for index in tables.bags["bag"].tolist()],
+        "bag_id": [bags.bag_ids[index] for index in tested],
+        "case_id": [(bags.case_ids or bags.bag_ids)[index] for index in tested],
         "label": tables.bags["label"].numpy(),
     }
     for name, values in tables.bags.items():

@@ -1,7 +1,7 @@
 """Bootstrap confidence intervals of scores that are functions of confusion counts."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,17 +35,19 @@ def bootstrap(
     balanced: bool = False,
     size: int | None = None,
     seed: int = 0,
+    cases: Sequence[str] | None = None,
 ) -> dict[str, Interval]:
     """Intervals of the scores of `confusion_scores`.
 
     Rows drawn with replacement fall into the cells of the confusion matrix by a multinomial law, so the counts are
-    drawn at once: the same distribution as resampling rows.
+    drawn at once: the same distribution as resampling rows. Where cases group rows, whole cases are drawn instead.
 
     Args:
         labels, decided: (N,) int64 in [0, C).
         balanced: draw every class with the same probability (the authors' code), not every image.
-        size: rows of a resample; None = N.
+        size: rows of a resample; None = N. Not with cases.
         seed: of the draw.
+        cases: (N,) case of each row; None = every row is a case of its own. Not with `balanced`, whose law is of rows.
 
     Raises:
         UserError: fewer than one resample or row.
@@ -55,6 +57,10 @@ def bootstrap(
     def scores(counts: Tensor) -> dict[str, Tensor]:
         return confusion_scores(counts.view(-1, num_classes, num_classes))
 
+    if cases is not None and len(set(cases)) < len(cases):
+        assert not balanced
+        assert size is None
+        return _case_intervals(cells, num_classes**2, cases, scores, resamples, seed)
     return _intervals(cells, num_classes**2, labels, scores, resamples, balanced, size, seed)
 
 
@@ -66,8 +72,12 @@ def bootstrap_difference(
     resamples: int = RESAMPLES,
     balanced: bool = False,
     seed: int = 0,
+    cases: Sequence[str] | None = None,
 ) -> dict[str, Interval]:
-    """Intervals of score(decided) - score(reference), both (N,) int64, on the same resamples of the same images."""
+    """Intervals of score(decided) - score(reference), both (N,) int64, on the same resamples of the same images.
+
+    `cases` as in `bootstrap`.
+    """
     cells = (labels * num_classes + decided) * num_classes + reference
 
     def differences(counts: Tensor) -> dict[str, Tensor]:
@@ -75,7 +85,35 @@ def bootstrap_difference(
         ours, theirs = confusion_scores(cube.sum(3)), confusion_scores(cube.sum(2))
         return {name: ours[name] - theirs[name] for name in ours}
 
+    if cases is not None and len(set(cases)) < len(cases):
+        assert not balanced
+        return _case_intervals(cells, num_classes**3, cases, differences, resamples, seed)
     return _intervals(cells, num_classes**3, labels, differences, resamples, balanced, None, seed)
+
+
+def _case_intervals(
+    cells: Tensor,
+    num_cells: int,
+    cases: Sequence[str],
+    scores: Callable[[Tensor], dict[str, Tensor]],
+    resamples: int,
+    seed: int,
+) -> dict[str, Interval]:
+    at_least("resamples of the bootstrap", resamples, 1)
+    names, case_of = np.unique(np.asarray(cases), return_inverse=True)
+    occupied, cell_of = cells.unique(return_inverse=True)
+    counts_of_case = torch.zeros(len(names), len(occupied), dtype=torch.float64)
+    ones = torch.ones(len(cells), dtype=torch.float64)
+    counts_of_case.index_put_((torch.from_numpy(case_of), cell_of), ones, accumulate=True)
+    generator, law = np.random.default_rng(seed), np.full(len(names), 1 / len(names))
+
+    def draw(count: int) -> Tensor:
+        counts = torch.zeros(count, num_cells, dtype=torch.float64)
+        times = torch.from_numpy(generator.multinomial(len(names), law, count)).double()
+        counts[:, occupied] = times @ counts_of_case
+        return counts
+
+    return _summarise(draw, scores, resamples, max(num_cells, len(names)))
 
 
 def _intervals(
@@ -96,13 +134,23 @@ def _intervals(
     occupied = mass.nonzero().flatten()
     law = (mass[occupied] / mass.sum()).numpy()
     generator = np.random.default_rng(seed)
-    values: dict[str, list[Tensor]] = {}
-    at_once = max(1, CELLS_AT_ONCE // num_cells)
-    for start in range(0, resamples, at_once):
-        count = min(at_once, resamples - start)
+
+    def draw(count: int) -> Tensor:
         counts = torch.zeros(count, num_cells, dtype=torch.float64)
         counts[:, occupied] = torch.from_numpy(generator.multinomial(size, law, count)).double()
-        for name, drawn in scores(counts).items():
+        return counts
+
+    return _summarise(draw, scores, resamples, num_cells)
+
+
+def _summarise(
+    draw: Callable[[int], Tensor], scores: Callable[[Tensor], dict[str, Tensor]], resamples: int, cells: int
+) -> dict[str, Interval]:
+    """Intervals over resamples, as many counts (r, cells) drawn at once as memory allows."""
+    values: dict[str, list[Tensor]] = {}
+    at_once = max(1, CELLS_AT_ONCE // cells)
+    for start in range(0, resamples, at_once):
+        for name, drawn in scores(draw(min(at_once, resamples - start))).items():
             values.setdefault(name, []).append(drawn)
     return {name: interval(torch.cat(parts)) for name, parts in values.items()}
 

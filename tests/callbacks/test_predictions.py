@@ -1,5 +1,7 @@
 """bags.csv and instances.parquet from hand-made tables: columns, ids counted within bags, unknowns, several classes."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
@@ -43,7 +45,17 @@ def tables():
 
 def test_bag_rows(bags, tables):
     frame = bag_frame(tables, bags)
-    assert frame.to_dict("list") == {"bag_id": ["right"], "label": [1], "teacher_prob": [0.75], "student_prob": [0.25]}
+    assert frame.to_dict("list") == {
+        "bag_id": ["right"],
+        "case_id": ["right"],
+        "label": [1],
+        "teacher_prob": [0.75],
+        "student_prob": [0.25],
+    }
+
+
+def test_bag_rows_name_their_case(bags, tables):
+    assert bag_frame(tables, replace(bags, case_ids=["one", "007"])).case_id.tolist() == ["007"]
 
 
 def test_more_than_two_classes_have_a_column_each(bags, tables):
@@ -53,6 +65,7 @@ def test_more_than_two_classes_have_a_column_each(bags, tables):
     )
     assert list(bag_frame(tables, three).columns) == [
         "bag_id",
+        "case_id",
         "label",
         *(f"model_prob_{c}" for c in three.class_names),
     ]

@@ -74,6 +74,44 @@ def test_difference_is_paired():
     assert found.high - found.low < own.high - own.low
 
 
+def test_cases_are_drawn_whole():
+    """Against a plain loop over cases of five images each, and the same for a difference."""
+    cases = [f"case {index // 5}" for index in range(130)]
+    members = [torch.arange(130)[5 * index : 5 * index + 5] for index in range(26)]
+    other = torch.where(torch.arange(130) % 3 == 0, LABELS, DECIDED)
+    generator, values, gains = np.random.default_rng(1), [], []
+    for _ in range(2000):
+        rows = torch.cat([members[index] for index in generator.integers(0, 26, 26)])
+        scores = [confusion_scores(confusion_matrix(LABELS[rows], decided[rows], 3)) for decided in (DECIDED, other)]
+        values.append(scores[0])
+        gains.append(scores[1]["accuracy"] - scores[0]["accuracy"])
+    for name, found in bootstrap(LABELS, DECIDED, 3, cases=cases).items():
+        known = [one[name] for one in values if one[name].isfinite()]
+        assert (found.low, found.high) == pytest.approx(tuple(np.percentile(known, [2.5, 97.5])), abs=0.02), name
+        assert found.defined == pytest.approx(len(known) / 2000, abs=0.03), name
+    gain = bootstrap_difference(LABELS, other, DECIDED, 3, cases=cases)["accuracy"]
+    assert (gain.low, gain.high) == pytest.approx(tuple(np.percentile(gains, [2.5, 97.5])), abs=0.01)
+
+
+def test_images_that_are_cases_of_their_own_are_drawn_as_without_cases():
+    assert bootstrap(LABELS, DECIDED, 3, 50, cases=[str(i) for i in range(130)]) == bootstrap(LABELS, DECIDED, 3, 50)
+
+
+def test_many_resamples_are_drawn_in_parts_that_are_the_whole(monkeypatch):
+    cases = [f"case {index // 5}" for index in range(130)]
+    whole = bootstrap(LABELS, DECIDED, 3, 50, cases=cases)
+    monkeypatch.setattr("kd_mil.evaluation.bootstrap.CELLS_AT_ONCE", 200)
+    assert bootstrap(LABELS, DECIDED, 3, 50, cases=cases) == whole
+
+
+def test_f1_without_a_positive_is_undefined_not_zero():
+    """A class of one image, which a third of the resamples lack, and which is decided in all of them."""
+    labels, decided = torch.tensor([0] * 20 + [1]), torch.tensor([0] * 15 + [1] * 6)
+    found = bootstrap(labels, decided, 2)["f1"]
+    assert found.defined == pytest.approx(1 - (20 / 21) ** 21, abs=0.02)
+    assert found.low > 0.3
+
+
 def test_nothing_to_draw():
     with pytest.raises(UserError, match="at least 1"):
         bootstrap(LABELS, DECIDED, 3, resamples=0)
