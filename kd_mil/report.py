@@ -3,6 +3,7 @@
 With a baseline, experiments are paired run by run: those of the same seed and the same test bags.
 """
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,14 +20,20 @@ from kd_mil.core.atomic import atomic_path
 from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
 from kd_mil.core.records import write_json
+from kd_mil.core.suggestions import did_you_mean
 from kd_mil.reporting.comparison import Entry, baselines_of, compare, entries_of
 from kd_mil.reporting.figures import comparison_figure, sweep_figure, swept_number
 from kd_mil.reporting.hyperparameters import write_hyperparameters
 from kd_mil.reporting.page import page
-from kd_mil.reporting.runs import Point, chosen_points, find_runs, points_of
+from kd_mil.reporting.runs import Point, Run, chosen_points, find_runs, points_of
 from kd_mil.reporting.tables import cell_text, document, long_table, markdown, rows_of, shown_metrics
 
 NAMES = ("baseline", "out", "x")
+MAIN_METRICS = (
+    *("bag_auroc", "instance_auroc", "bag_accuracy", "instance_ap"),
+    *("image_auroc", "image_accuracy", "image_f1", "pixel_f1", "pixel_iou"),
+)
+"""Columns where none are asked for: what runs on bags have, then what those on images have."""
 
 
 @command("report")
@@ -39,14 +46,16 @@ def main(config: DictConfig) -> None:
     runs = find_runs(directories)
     points = points_of([run for run in runs if run.finished])
     if not points:
-        raise UserError(f"none of the {len(runs)} runs under {', '.join(map(str, directories))} is finished")
+        raise UserError(nothing_finished(runs, directories))
+    metrics = list(MAIN_METRICS if config.metrics is None else config.metrics)
+    check_metrics(metrics, points)
     chosen = chosen_points(points)
     baselines = {} if config.baseline is None else baselines_of(points, config.baseline)
-    entries = entries_of(points, config.metrics, config.resamples, config.seed)
+    entries = entries_of(points, metrics, config.resamples, config.seed)
     compare(entries, points, baselines)
 
     out = Path(config.out) if config.out else directories[0] / "report"
-    rows, metrics = rows_of(entries, chosen), list(config.metrics)
+    rows = rows_of(entries, chosen)
     compared_with = {point.name for point in baselines.values()}
     baseline = compared_with.pop() if len(compared_with) == 1 else config.baseline
     content = document(points, runs, entries, chosen, baseline)
@@ -57,11 +66,34 @@ def main(config: DictConfig) -> None:
     write_text(out / "report.csv", long_table(entries).to_csv(index=False))
     write_json(out / "report.json", content)
     for caption, figure in figures.items():
-        name = caption.lower().replace(": ", "_").replace(" ", "_").replace(".", "_")
+        name = re.sub(r"[^a-z0-9]+", "_", caption.lower())
         with atomic_path(out / f"{name}.png") as path:
             figure.savefig(path, dpi=110, format="png")
     write_hyperparameters(out / "tensorboard", points)
     print_table(rows, metrics, out)
+    print_left_out(content)
+
+
+def nothing_finished(runs: Sequence[Run], directories: Sequence[Path]) -> str:
+    """Why there is nothing to report."""
+    faults = [run.fault for run in runs if run.fault is not None]
+    reason = f"; not readable: {faults[0]}" if faults else ""
+    return f"none of the {len(runs)} runs under {', '.join(map(str, directories))} is finished{reason}"
+
+
+def check_metrics(metrics: Sequence[str], points: Sequence[Point]) -> None:
+    """Refuse columns of which no run has a value.
+
+    Raises:
+        UserError: an unknown metric, or none at all.
+    """
+    keys = (key for point in points for run in point.runs for key in run.metrics if key.startswith("test/"))
+    known = sorted({key.rpartition("/")[2] for key in keys})
+    for metric in metrics:
+        if metric not in known and metric not in MAIN_METRICS:
+            raise UserError(f"metrics: no run has {metric!r}; {did_you_mean(metric, known)}")
+    if not set(metrics) & set(known):
+        raise UserError(f"metrics: no run has any of {', '.join(metrics)}; known: {', '.join(known)}")
 
 
 def figures_of(
@@ -102,6 +134,14 @@ def print_table(rows: Sequence[dict], metrics: Sequence[str], out: Path) -> None
     console = Console(width=max(Console().width, 120))
     console.print(table)
     console.print(f"report in {out / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
+
+
+def print_left_out(content: dict) -> None:
+    """Runs that do not count, each on a line with the reason."""
+    for fault in content["not_readable"]:
+        print(f"left out: {fault}")
+    for directory in content["copies"]:
+        print(f"counted once: {directory} repeats seed and data of another run of its point")
 
 
 def start() -> None:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from kd_mil.core.errors import UserError
 from kd_mil.evaluation.bootstrap import interval
-from kd_mil.reporting.resampling import METRICS, PredictedRows
+from kd_mil.reporting.resampling import CaseDraws, overlapping
 from kd_mil.reporting.runs import Point, Run
 from kd_mil.reporting.spread import mean_and_sd
 
@@ -22,7 +22,7 @@ ROUNDING = 1e-6
 
 @dataclass
 class PairedDifference:
-    """A point less its baseline, over runs of the same seed and the same test bags."""
+    """A point less its baseline, over pairs of runs of the same seed and the same test bags."""
 
     pairs: int
     difference: float
@@ -31,11 +31,15 @@ class PairedDifference:
     """Of each pair."""
     low: float | None
     high: float | None
-    """95 % bootstrap interval over test bags; None where there are no predictions to resample."""
+    """95 % bootstrap interval over test cases; None where there are no predictions to resample."""
     p: float | None
-    """Paired t test over the runs; None for fewer than two pairs, or equal differences."""
+    """Paired t test over `independent` differences; None for fewer than two, or equal ones."""
     p_holm: float | None = None
     """Corrected for the number of points and roles compared in this metric."""
+    independent: int = 0
+    """Differences that the t test takes for independent; see `independent_differences`."""
+    over: str = "seeds"
+    """What those are: `seeds` of one test set, or `test sets` without a common case."""
 
 
 @dataclass
@@ -50,7 +54,7 @@ class Entry:
     sd: float | None
     low: float | None
     high: float | None
-    """95 % bootstrap interval of the mean over test bags."""
+    """95 % bootstrap interval of the mean over test cases."""
     versus: PairedDifference | None = None
     resampled: list[np.ndarray | None] = field(default_factory=list, repr=False)
     """Of each run, (R,) values."""
@@ -61,7 +65,13 @@ class Entry:
 
 
 def entries_of(points: Sequence[Point], metrics: Sequence[str], resamples: int, seed: int) -> list[Entry]:
-    """The entries of all points, in the order of points, roles and metrics; what no run has is left out."""
+    """The entries of all points, in the order of points, roles and metrics; what no run has is left out.
+
+    Raises:
+        UserError: a damaged table of predictions.
+    """
+    tested = {run.directory: run.held_out for point in points for run in point.runs}
+    draws = CaseDraws({path: known for path, known in tested.items() if known is not None}, resamples, seed)
     entries = []
     for point in tqdm(points, desc="bootstrap", unit="point", disable=None, leave=False):
         roles = list(dict.fromkeys(role for run in point.runs for role in run.roles))
@@ -69,27 +79,16 @@ def entries_of(points: Sequence[Point], metrics: Sequence[str], resamples: int, 
             for metric in metrics:
                 values = point.values(f"test/{role}/{metric}")
                 if any(value is not None for value in values):
-                    drawn = [resampled(run, role, metric, resamples, seed) for run in point.runs]
+                    drawn = [draws.resample(run.directory, role, metric) for run in point.runs]
                     entries.append(entry_of(point, role, metric, values, drawn))
     return entries
 
 
 def entry_of(point: Point, role: str, metric: str, values: list[float | None], drawn: list[np.ndarray | None]) -> Entry:
-    """Mean and spread over the defined values, and the interval of the mean."""
+    """Mean and spread over the defined values, and the interval of that mean."""
     mean, sd = mean_and_sd(values)
-    low, high = bounds(mean_of(drawn))
+    low, high = bounds(mean_of([some for some, value in zip(drawn, values, strict=True) if value is not None]))
     return Entry(point.name, role, metric, values, mean, sd, low, high, None, drawn)
-
-
-def resampled(run: Run, role: str, metric: str, resamples: int, seed: int) -> np.ndarray | None:
-    """The metric over resamples of a run's test bags; None where its predictions are not on file."""
-    level, _, name = metric.partition("_")
-    if level not in ("bag", "instance") or name not in METRICS or not (run.directory / "bags.csv").is_file():
-        return None
-    try:
-        return PredictedRows(run.directory, level, role).resample(name, resamples, seed)
-    except (KeyError, FileNotFoundError, ValueError):  # more than two classes, or a method without instances
-        return None
 
 
 def mean_of(drawn: Sequence[np.ndarray | None]) -> np.ndarray | None:
@@ -187,12 +186,27 @@ def paired_difference(
     if not pairs:
         return None
     differences = np.array([entry.values[i] - other.values[j] for i, j in pairs])  # type: ignore[operator]
-    drawn = [difference(entry.resampled[i], other.resampled[j]) for i, j in pairs]
-    spread = np.ptp(differences) > ROUNDING  # without it, a t test would take rounding for certainty
-    p = float(stats.ttest_1samp(differences, 0).pvalue) if spread else math.nan
-    low, high = bounds(mean_of(drawn))
-    mean = float(differences.mean())
-    return PairedDifference(len(pairs), mean, differences.tolist(), low, high, None if math.isnan(p) else p)
+    low, high = bounds(mean_of([difference(entry.resampled[i], other.resampled[j]) for i, j in pairs]))
+    independent, over = independent_differences(differences, [runs[i] for i, _ in pairs])
+    spread = len(independent) > 1 and np.ptp(independent) > ROUNDING  # else a t test takes rounding for certainty
+    p = float(stats.ttest_1samp(independent, 0).pvalue) if spread else None
+    mean, values = float(differences.mean()), differences.tolist()
+    return PairedDifference(len(pairs), mean, values, low, high, p, None, len(independent), over)
+
+
+def independent_differences(differences: np.ndarray, runs: Sequence[Run]) -> tuple[np.ndarray, str]:
+    """The differences that a t test may take for independent, and what they are of.
+
+    Of several test sets without a common case, as the folds of one division, each gives one: the mean over its seeds.
+    Runs on one and the same test set give one each, and speak of other seeds, not of other cases. Test sets that share
+    some of their cases, as divisions drawn anew, give none.
+    """
+    cases = [sorted(run.held_out.cases) if run.held_out else [str(run.record.get("data_fingerprint"))] for run in runs]
+    groups = np.array(overlapping(cases))
+    if len(set(groups)) > 1:
+        return np.array([differences[groups == group].mean() for group in dict.fromkeys(groups)]), "test sets"
+    same = all(other == cases[0] for other in cases)
+    return (differences if same else differences[:0]), "seeds"
 
 
 def difference(ours: np.ndarray | None, theirs: np.ndarray | None) -> np.ndarray | None:

@@ -12,6 +12,7 @@ from kd_mil.reporting.runs import Point, number
 from kd_mil.reporting.spread import defined_mean
 
 COLOURS = {"teacher": "tab:blue", "student": "tab:red", "model": "tab:green"}
+LONGEST_LABEL = 80
 
 
 def swept_number(points: Sequence[Point], wanted: str | None = None) -> str | None:
@@ -31,8 +32,9 @@ def sweep_figure(points: Sequence[Point], x: str, chosen: Mapping[str, str]) -> 
     """What validation says along the swept setting, and the test result of the one point it chooses.
 
     Left, the metric that selected the checkpoints: its best mean chooses the point. Right, areas under the ROC curve of
-    validation, and as a diamond that of the test at the chosen point alone. Circles are single runs.
+    bags (or images) on validation, and as a diamond that of the test at the chosen point alone. Circles are runs.
     """
+    level = level_of(points)
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     curves = curves_of(points, x)
@@ -42,18 +44,27 @@ def sweep_figure(points: Sequence[Point], x: str, chosen: Mapping[str, str]) -> 
         if monitor:
             draw(left, curve, x, monitor, f"{name}{monitor}", "0.3" if len(curves) == 1 else None)
         for role in curve[0].runs[0].roles:
-            draw(right, curve, x, f"val/{role}/bag_auroc", f"{name}{role}, validation bags", COLOURS.get(role))
+            label = f"{name}{literal(role)}, validation {level}s"
+            draw(right, curve, x, f"val/{role}/{level}_auroc", label, COLOURS.get(role))
             for point in curve:
                 if chosen.get(point.experiment) == point.name:
-                    mark(right, point, x, role)
-    for axes, title in ((left, "what chooses"), (right, "bag AUROC")):
+                    mark(right, point, x, role, level)
+    for axes, title in ((left, "what chooses"), (right, f"{level} AUROC")):
         axes.set(xlabel=x, title=title)
         for point in points:
-            if chosen.get(point.experiment) == point.name and x in point.settings:
-                axes.axvline(float(point.settings[x]), color="0.8", zorder=0)
+            position = number(point.settings.get(x, ""))
+            if chosen.get(point.experiment) == point.name and position is not None:
+                axes.axvline(position, color="0.8", zorder=0)
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, fontsize=8)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, fontsize=8)
     return figure
+
+
+def level_of(points: Sequence[Point]) -> str:
+    """What the runs classify: `bag`, or `image` where no run has a result of bags."""
+    metrics = {key for point in points for run in point.runs for key in run.metrics}
+    return "bag" if any("/bag_" in key for key in metrics) else "image"
 
 
 def curves_of(points: Sequence[Point], x: str) -> dict[tuple, list[Point]]:
@@ -68,7 +79,14 @@ def curves_of(points: Sequence[Point], x: str) -> dict[tuple, list[Point]]:
 
 def label_of(point: Point, x: str) -> str:
     """Name of a point's curve."""
-    return " ".join([point.experiment, *(f"{key}={value}" for key, value in point.settings.items() if key != x)])
+    name = " ".join([point.experiment, *(f"{key}={value}" for key, value in point.settings.items() if key != x)])
+    return literal(name)
+
+
+def literal(text: str) -> str:
+    """Text that Matplotlib draws as it stands (two dollar signs make a formula), a very long one without its middle."""
+    shown = text if len(text) <= LONGEST_LABEL else f"{text[:40]} … {text[-37:]}"
+    return shown.replace("$", r"\$")
 
 
 def draw(axes: Axes, points: Sequence[Point], x: str, key: str, label: str, colour: Any) -> None:
@@ -85,17 +103,17 @@ def draw(axes: Axes, points: Sequence[Point], x: str, key: str, label: str, colo
         axes.plot(at, values, "o", color=circle, markersize=4, alpha=0.5, fillstyle="none")
 
 
-def mark(axes: Axes, point: Point, x: str, role: str) -> None:
+def mark(axes: Axes, point: Point, x: str, role: str, level: str) -> None:
     """The test result at the chosen point."""
-    values = [value for value in point.values(f"test/{role}/bag_auroc") if value is not None]
+    values = [value for value in point.values(f"test/{role}/{level}_auroc") if value is not None]
     if values:
         mean, colour = statistics.fmean(values), COLOURS.get(role)
-        label = f"{role}, test bags at the chosen point: {mean:.3f}"
+        label = f"{literal(role)}, test {level}s at the chosen point: {mean:.3f}"
         axes.plot([float(point.settings[x])], [mean], "D", color=colour, markersize=9, markeredgecolor="k", label=label)
 
 
 def comparison_figure(entries: Sequence[Entry], metric: str, chosen: Mapping[str, str]) -> Figure:
-    """Test results of all points in one metric: single runs, mean, and 95 % interval over test bags."""
+    """Test results of all points in one metric: single runs, mean, and 95 % interval over test cases."""
     drawn = [entry for entry in entries if entry.metric == metric][::-1]
     figure = Figure(figsize=(9, 1.2 + 0.32 * len(drawn)), layout="constrained")
     axes = figure.subplots()
@@ -107,7 +125,7 @@ def comparison_figure(entries: Sequence[Entry], metric: str, chosen: Mapping[str
         axes.plot(known, [row] * len(known), "o", color=colour, markersize=4, alpha=0.6, fillstyle="none")
         axes.plot([entry.mean or 0], [row], "|", color=colour, markersize=14, markeredgewidth=2)
     names = [f"{entry.point}  {entry.role}{' *' if entry.point in chosen.values() else ''}" for entry in drawn]
-    axes.set_yticks(range(len(drawn)), names, fontsize=8)
+    axes.set_yticks(range(len(drawn)), [literal(name) for name in names], fontsize=8)
     axes.set(xlabel=f"{metric}, test", ylim=(-0.7, len(drawn) - 0.3))
     axes.grid(axis="x", alpha=0.3)
     return figure

@@ -5,13 +5,14 @@ import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from kd_mil.core.errors import UserError
-from kd_mil.core.records import read_record
-from kd_mil.reporting.runs import Run
+from kd_mil.reporting.records import read_json
+from kd_mil.reporting.runs import Run, points_of
 
 METRICS = ("accuracy", "accuracy_ovr", "f1", "precision", "recall")
 COSTS = {
@@ -20,6 +21,7 @@ COSTS = {
     "peak_mib": "activations of the largest image, MiB",
     "latency_ms": "milliseconds of one image",
 }
+UNDEFINED = {"mean": None, "low": None, "high": None}
 STYLES = {"teacher": ("tab:blue", "*"), "baseline": ("0.45", "s"), "kd": ("tab:orange", "o"), "kd_ad": ("tab:red", "D")}
 
 
@@ -42,19 +44,51 @@ class FrontierPoint(NamedTuple):
 
 
 def find_reports(pattern: str) -> list[tuple[str, dict[str, Any]]]:
-    """Experiment and report of every finished run whose directory matches.
+    """Experiment and report of every finished run whose directory matches; copies of a run count once.
 
     Raises:
-        UserError: no such run.
+        UserError: no such run, or a damaged file of one.
     """
-    found = []
-    for name in sorted(glob.glob(str(pattern), recursive=True)):
-        run, report = Run(Path(name)), Path(name) / "report.json"
-        if run.finished and report.is_file():
-            found.append((run.experiment, read_record(report)))
+    runs = [Run(Path(name)) for name in sorted(glob.glob(str(pattern), recursive=True)) if Path(name).is_dir()]
+    for run in runs:
+        if run.fault is not None:
+            raise UserError(run.fault)
+    reporting = [run for run in runs if run.finished and (run.directory / "report.json").is_file()]
+    kept = {run.directory for point in points_of(reporting) for run in point.runs}
+    found = [(run.experiment, read_report(run.directory / "report.json")) for run in reporting if run.directory in kept]
     if not found:
         raise UserError(f"runs={pattern}: no finished run with a report.json there; quote the pattern")
     return found
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """The report of a run on images.
+
+    Raises:
+        UserError: damaged, or without the resolution, the cost or the intervals of a role.
+    """
+    report = read_json(path)
+    roles = report.get("roles")
+    whole = isinstance(roles, dict) and all(is_role(role) for role in roles.values())
+    if not (whole and roles):
+        raise UserError(f"{path} is damaged: it must hold downsample, cost and intervals of each role")
+    return report
+
+
+def is_role(role: Any) -> bool:
+    """Whether a report says of a role what the frontier needs."""
+    if not isinstance(role, dict) or not isinstance(role.get("downsample"), int | float):
+        return False
+    tables = [role.get("cost"), *(role[name] for name in ("plain", "balanced") if name in role)]
+    intervals = [score for table in tables[1:] if isinstance(table, dict) for score in table.values()]
+    return all(isinstance(table, dict) for table in tables) and all(map(is_interval, intervals))
+
+
+def is_interval(score: Any) -> bool:
+    """Whether it has a mean and its bounds, numbers or undefined all three."""
+    if not isinstance(score, dict) or not {"mean", "low", "high"} <= score.keys():
+        return False
+    return len({score[name] is None for name in ("mean", "low", "high")}) == 1
 
 
 def collect(reports: list[tuple[str, dict[str, Any]]], metric: str, cost: str, resampling: str) -> list[FrontierPoint]:
@@ -75,10 +109,13 @@ def collect(reports: list[tuple[str, dict[str, Any]]], metric: str, cost: str, r
             grouped.setdefault((kind, found["downsample"]), []).append(found)
     points = []
     for (kind, downsample), found in grouped.items():
-        costs = [role["cost"][cost] for role in found]
+        costs = [role["cost"].get(cost) for role in found]
+        if None in costs and cost != "latency_ms":
+            raise UserError(f"cost={cost} is not in the report of every {kind}: run it again with overwrite=true")
         if None in costs:
             raise UserError(f"cost={cost} was not measured: run with callbacks.images.latency_repeats=10")
-        scores = [role[resampling][metric] for role in found if role[resampling][metric]["mean"] is not None]
+        intervals = [role.get(resampling, {}).get(metric, UNDEFINED) for role in found]
+        scores = [score for score in intervals if score["mean"] is not None]
         if scores:
             points.append(point_of(kind, downsample, statistics.fmean(costs), scores))
     if not points:
@@ -106,22 +143,18 @@ def cheapest_within(points: list[FrontierPoint], percent: float) -> FrontierPoin
 def frontier_figure(points: list[FrontierPoint], metric: str, cost: str, percent: float) -> Figure:
     """Score with intervals against cost on a logarithmic axis, a line for each kind (the paper's Fig. 3)."""
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    axes = figure.subplots()
+    axes = figure.subplots()  # an interval need not hold the mean: that of a collapsed student misses it by rounding
     kinds = list(dict.fromkeys(point.kind for point in points))
     for number, kind in enumerate(sorted(kinds, key=lambda name: list(STYLES).index(name) if name in STYLES else 99)):
         line = sorted((point for point in points if point.kind == kind), key=lambda point: point.cost)
         colour, marker = STYLES.get(kind, (f"C{number}", "^"))
         apart = 1.03 ** (number - len(kinds) / 2)  # intervals of equal cost side by side
-        axes.errorbar(
-            [point.cost * apart for point in line],
-            [100 * point.score for point in line],
-            yerr=[[100 * (p.score - p.low) for p in line], [100 * (p.high - p.score) for p in line]],
-            color=colour,
-            marker=marker,
-            markersize=10 if kind == "teacher" else 6,
-            capsize=3,
-            label=kind,
-        )
+        positions, size = [point.cost * apart for point in line], 10 if kind == "teacher" else 6
+        scores = [100 * point.score for point in line]
+        axes.plot(positions, scores, color=colour, marker=marker, markersize=size, label=kind)
+        ends = [100 * end for point in line for end in (point.low, point.high)]
+        axes.plot(np.repeat(positions, 2), ends, "_", color=colour)
+        axes.vlines(positions, [100 * p.low for p in line], [100 * p.high for p in line], color=colour)
     teachers = [point.score for point in points if point.kind == "teacher"]
     if teachers:
         level = 100 * max(teachers) * (1 - percent / 100)

@@ -60,6 +60,8 @@ def page(
         chosen=list(content["chosen_on_validation"].values()),
         baseline=content["baseline"],
         not_finished=[Path(name).name for name in content["not_finished"]],
+        not_readable=content["not_readable"],
+        copies=content["copies"],
         figures={caption: data_uri(figure) for caption, figure in figures.items()},
         facts=facts(content),
     )
@@ -93,7 +95,7 @@ def run_row(point: Point, run: Run, out: Path) -> dict[str, Any]:
 
 def links(directory: Path, out: Path) -> list[tuple[str, str]]:
     """(name, URL relative to `out`) of a run's folder, metrics, pictures and heat maps."""
-    found = [directory, directory / "metrics.json", directory / "bags.csv"]
+    found = [directory, *(directory / name for name in ("metrics.json", "bags.csv", "images.csv"))]
     for folder in ("figures", "heatmaps"):
         pictures = sorted(path for path in (directory / folder).rglob("*") if path.suffix in PICTURES)
         found += pictures[:MOST_PICTURES]
@@ -111,6 +113,7 @@ def facts(content: Mapping[str, Any]) -> dict[str, str]:
         "commits": ", ".join(content["git_commits"]),
         "versions": ", ".join(f"{name} {value}" for name, value in content["versions"].items()),
         "devices": ", ".join(content["devices"]),
+        "intervals resample": "; ".join(content["resampled"]) or MISSING,
     }
     if content["positive_tiles_from"]:
         areas = ", ".join(f"{100 * area:g} %" for area in content["positive_tiles_from"])

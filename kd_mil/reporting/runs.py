@@ -1,6 +1,6 @@
 """Runs as they lie in folders, and the points they repeat with other seeds and folds."""
 
-import json
+import math
 import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kd_mil.core.errors import UserError
-from kd_mil.core.records import read_record
+from kd_mil.reporting.predictions import HeldOut, held_out
+from kd_mil.reporting.records import EXPECTED, checked, read_json
 from kd_mil.reporting.spread import defined_mean
 
 REPETITIONS = ("seed", "data.fold", "data.seed")
@@ -17,31 +18,42 @@ NOT_SETTINGS = ("experiment", "overwrite", "ckpt_path", "paths", "hydra", "hydra
 
 
 class Run:
-    """One run directory.
-
-    Raises:
-        UserError: a damaged run.json or metrics.json.
-    """
+    """One run directory. A damaged run.json is no error here: `fault` says so, in one line, and it is not finished."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.record = read_record(directory / "run.json")
-        self.overrides = settings(self.record.get("overrides", []))
+        self.record: dict[str, Any] = {}
+        self.fault: str | None = None
+        try:
+            self.record = checked(directory / "run.json", EXPECTED) if (directory / "run.json").exists() else {}
+        except UserError as error:
+            self.fault = str(error)
+        self.overrides = settings(self.record.get("overrides") or [])
         self.experiment = str(self.record.get("experiment", "unknown"))
 
     @property
     def finished(self) -> bool:
-        return self.record.get("status") == "finished" and (self.directory / "metrics.json").is_file()
+        """Whether it has results, and they can be read."""
+        done = self.record.get("status") == "finished" and (self.directory / "metrics.json").is_file()
+        return done and self.fault is None
 
     @cached_property
     def metrics(self) -> dict[str, float | None]:
-        """Content of metrics.json."""
-        try:
-            return json.loads((self.directory / "metrics.json").read_text())
-        except ValueError as error:
-            raise UserError(
-                f"{self.directory / 'metrics.json'} is damaged: run it again with overwrite=true"
-            ) from error
+        """Content of metrics.json; None where undefined.
+
+        Raises:
+            UserError: a damaged file.
+        """
+        return read_metrics(self.directory / "metrics.json")
+
+    @cached_property
+    def held_out(self) -> HeldOut | None:
+        """What it was tested on; None where no table of predictions says so.
+
+        Raises:
+            UserError: a damaged table.
+        """
+        return held_out(self.directory)
 
     @property
     def repetition(self) -> tuple[Any, ...]:
@@ -62,10 +74,26 @@ class Point(NamedTuple):
     experiment: str
     settings: dict[str, str]
     runs: list[Run]
+    """Each another seed, fold or division."""
+    copies: Sequence[Run] = ()
+    """Runs of a seed and data that `runs` has already: the same result again, which counts once."""
 
     def values(self, key: str) -> list[float | None]:
         """One metric of all runs."""
         return [run.metrics.get(key) for run in self.runs]
+
+
+def read_metrics(path: Path) -> dict[str, float | None]:
+    """Content of a metrics.json; what is not finite is undefined.
+
+    Raises:
+        UserError: anything but names with numbers.
+    """
+    metrics = read_json(path)
+    for name, value in metrics.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise UserError(f"{path} is damaged: {name} is {value!r:.60}, not a number")
+    return {name: value if value is not None and math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def settings(overrides: Iterable[str]) -> dict[str, str]:
@@ -75,7 +103,7 @@ def settings(overrides: Iterable[str]) -> dict[str, str]:
 
 
 def find_runs(directories: Sequence[Path]) -> list[Run]:
-    """All runs in the folders, at any depth, each once.
+    """All runs in the folders, at any depth, each once; those that cannot be read have a `fault`.
 
     Raises:
         UserError: a folder that does not exist, or no run at all.
@@ -91,7 +119,18 @@ def find_runs(directories: Sequence[Path]) -> list[Run]:
             below[:] = sorted(name for name in below if not name.startswith("."))
     if not found:
         raise UserError(f"no run.json under {', '.join(map(str, directories))}: give folders that hold runs")
-    return [Run(path) for path in found.values()]
+    return [readable_or_not(path) for path in found.values()]
+
+
+def readable_or_not(directory: Path) -> Run:
+    """A run whose metrics are read, or whose fault is known."""
+    run = Run(directory)
+    try:
+        if run.finished:
+            _ = run.metrics
+    except UserError as error:
+        run.fault = str(error)
+    return run
 
 
 def points_of(runs: Sequence[Run]) -> list[Point]:
@@ -105,8 +144,19 @@ def points_of(runs: Sequence[Run]) -> list[Point]:
     for (experiment, fixed), members in chosen.items():
         differing = {key: value for key, value in fixed if (key, value) not in shared}
         name = " ".join([experiment, *(f"{key}={value}" for key, value in differing.items())])
-        points.append(Point(name, experiment, differing, sorted(members, key=lambda run: str(run.repetition))))
+        runs, copies = without_copies(sorted(members, key=lambda run: str(run.repetition)))
+        points.append(Point(name, experiment, differing, runs, copies))
     return sorted(points, key=lambda point: (point.experiment, [natural(pair) for pair in point.settings.items()]))
+
+
+def without_copies(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
+    """Runs of a point, and those among them that repeat the seed and the data of an earlier one."""
+    first: dict[tuple[Any, ...], Run] = {}
+    for run in runs:
+        divided = () if run.record.get("data_fingerprint") else tuple(run.overrides.get(key) for key in REPETITIONS)
+        first.setdefault((*run.repetition, *divided), run)
+    kept = list(first.values())
+    return kept, [run for run in runs if all(run is not other for other in kept)]
 
 
 def common_settings(runs: Sequence[Run]) -> dict[str, str]:
@@ -122,11 +172,12 @@ def natural(pair: tuple[str, str]) -> tuple[str, float, str]:
 
 
 def number(text: str) -> float | None:
-    """The number that a setting is; None for any other."""
+    """The finite number that a setting is; None for any other."""
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
         return None
+    return value if math.isfinite(value) else None
 
 
 def chosen_points(points: Sequence[Point]) -> dict[str, str]:

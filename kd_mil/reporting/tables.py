@@ -42,8 +42,8 @@ def long_table(entries: Sequence[Entry]) -> pd.DataFrame:
 
 def tumour_thresholds(runs: Sequence[Run]) -> list[float]:
     """Least tumour area fractions from which tiles counted as positive; empty for runs that are not on slides."""
-    sources = [run.record.get("instance_source") or {} for run in runs]
-    return sorted({source["tumour_threshold"] for source in sources if "tumour_threshold" in source})
+    found = [(run.record.get("instance_source") or {}).get("tumour_threshold") for run in runs]
+    return sorted({float(value) for value in found if isinstance(value, int | float)})
 
 
 def document(
@@ -74,10 +74,13 @@ def document(
             }
             for point in points
         ],
-        "not_finished": [str(run.directory) for run in runs if not run.finished],
+        "not_finished": [str(run.directory) for run in runs if not run.finished and run.fault is None],
+        "not_readable": [run.fault for run in runs if run.fault is not None],
+        "copies": [str(run.directory) for point in points for run in point.copies],
+        "resampled": sorted({run.held_out.resampled for point in points for run in point.runs if run.held_out}),
         "positive_tiles_from": tumour_thresholds(finished),
         "git_commits": sorted({str(run.record.get("git_commit")) for run in finished}),
-        "versions": finished[0].record.get("versions", {}) if finished else {},
+        "versions": (finished[0].record.get("versions") or {}) if finished else {},
         "devices": sorted({str(run.record.get("device")) for run in finished}),
     }
 
@@ -87,11 +90,16 @@ def markdown(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> str:
     shown = shown_metrics(rows, metrics)
     lines = ["| point | role | runs | " + " | ".join(shown) + " |", "|---|---|---|" + "---|" * len(shown)]
     for row in rows:
-        name = row["point"].replace("|", "\\|")  # a bare one would end the cell
+        name, role = (in_cell(row[key]) for key in ("point", "role"))
         cells = [cell_text(row["entries"].get(metric)) for metric in shown]
         name = f"**{name}**" if row["chosen"] else name
-        lines.append(f"| {name} | {row['role']} | {row['runs']} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | {role} | {row['runs']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def in_cell(text: str) -> str:
+    """Text in a cell of a Markdown table, where a bar or a new line would end it, and `<` begin HTML."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def cell_text(entry: Entry | None, all_values: bool = True) -> str:
@@ -109,12 +117,19 @@ def cell_text(entry: Entry | None, all_values: bool = True) -> str:
 
 
 def difference_text(versus: PairedDifference) -> str:
-    """`Δ +0.052 [+0.011, +0.093] p=0.03, 3 pairs`; without interval or p value where there is none."""
+    """`Δ +0.052 [+0.011, +0.093] p=0.03, 3 pairs`; without interval or p value where there is none.
+
+    Where pairs on the same test cases count as one, it says how many are left: `p=0.03 of 5 test sets, 15 pairs`.
+    """
     interval = "" if versus.low is None else f" [{versus.low:+.3f}, {versus.high:+.3f}]"
     p = "" if versus.p_holm is None else f" p={versus.p_holm:.2g}"
+    p += f" of {versus.independent} test sets" if p and versus.over == "test sets" else ""
     return f"Δ {versus.difference:+.3f}{interval}{p}, {versus.pairs} pair{'' if versus.pairs == 1 else 's'}"
 
 
 def value_text(value: float | None) -> str:
-    """Three digits, without the leading zero."""
-    return "nan" if value is None else f"{value:.3f}".replace("0.", ".", 1)
+    """Three digits, `.123` for 0.123."""
+    if value is None:
+        return "nan"
+    text = f"{value:.3f}"
+    return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text

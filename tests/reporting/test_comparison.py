@@ -6,10 +6,10 @@ from scipy import stats
 
 from kd_mil.core.errors import UserError
 from kd_mil.reporting.comparison import baselines_of, compare, entries_of, holm
-from kd_mil.reporting.resampling import PredictedRows
+from kd_mil.reporting.resampling import CaseDraws
 from kd_mil.reporting.runs import find_runs, points_of
 from kd_mil.reporting.tables import difference_text, long_table
-from tests.support.runs import make_run, make_sweep
+from tests.support.runs import group, make_run, make_sweep
 
 
 @pytest.fixture
@@ -96,9 +96,9 @@ def test_the_interval_of_a_difference_is_over_resamples_of_the_same_bags(plug_an
         next(point for point in plug_and_play if point.name.startswith(f"{name} aggregator=abmil")).runs[:2]
         for name in ("mil", "weno")
     )
+    draws = CaseDraws({run.directory: run.held_out for run in (*taught, *alone)}, 300, 7)
     drawn = [
-        PredictedRows(ours.directory, "bag", "student").resample("auroc", 300, 7)
-        - PredictedRows(theirs.directory, "bag", "model").resample("auroc", 300, 7)
+        draws.resample(ours.directory, "student", "bag_auroc") - draws.resample(theirs.directory, "model", "bag_auroc")
         for ours, theirs in zip(taught, alone, strict=True)
     ]
     assert (versus.low, versus.high) == pytest.approx(tuple(np.quantile(np.mean(drawn, 0), [0.025, 0.975])), abs=1e-9)
@@ -119,3 +119,88 @@ def test_the_difference_in_words_and_in_the_table(plug_and_play):
     assert difference_text(entry.versus) == "Δ +0.052 [+0.011, +0.093] p=0.03, 2 pairs"
     line = next(row for row in long_table(entries).to_dict("records") if row["point"] == entry.point)
     assert [float(text) for text in line["versus_values"].split()] == entry.versus.values
+
+
+def folds_by_seeds(root, ids_of_fold, folds=4, seeds=3):
+    """Each fold with a difference of its own, each seed with a little of its own."""
+    for fold in range(folds):
+        for seed in range(seeds):
+            where = {"ids": ids_of_fold(fold), "fingerprint": f"fold {fold}"}
+            overrides = [f"data.fold={fold}"]
+            make_run(root, "mil", overrides, seed, 0.5, role="model", **where)
+            make_run(root, "weno", overrides, seed, 0.5 + fold / 5, **where)
+    points = points_of(find_runs([root]))
+    entries = entries_of(points, ["bag_auroc"], resamples=400, seed=0)
+    compare(entries, points, baselines_of(points, "mil"))
+    return points, next(entry for entry in entries if entry.versus)
+
+
+def test_seeds_of_a_fold_are_no_further_test_sets(tmp_path):
+    """12 pairs on 4 test sets: the t test is over 4 means, not over 12 numbers of which 3 look at the same."""
+    points, entry = folds_by_seeds(tmp_path, lambda fold: [f"{fold}-{i}" for i in range(40)])
+    [ours] = [point for point in points if point.experiment == "weno"]
+    by_fold = {}
+    for run, value in zip(ours.runs, entry.versus.values, strict=True):
+        by_fold.setdefault(run.overrides["data.fold"], []).append(value)
+    means = [np.mean(values) for values in by_fold.values()]
+    assert entry.versus.pairs == 12
+    assert (entry.versus.independent, entry.versus.over) == (4, "test sets")
+    assert entry.versus.p == pytest.approx(stats.ttest_1samp(means, 0).pvalue)
+    assert entry.versus.p > 2 * stats.ttest_1samp(entry.versus.values, 0).pvalue
+    assert "of 4 test sets, 12 pairs" in difference_text(entry.versus)
+    assert entry.sd == pytest.approx(np.std(entry.values, ddof=1))
+
+
+def test_test_sets_that_share_cases_give_no_p(tmp_path):
+    """Divisions drawn anew: there is no unit that a t test may take for independent."""
+    _, entry = folds_by_seeds(tmp_path, lambda fold: [f"b{i}" for i in range(10 * fold, 10 * fold + 40)], seeds=1)
+    assert (entry.versus.pairs, entry.versus.p, entry.versus.independent) == (4, None, 0)
+    assert entry.versus.low < entry.versus.difference < entry.versus.high
+
+
+def test_looking_twice_at_the_same_cases_narrows_nothing(tmp_path):
+    """Equal results on the same cases, in another order and as another division, and on as many further cases."""
+    names = [f"b{i}" for i in range(40)]
+    same, apart = tmp_path / "same", tmp_path / "apart"
+    for root, second in ((same, names), (apart, [f"other {i}" for i in range(40)])):
+        for seed, ids in ((0, names), (1, second)):
+            run = make_run(root, "weno", [], seed, 1.0, ids=ids, fingerprint=f"division {seed}")
+            (run / "bags.csv").write_text(
+                "bag_id,label,student_prob\n" + "".join(f"{ids[i]},{i % 2},{(i * 7 % 40) / 40}\n" for i in range(40))
+            )
+    widths = []
+    for root in (same, apart):
+        [entry] = entries_of(points_of(find_runs([root])), ["bag_auroc"], resamples=2000, seed=0)
+        widths.append(entry.high - entry.low)
+    assert widths[1] == pytest.approx(widths[0] / np.sqrt(2), rel=0.1)
+
+
+def test_intervals_are_over_cases(tmp_path):
+    for seed in (0, 1):
+        group(make_run(tmp_path, "weno", [], seed, 1.0), lambda bag_id: f"case {int(bag_id[1:]) // 8}")
+    points = points_of(find_runs([tmp_path]))
+    [entry] = entries_of(points, ["bag_auroc"], resamples=500, seed=3)
+    draws = CaseDraws({run.directory: run.held_out for run in points[0].runs}, 500, 3)
+    drawn = np.mean([draws.resample(run.directory, "student", "bag_auroc") for run in points[0].runs], 0)
+    assert (entry.low, entry.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])))
+
+
+def test_a_run_without_the_score_has_no_part_in_the_interval_of_the_others(tmp_path):
+    for seed in (0, 1):
+        make_run(tmp_path, "weno", [], seed, 1.0)
+    points = points_of(find_runs([tmp_path]))
+    points[0].runs[1].metrics["test/student/bag_auroc"] = None
+    [entry] = entries_of(points, ["bag_auroc"], resamples=200, seed=0)
+    drawn = CaseDraws({run.directory: run.held_out for run in points[0].runs}, 200, 0)
+    alone = drawn.resample(points[0].runs[0].directory, "student", "bag_auroc")
+    assert (entry.mean, entry.sd) == (entry.values[0], None)
+    assert (entry.low, entry.high) == pytest.approx(tuple(np.quantile(alone, [0.025, 0.975])))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_holm_is_the_closed_test_of_bonferroni(seed):
+    """By definition: of each hypothesis the largest Bonferroni p value of all sets of hypotheses that hold it."""
+    p = np.random.default_rng(seed).uniform(0, 0.2, 5)
+    sets = [[i for i in range(5) if number >> i & 1] for number in range(1, 32)]
+    expected = [max(min(1, len(some) * min(p[some])) for some in sets if i in some) for i in range(5)]
+    assert holm(list(p)) == pytest.approx(expected)

@@ -1,10 +1,14 @@
 """Accuracy against cost: what is collected, and which student is the cheapest."""
 
+import io
 import json
 
+import numpy as np
 import pytest
+import torch
 
 from kd_mil.core.errors import UserError
+from kd_mil.evaluation.bootstrap import bootstrap
 from kd_mil.reporting.frontier import cheapest_within, collect, find_reports, frontier_figure
 
 
@@ -53,6 +57,75 @@ def test_without_runs_of_its_own_the_teacher_is_taken_from_its_students():
 def test_the_cheapest_student_that_is_good_enough(percent, expected):
     found = cheapest_within(collect(REPORTS, "accuracy", "gmac", "plain"), percent)
     assert (found and (found.kind, found.downsample)) == expected
+
+
+def test_statistics_are_those_of_numpy():
+    [point] = [
+        point for point in collect(REPORTS, "accuracy", "gmac", "plain") if (point.kind, point.runs) == ("kd", 2)
+    ]
+    scores = np.array([0.89, 0.91])
+    assert (point.score, point.low, point.high) == pytest.approx(
+        (scores.mean(), scores.mean() - 0.02, scores.mean() + 0.02)
+    )
+    assert (point.least, point.most, point.cost) == (scores.min(), scores.max(), 0.25)
+
+
+@pytest.mark.parametrize("constant", [0.1, 0.7, 1 / 3])
+def test_a_student_that_has_collapsed_is_drawn(constant):
+    """All resamples agree, and their mean misses their percentiles by rounding; so may a very skewed score by more."""
+    found = bootstrap(torch.tensor([0] * 7 + [1] * 3), torch.zeros(10, dtype=torch.long), 2, 2000)["recall"]
+    collapsed = role(0.5, 0.01, 8.0)
+    collapsed["plain"]["accuracy"] = {"mean": constant, "low": constant + 1e-16, "high": constant - 1e-16}
+    skewed = role(0.5, 0.02, 6.0)
+    skewed["plain"]["accuracy"] = {"mean": 0.02, "low": 0.0, "high": 0.0}
+    known = role(0.5, 0.03, 5.0)
+    known["plain"]["accuracy"] = found._asdict()
+    reports = [*REPORTS, *(("resolution_kd", {"roles": {"student": one}}) for one in (collapsed, skewed, known))]
+    points = collect(reports, "accuracy", "gmac", "plain")
+    frontier_figure(points, "accuracy", "gmac", 2).savefig(io.BytesIO(), format="png")
+
+
+def test_copies_of_a_run_count_once(tmp_path):
+    for name in ("a", "copy of a"):
+        write_run(tmp_path / name, REPORTS[0][1])
+    write_run(tmp_path / "b", REPORTS[0][1], seed=1)
+    assert len(find_reports(str(tmp_path / "*"))) == 2
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        {},
+        {"roles": []},
+        {"roles": {}},
+        {"roles": {"student": 3}},
+        {"roles": {"student": {"downsample": "four", "cost": {}}}},
+        {"roles": {"student": {"downsample": 4, "plain": {}}}},
+        {"roles": {"student": {"downsample": 4, "cost": {}, "plain": {"accuracy": 0.5}}}},
+        {"roles": {"student": {"downsample": 4, "cost": {}, "plain": {"accuracy": {"mean": 0.5}}}}},
+    ],
+)
+def test_a_report_of_another_form_is_one_line(tmp_path, report):
+    write_run(tmp_path / "a", report)
+    with pytest.raises(UserError, match=r"report.json is damaged"):
+        find_reports(str(tmp_path / "a"))
+
+
+def test_a_cost_or_score_that_a_report_lacks(tmp_path):
+    bare = [("resolution_kd", {"roles": {"student": {"downsample": 4, "cost": {}, "plain": {}}}})]
+    with pytest.raises(UserError, match="cost=gmac is not in the report of every kd"):
+        collect(bare, "accuracy", "gmac", "plain")
+    bare[0][1]["roles"]["student"]["cost"]["gmac"] = 1.0
+    with pytest.raises(UserError, match="metric=accuracy is undefined in every run"):
+        collect(bare, "accuracy", "gmac", "plain")
+
+
+def write_run(directory, report, seed=0):
+    """A finished run on images."""
+    directory.mkdir()
+    record = {"status": "finished", "experiment": "resolution_kd", "seed": seed, "data_fingerprint": "f"}
+    for name, content in (("run", record), ("report", report), ("metrics", {})):
+        (directory / f"{name}.json").write_text(json.dumps(content))
 
 
 def test_a_baseline_is_no_student():

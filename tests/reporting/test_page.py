@@ -1,6 +1,8 @@
 """The page: whatever a run is called, it is text there, and links lead where they say."""
 
+import json
 import re
+import shutil
 from html import unescape
 from pathlib import Path
 from urllib.parse import unquote
@@ -24,6 +26,27 @@ def page_of(root: Path, out: Path, title: str = "title") -> str:
     chosen = {point.experiment: point.name for point in points}
     rows = rows_of(entries, chosen)
     return page(title, rows, ["bag_auroc"], points, document(points, runs, entries, chosen, "mil"), {}, out)
+
+
+@pytest.mark.parametrize("name", ["seed", "git_commit", "monitor", "data_fingerprint"])
+def test_whatever_a_record_says_is_text(tmp_path, name):
+    make_run(tmp_path, "mil", [], 0, 1.0)
+    run = make_run(tmp_path, "weno", ["a=1"], 0, 1.0)
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(record | {name: EVIL}))
+    assert "<img" not in page_of(tmp_path, tmp_path / "report")
+
+
+def test_faults_and_copies_are_text(tmp_path):
+    make_run(tmp_path, "mil", [], 0, 1.0)
+    run = make_run(tmp_path, "weno", ["a=1"], 0, 1.0)
+    shutil.copytree(run, tmp_path / "weno" / EVIL)
+    damaged = make_run(tmp_path, "weno", ["a=2"], 0, 1.0)
+    (damaged / "run.json").write_text(json.dumps({"status": "finished", "overrides": [EVIL], "seed": [EVIL]}))
+    found = page_of(tmp_path, tmp_path / "report")
+    assert "<img" not in found
+    assert "Not readable: 1" in found
+    assert "Counted once: 1 of them repeats" in found
 
 
 @pytest.mark.parametrize("where", ["setting", "role", "experiment", "title", "folder", "record"])

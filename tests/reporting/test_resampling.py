@@ -1,54 +1,134 @@
-"""Resampled scores against scikit-learn, and intervals against a plain loop."""
+"""Resampled scores against scikit-learn, and intervals against a plain loop over cases."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score, roc_auc_score
 
-from kd_mil.reporting.resampling import METRICS, PredictedRows
-from kd_mil.reporting.runs import find_runs
-from tests.support.runs import make_sweep
+from kd_mil.reporting.predictions import ClassRows, PredictedRows, held_out, predicted_rows
+from kd_mil.reporting.resampling import METRICS, CaseDraws, average_precision, f1, mean, overlapping
+from tests.support.runs import group, make_run
+
+SCORES = {"auroc": roc_auc_score, "ap": average_precision_score, "accuracy": accuracy_score, "f1": f1_score}
 
 
 @pytest.fixture
-def runs(tmp_path):
-    make_sweep(tmp_path)
-    return tmp_path
+def run(tmp_path):
+    return make_run(tmp_path, "weno", [], 0, 1.0)
+
+
+def draws_of(*directories, resamples=2000, seed=0):
+    return CaseDraws({directory: held_out(directory) for directory in directories}, resamples, seed)
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_weights_of_one_give_the_plain_score_and_counts_that_of_the_repeated_rows(runs, metric):
+@pytest.mark.parametrize("level", ["bag", "instance"])
+def test_weights_are_rows_repeated_as_often(run, level, metric):
     """The weighted scores against scikit-learn on rows repeated as often as their bag was drawn."""
-    directory = next(run.directory for run in find_runs([runs / "weno"]))
-    rows = PredictedRows(directory, "instance", "student")
-    score = METRICS[metric](rows)
+    rows = predicted_rows(run, level, "student", held_out(run))
     counts = np.random.default_rng(0).multinomial(40, np.full(40, 1 / 40), 3)
-    for weights, value in zip(counts, score(counts[:, rows.bag].astype(float)), strict=True):
-        drawn = np.repeat(np.arange(len(rows.labels)), weights[rows.bag])
-        labels, ranking, decided = rows.labels[drawn], rows.ranking[drawn], rows.probs[drawn] >= 0.5
-        expected = {
-            "auroc": lambda labels=labels, ranking=ranking: roc_auc_score(labels, ranking),
-            "ap": lambda labels=labels, ranking=ranking: average_precision_score(labels, ranking),
-            "accuracy": lambda labels=labels, decided=decided: (labels == decided).mean(),
-            "f1": lambda labels=labels, decided=decided: f1_score(labels, decided),
-        }[metric]()
-        assert value == pytest.approx(expected)
+    values = METRICS[metric](rows)(counts[:, rows.owners].astype(float))
+    [positive] = rows.classes
+    for weights, value in zip(counts, values, strict=True):
+        drawn = np.repeat(np.arange(len(rows.owners)), weights[rows.owners])
+        answer = positive.ranking if metric in ("auroc", "ap") else positive.decided
+        assert value == pytest.approx(SCORES[metric](positive.labels[drawn], answer[drawn]))
 
 
-def test_unknown_instances_are_left_out_and_an_undefined_score_is_nan(runs):
-    directory = next(run.directory for run in find_runs([runs / "weno"]))
-    rows = PredictedRows(directory, "instance", "student")
-    assert len(rows.labels) == 200 - len(range(0, 200, 7))
-    rows.labels[:] = 0
-    assert np.isnan(METRICS["auroc"](rows)(np.ones((1, len(rows.labels))))).all()
+@pytest.mark.parametrize("metric", METRICS)
+def test_several_classes_are_a_mean_over_one_against_the_rest(run, metric):
+    """As the metrics of a run are: macro averages, and the accuracy of the most probable class."""
+    rng = np.random.default_rng(0)
+    labels, probs = np.arange(40) % 3, rng.dirichlet(np.ones(3), 40)
+    table = pd.DataFrame({"bag_id": [f"b{i}" for i in range(40)], "label": labels})
+    for index, name in enumerate(("none", "NA", "1.10")):
+        table[f"student_prob_{name}"] = probs[:, index]
+    table.to_csv(run / "bags.csv", index=False)
+    rows = predicted_rows(run, "bag", "student", held_out(run))
+    [value] = METRICS[metric](rows)(np.ones((1, 40)))
+    expected = {
+        "auroc": lambda: roc_auc_score(labels, probs, multi_class="ovr"),
+        "ap": lambda: average_precision_score(np.eye(3)[labels], probs, average="macro"),
+        "accuracy": lambda: accuracy_score(labels, probs.argmax(1)),
+        "f1": lambda: f1_score(labels, probs.argmax(1), average="macro"),
+    }[metric]()
+    assert value == pytest.approx(expected)
 
 
-def test_the_interval_is_that_of_whole_bags(runs):
-    """Against a plain loop over resamples, within what 2,000 of them leave to chance."""
-    directory = next(run.directory for run in find_runs([runs / "weno"]))
-    drawn = PredictedRows(directory, "bag", "student").resample("auroc", 2000, seed=0)
-    bags, rng, loop = pd.read_csv(directory / "bags.csv"), np.random.default_rng(1), []
-    for _ in range(2000):
-        own = bags.iloc[rng.integers(0, 40, 40)]
-        loop.append(roc_auc_score(own.label, own.student_prob))
-    assert np.percentile(drawn, [2.5, 50, 97.5]) == pytest.approx(np.percentile(loop, [2.5, 50, 97.5]), abs=0.02)
+def test_unknown_instances_are_left_out(run):
+    assert len(predicted_rows(run, "instance", "student", held_out(run)).owners) == 200 - len(range(0, 200, 7))
+
+
+def test_undefined_scores_are_nan_and_not_zero():
+    """Without a positive label F1 is undefined though one is decided; without a negative one AP is, as AUROC is."""
+    rows = ClassRows(np.array([0.0, 0.0, 1.0]), np.array([0.1, 0.9, 0.8]), np.array([0.0, 1.0, 1.0]))
+    weights = np.array([[1.0, 1, 0], [1, 1, 1], [0, 0, 2]])
+    assert f1(rows)(weights) == pytest.approx([np.nan, 2 / 3, 1], nan_ok=True)
+    assert average_precision(rows)(weights) == pytest.approx([np.nan, 0.5, np.nan], nan_ok=True)
+    every = PredictedRows(np.arange(3), [rows], np.ones(3))
+    assert METRICS["auroc"](every)(weights) == pytest.approx([np.nan, 0.5, np.nan], nan_ok=True)
+
+
+def test_a_mean_over_images_leaves_out_the_undefined():
+    weights = np.array([[1.0, 1, 1], [0, 1, 3], [0, 1, 0]])
+    assert mean(np.array([0.2, np.nan, 0.8]))(weights) == pytest.approx([0.5, 0.8, np.nan], nan_ok=True)
+
+
+def loop(directory, unit, resamples=2000):
+    """AUROC of bags by the definition: whole units drawn with replacement."""
+    bags, rng, values = pd.read_csv(directory / "bags.csv"), np.random.default_rng(1), []
+    members = list(bags.groupby(unit(bags)).indices.values())
+    for _ in range(resamples):
+        own = bags.iloc[np.concatenate([members[index] for index in rng.integers(0, len(members), len(members))])]
+        if own.label.nunique() == 2:
+            values.append(roc_auc_score(own.label, own.student_prob))
+    return np.percentile(values, [2.5, 50, 97.5])
+
+
+def test_the_interval_is_that_of_whole_bags(run):
+    drawn = draws_of(run).resample(run, "student", "bag_auroc")
+    assert np.percentile(drawn, [2.5, 50, 97.5]) == pytest.approx(loop(run, lambda bags: bags.bag_id), abs=0.02)
+
+
+def test_the_interval_is_that_of_whole_cases_where_they_group_bags(run):
+    """Bags of one case that say the same are one look: the interval is that of 10 cases, not of 40 bags."""
+    bags = pd.read_csv(run / "bags.csv")
+    for column in ("label", "student_prob"):
+        bags[column] = np.repeat(bags[column].to_numpy()[:10], 4)
+    bags.to_csv(run / "bags.csv", index=False)
+    by_bag = np.nanpercentile(draws_of(run).resample(run, "student", "bag_auroc"), [2.5, 97.5])
+    group(run, lambda bag_id: f"case {int(bag_id[1:]) // 4}")
+    by_case = np.nanpercentile(draws_of(run).resample(run, "student", "bag_auroc"), [2.5, 50, 97.5])
+    assert by_case == pytest.approx(loop(run, lambda bags: np.arange(40) // 4), abs=0.03)
+    assert by_case[2] - by_case[0] > 1.5 * (by_bag[1] - by_bag[0])
+
+
+def test_runs_that_share_cases_draw_them_alike_and_others_apart(tmp_path):
+    """A case that two test sets share is drawn as often in both, wherever it stands there."""
+    names = [f"b{i}" for i in range(60)]
+    first, second, apart = (
+        make_run(tmp_path, "weno", [], seed, 1.0, ids=ids)
+        for seed, ids in enumerate((names[:40], names[20:][::-1], [f"other{i}" for i in range(40)]))
+    )
+    draws = draws_of(first, second, apart, resamples=50)
+    [one], [two], [three] = (list(draws.counts(directory, 40)) for directory in (first, second, apart))
+    np.testing.assert_array_equal(one[:, 20:], two[:, ::-1][:, :20])
+    assert (one[:, :20] != two[:, ::-1][:, 20:]).any()
+    assert (three.sum(1) == 40).all(), "a test set of its own keeps its size"
+    assert one.mean() == pytest.approx(1, abs=0.1)
+
+
+def test_many_rows_are_drawn_in_parts_that_are_the_whole(run, monkeypatch):
+    whole = draws_of(run, resamples=50).resample(run, "student", "instance_auroc")
+    monkeypatch.setattr("kd_mil.reporting.resampling.CELLS_AT_ONCE", 1000)
+    np.testing.assert_array_equal(draws_of(run, resamples=50).resample(run, "student", "instance_auroc"), whole)
+
+
+def test_sets_that_overlap_in_a_chain_are_one_group():
+    assert overlapping([["a", "b"], ["c"], ["b", "d"], ["d", "e"], ["f", "f"]]) == [0, 1, 0, 0, 2]
+
+
+@pytest.mark.parametrize("metric", ["bag_loss", "instance_class_auroc", "pixel_dice", "image_auroc", "nothing"])
+def test_what_no_table_gives_has_no_resamples(run, metric):
+    assert draws_of(run).resample(run, "student", metric) is None
+    assert draws_of(run).resample(run, "nobody", "bag_auroc") is None

@@ -1,0 +1,168 @@
+"""What a run predicted for its test bags, their instances, or its test images, and the cases that group them.
+
+Ids are text as they were written: `001` is not `1`, and `NA` is a name.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from pyarrow import parquet
+
+from kd_mil.core.errors import UserError
+from kd_mil.core.readable import readable
+from kd_mil.core.tables import read_table
+
+TABLES = {"bag": "bags.csv", "image": "images.csv"}
+"""What a test set is made of, and the table that has a row for each."""
+
+
+class HeldOut(NamedTuple):
+    """The test bags or images of a run."""
+
+    unit: str
+    """`bag` or `image`."""
+    ids: list[str]
+    cases: list[str]
+    """Case of each; itself where a run says nothing of cases."""
+    known: bool
+    """Whether the run says which cases they are of."""
+
+    @property
+    def resampled(self) -> str:
+        """What is drawn for an interval, in words."""
+        if len(set(self.cases)) < len(self.ids):
+            return f"cases, all {self.unit}s of a case together"
+        return f"{self.unit}s" if self.known else f"{self.unit}s (the run does not say of which cases)"
+
+
+def held_out(directory: Path) -> HeldOut | None:
+    """The test set of a run, with cases from its table or from `splits.csv`; None without a table of predictions.
+
+    Raises:
+        UserError: a damaged table, or a bag that `splits.csv` does not list.
+    """
+    for unit, name in TABLES.items():
+        if (directory / name).is_file():
+            table = read_table(directory / name, (f"{unit}_id",))
+            ids = table[f"{unit}_id"]
+            cases = table["case_id"] if "case_id" in table else listed_cases(directory / "splits.csv", unit, ids)
+            known = cases is not None
+            cases = ids if cases is None else cases.where(cases != "", ids)
+            return HeldOut(unit, ids.tolist(), cases.tolist(), known)
+    return None
+
+
+def listed_cases(path: Path, unit: str, ids: pd.Series) -> pd.Series | None:
+    """Case of each id by the split file of a run; None without such a file, or in one without cases."""
+    if not path.is_file():
+        return None
+    splits = read_table(path, (f"{unit}_id",))
+    if "case_id" not in splits:
+        return None
+    cases = ids.map(dict(zip(splits[f"{unit}_id"], splits["case_id"], strict=True)))
+    for missing in ids[cases.isna()]:
+        raise UserError(f"{path}: {unit} {missing!r} was tested, but is not listed there")
+    return cases
+
+
+class ClassRows(NamedTuple):
+    """One class against the rest."""
+
+    labels: np.ndarray
+    """(N,) 0 or 1, float64."""
+    ranking: np.ndarray
+    """(N,) float64, the higher the more probable."""
+    decided: np.ndarray
+    """(N,) 0 or 1, float64."""
+
+
+class PredictedRows(NamedTuple):
+    """Predictions of one role for N bags, instances with a label, or images."""
+
+    owners: np.ndarray
+    """(N,) position of each row's bag or image in the test set, int64."""
+    classes: list[ClassRows]
+    """The positive class alone, or all of a role that tells more apart."""
+    right: np.ndarray
+    """(N,) whether the decision is right, float64."""
+
+
+def predicted_rows(directory: Path, level: str, role: str, tested: HeldOut) -> PredictedRows | None:
+    """What a role predicted at a level (`bag`, `instance`, `image`); None where that is not on file.
+
+    Raises:
+        UserError: a damaged table.
+    """
+    if level == "instance":
+        return instance_rows(directory / "instances.parquet", role, tested)
+    if level != tested.unit:
+        return None
+    path = directory / TABLES[tested.unit]
+    table, owners = read_table(path, ("label",)), np.arange(len(tested.ids))
+    if (name := f"{role}_prob") in table:
+        labels, probs = numbers(path, table["label"]) > 0, numbers(path, table[name])
+        return binary_rows(owners, labels, probs, probs)
+    names = [column.removeprefix(f"{name}_") for column in table if column.startswith(f"{name}_")]
+    if len(names) < 2:
+        return None
+    probs = np.stack([numbers(path, table[f"{name}_{other}"]) for other in names], 1)
+    words = names if tested.unit == "image" else [str(index) for index in range(len(names))]
+    return class_rows(owners, table["label"].map({word: index for index, word in enumerate(words)}).to_numpy(), probs)
+
+
+def binary_rows(owners: np.ndarray, labels: np.ndarray, probs: np.ndarray, ranking: np.ndarray) -> PredictedRows | None:
+    """Rows of one class, decided at 0.5; None if a probability is undefined."""
+    if not (np.isfinite(probs).all() and np.isfinite(ranking).all()):
+        return None
+    decided = probs >= 0.5
+    rows = ClassRows(labels.astype(np.float64), ranking, decided.astype(np.float64))
+    return PredictedRows(owners, [rows], (decided == labels).astype(np.float64))
+
+
+def class_rows(owners: np.ndarray, labels: np.ndarray, probs: np.ndarray) -> PredictedRows | None:
+    """Rows of all classes, decided for the most probable one; None if a probability is undefined."""
+    if not np.isfinite(probs).all():
+        return None
+    decided = probs.argmax(1)
+    classes = [
+        ClassRows((labels == index).astype(np.float64), probs[:, index], (decided == index).astype(np.float64))
+        for index in range(probs.shape[1])
+    ]
+    return PredictedRows(owners, classes, (decided == labels).astype(np.float64))
+
+
+def instance_rows(path: Path, role: str, tested: HeldOut) -> PredictedRows | None:
+    """Instances whose label is known; None for a method without instances."""
+    if tested.unit != "bag" or not path.is_file():
+        return None
+    wanted = ["bag_id", "label", f"{role}_prob", f"{role}_score"]
+    with readable(path):
+        if not set(wanted) <= set(parquet.read_schema(path).names):
+            return None
+        table = pd.read_parquet(path, columns=wanted)
+    table = table[table.label >= 0]
+    index_of = {bag_id: index for index, bag_id in enumerate(tested.ids)}
+    owners = table.bag_id.astype(str).str.strip().map(index_of)
+    for unknown in table.bag_id[owners.isna()]:
+        raise UserError(f"{path}: bag {unknown!r} is not in bags.csv: the tables are of two runs")
+    probs, scores = (table[f"{role}_{name}"].to_numpy(dtype=np.float64) for name in ("prob", "score"))
+    return binary_rows(owners.to_numpy(dtype=np.int64), table.label.to_numpy() > 0, probs, scores)
+
+
+def image_values(directory: Path, role: str, name: str, tested: HeldOut) -> np.ndarray | None:
+    """(N,) a score of each test image, such as `f1` of its pixels, NaN where undefined; None where not on file."""
+    path = directory / TABLES["image"]
+    if tested.unit != "image":
+        return None
+    table = read_table(path, ("image_id",))
+    return numbers(path, table[f"{role}_{name}"]) if f"{role}_{name}" in table else None
+
+
+def numbers(path: Path, cells: pd.Series) -> np.ndarray:
+    """Cells as float64, empty ones as NaN."""
+    try:
+        return pd.to_numeric(cells.mask(cells == "")).to_numpy(dtype=np.float64)
+    except ValueError as error:
+        raise UserError(f"{path}: column {cells.name!r} holds what is no number ({error})") from error
