@@ -46,7 +46,7 @@ def test_written_predictions_give_the_written_metrics(finished_run):
     out, _ = finished_run
     metrics = json.loads((out / "metrics.json").read_text())
     bags, instances = pd.read_csv(out / "bags.csv"), pd.read_parquet(out / "instances.parquet")
-    assert list(bags.columns) == ["bag_id", "label", "teacher_prob", "student_prob"]
+    assert list(bags.columns) == ["bag_id", "case_id", "label", "teacher_prob", "student_prob"]
     assert {"bag_id", "instance_id", "x", "y", "label", "attention", "teacher_prob", "student_prob"} <= set(instances)
     for role in ("teacher", "student"):
         assert roc_auc_score(bags.label, bags[f"{role}_prob"]) == pytest.approx(metrics[f"test/{role}/bag_auroc"])
