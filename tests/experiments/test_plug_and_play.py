@@ -48,7 +48,7 @@ def test_a_module_outside_the_repository_teaches_weno(tmp_path):
     """Found by its dotted path in the working directory, with a setting of its own."""
     (tmp_path / "my_pooling.py").write_text(OWN_MODULE)
     own = ["aggregator=custom", "aggregator._target_=my_pooling.PowerPooling", "+aggregator.power=2.0"]
-    call("-m", "kd_mil.run", "experiment=weno_any", *own, *SMALL, "hydra.run.dir=out", cwd=tmp_path)
+    call("-m", "kd_mil.run", "experiment=weno", *own, *SMALL, "hydra.run.dir=out", cwd=tmp_path)
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert 0 <= metrics["test/teacher/instance_auroc"] <= 1
     assert metrics["test/student/bag_loss"] > 0
@@ -56,7 +56,7 @@ def test_a_module_outside_the_repository_teaches_weno(tmp_path):
 
 @pytest.mark.slow
 def test_the_class_must_be_named(tmp_path):
-    result = call("-m", "kd_mil.run", "experiment=weno_any", "aggregator=custom", *SMALL, cwd=tmp_path, check=False)
+    result = call("-m", "kd_mil.run", "experiment=weno", "aggregator=custom", *SMALL, cwd=tmp_path, check=False)
     assert result.returncode == 2
     [line] = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert "_target_" in line
