@@ -32,10 +32,12 @@ def main(config: DictConfig) -> None:
         raise UserError(f"out={plain['out']} is where the features are: choose another folder")
     require_writable(out)
     if plain["format"] == "clam":
-        export_clam(table, folder, out)
+        summary = export_clam(table, folder, out)
     else:
-        export_torchmil(table, folder, out, plain["classes"], plain["tumour_threshold"])
-    print(f"{len(table)} slides in {out}")
+        summary = export_torchmil(table, folder, out, plain["classes"], plain["tumour_threshold"])
+    written = int((summary["status"] == "written").sum())
+    failed = f", {len(summary) - written} could not be read: see summary.csv" if written < len(summary) else ""
+    print(f"{written} slides in {out}{failed}")
 
 
 def start() -> None:

@@ -149,10 +149,40 @@ def test_mistakes_are_one_line_and_leave_nothing(command, store, tmp_path, overr
     assert not (tmp_path / "out").exists()
 
 
-def test_a_damaged_file_is_found_before_anything_is_written(command, store, tmp_path):
-    path = slide_file(store, "s3")
-    path.write_bytes(path.read_bytes()[:500])
+@pytest.mark.parametrize("layout", ["clam", "torchmil"])
+def test_what_cannot_be_read_is_listed_and_the_rest_is_done(command, store, tmp_path, layout):
+    """A damaged file, NaN, and one that is not there; tables are of what was written."""
+    damaged, missing = slide_file(store, "s3"), slide_file(store, "s2")
+    ask = (f"features={store}", f"format={layout}", "out=out", "classes=[normal,tumour]")
+    damaged.write_bytes(damaged.read_bytes()[:500])
+    missing.unlink()
+    code, printed, errors = command(*ask)
+    assert code == 0, errors
+    assert "1 slides in" in printed
+    assert "2 could not be read: see summary.csv" in printed
+    summary = pd.read_csv(tmp_path / "out" / "summary.csv", keep_default_na=False)
+    assert summary["slide_id"].tolist() == ["s1", "s2", "s3"]
+    assert summary["status"].tolist() == ["written", "failed", "failed"]
+    assert "s2.h5" in summary["message"][1]
+    assert "s3.h5" in summary["message"][2]
+    if layout == "clam":
+        assert pd.read_csv(tmp_path / "out" / "dataset.csv").slide_id.tolist() == ["s1"]
+    else:
+        assert pd.read_csv(tmp_path / "out" / "splits.csv").bag_name.tolist() == ["s1"]
+    with h5py.File(slide_file(store, "s1"), "r+") as file:
+        file["features"][0, 0] = np.nan
+    code, _, errors = command(*ask[:2], "out=none", *ask[3:])
+    assert code == 2
+    assert "no slide could be read" in errors.splitlines()[-1]
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("slide_id", ["../../outside", "/outside", "a/b", "..", "=x"])
+def test_ids_lead_nowhere_else(command, store, tmp_path, slide_id):
+    (store / "manifest.csv").write_text(f"slide_id,feature_path\n{slide_id},features/s1.h5\n")
     code, _, errors = command(f"features={store}", "format=clam", "out=out")
     assert code == 2
-    assert "s3.h5" in errors
+    assert "manifest.csv, line 2: id" in errors
+    (store / "manifest.csv").write_text("slide_id,feature_path\ns1,features/s1.h5\ns1,features/s2.h5\n")
+    assert "line 3: slide 's1' is listed twice" in command(f"features={store}", "format=clam", "out=out")[2]
     assert not (tmp_path / "out").exists()
