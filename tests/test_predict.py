@@ -1,6 +1,7 @@
 """The command `kd_mil.predict`: the numbers of the run's own test, real and damaged slides, one line a mistake."""
 
 import json
+import math
 import shutil
 import sys
 from collections.abc import Callable
@@ -111,6 +112,7 @@ def assert_same_as_the_run(run: Path, out: Path) -> None:
 def test_features_give_the_numbers_of_the_run(command: Callable, on_features: Path, tmp_path: Path) -> None:
     shutil.copytree(on_features / "run", tmp_path / "data.fold=1,seed=0")  # as runs are named
     ask = ("ckpt=data.fold=1,seed=0", f"features={on_features}/manifest.csv", "out=out", "instances_per_step=7")
+    ask += ("in_bounds=false",)  # no slides are at hand
     code, printed, errors = command(*ask)
     assert code == 0, errors
     assert "warning" not in errors
@@ -141,15 +143,20 @@ def test_features_give_the_numbers_of_the_run(command: Callable, on_features: Pa
         ({"width": 9}, "width: 9, not 8"),
     ],
 )
-def test_features_made_otherwise_are_refused(
+def test_features_made_otherwise_are_left_out_and_refused_where_none_fits(
     change: dict, message: str, command: Callable, on_features: Path, tmp_path: Path
 ) -> None:
     write_features(tmp_path / "in" / "a.h5", bag(1))
     write_features(tmp_path / "in" / "b.h5", bag(2, change.pop("width", 8)), **change)
-    line = refusal(command(f"ckpt={on_features}/run", "features=in", "out=out"))
+    line = refusal(command(f"ckpt={on_features}/run", "features=in/b.h5", "out=out"))
     assert message in line
     assert "b.h5" in line
     assert not (tmp_path / "out").exists()
+    code, _, errors = command(f"ckpt={on_features}/run", "features=in", "out=out")
+    assert code == 0, errors
+    slides = pd.read_csv(tmp_path / "out" / "slides.csv", index_col="slide_id")
+    assert slides.student_prob.isna().tolist() == [False, True]
+    assert message in slides.note["b"]
 
 
 def test_files_that_say_nothing_are_predicted_with_a_warning(
@@ -169,7 +176,7 @@ def test_files_that_say_nothing_are_predicted_with_a_warning(
     assert (table.x == -1).all()
     assert not (tmp_path / "out" / "heatmaps").exists()
     torch.save(torch.zeros(3, 9), tmp_path / "in" / "s2.pt")
-    assert "width: 9, not 8" in refusal(command(f"ckpt={on_features}/run", "features=in", "out=out"))
+    assert "width: 9, not 8" in refusal(command(f"ckpt={on_features}/run", "features=in/s2.pt", "out=out"))
 
 
 def test_a_slide_beside_its_features_gives_the_picture(command: Callable, on_features: Path, tmp_path: Path) -> None:
@@ -284,6 +291,10 @@ def test_a_checkpoint_from_elsewhere_runs_nothing_of_its_own(
         assert "refused; trust=true" in refusal(command(*ask))
         assert not (tmp_path / "made").exists()
     checkpoint["model_card"]["method"]["encoder"] = encoder
+    name, weights = next((name, value) for name, value in checkpoint["state_dict"].items() if name.endswith("weight"))
+    weights[0] = math.nan
+    torch.save(checkpoint, tmp_path / "bad.ckpt")
+    assert f"weights {name} are NaN or infinite" in refusal(command(*ask))
     checkpoint["state_dict"].popitem()
     torch.save(checkpoint, tmp_path / "bad.ckpt")
     assert "does not fit this version of kd_mil" in refusal(command(*ask))

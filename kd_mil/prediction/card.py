@@ -12,6 +12,12 @@ from kd_mil.core.hashing import file_digest
 ALLOWED = ("kd_mil.methods", "kd_mil.models", "kd_mil.evaluation.map_reading", "torch.nn", "torch.optim")
 """Packages that only compute: their classes, and of this project also their functions, may be named by a card."""
 
+NEEDED: dict[str, dict[str, type]] = {
+    "tiles": {"tiling": dict, "tissue": dict, "backend": str},
+    "features": {"dtype": str},
+}
+"""What the source of instances must say, by its kind."""
+
 
 @dataclass(frozen=True)
 class ModelCard:
@@ -39,16 +45,22 @@ def read_card(checkpoint: Mapping[str, Any], path: Path) -> ModelCard:
     for name, kind in (("method", dict), ("model_inputs", dict), ("class_names", list), ("instance_source", dict)):
         if not isinstance(card, dict) or not isinstance(card.get(name), kind):
             raise UserError(f"checkpoint {path}: its model card has no {name}: train it again with this version")
-    if card["instance_source"].get("kind") not in ("tiles", "features"):
+    source = card["instance_source"]
+    if source.get("kind") not in NEEDED:
         raise UserError(
             f"checkpoint {path} was trained on instances that come neither from slides nor from feature files: "
             "slides can be predicted after training on data=slides or data=feature_bags"
         )
+    if not all(isinstance(source.get(name), needed) for name, needed in NEEDED[source["kind"]].items()):
+        names = ", ".join(NEEDED[source["kind"]])
+        raise UserError(f"checkpoint {path}: its model card does not say its {names}: train it again with this version")
+    if not card["model_inputs"].get("instance_shape"):
+        raise UserError(f"checkpoint {path}: its model card has no instance_shape: train it again with this version")
     return ModelCard(
         method=card["method"],
         model_inputs=card["model_inputs"],
         class_names=[str(name) for name in card["class_names"]],
-        source=card["instance_source"],
+        source=source,
         experiment=str(card.get("experiment", "")),
         checkpoint=file_digest(path),
     )

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -29,6 +29,7 @@ from kd_mil.slides.tiles.tiling import TilingSettings
 from kd_mil.slides.tiles.tissue import TissueSettings
 
 FEATURES_PER_STEP, TILES_PER_STEP = 16_384, 64
+NO_TISSUE = "no tissue"
 
 
 class SlideInstances(NamedTuple):
@@ -42,7 +43,7 @@ class SlideInstances(NamedTuple):
     """Where they lie; None where nobody knows, and there are no pictures."""
     picture: SlidePicture | None
     """What heat maps are drawn on; None without a geometry."""
-    note: str = "no tissue"
+    note: str = NO_TISSUE
     """Why there are none, where there are none."""
 
 
@@ -87,7 +88,10 @@ class SlideInput:
         geometry = TileGeometry(tiles.coords, tiles.tile_size_level0, slide.bounds[:2], mpp=slide.mpp)
         slide.close()
         if not len(tiles.coords):
-            return SlideInstances(0, (), None, None, tiles.reason or "no tissue")
+            side, (width, height) = tiles.tile_size_level0, slide.bounds[2:]
+            is_small = side > min(width, height)
+            small = f"smaller than a tile ({width} x {height} level-0 pixels, a tile has {side} x {side})"
+            return SlideInstances(0, (), None, None, small if is_small else tiles.reason or NO_TISSUE)
         pixels = TilesInSlides([CutSlide(self.entry, tiles, None)], self.cutting)
         steps = torch.arange(len(tiles.coords)).split(self.instances_per_step or TILES_PER_STEP)
         batches = DataLoader(
@@ -115,6 +119,8 @@ class FeatureInput:
     tile_size_level0: int | None = None
     """Replaces what the file says."""
     instances_per_step: int | None = None
+    expected: Mapping[str, Any] = field(default_factory=dict)
+    """How the training features were made, as in `provenance.Source`."""
 
     def facts(self) -> list[Any]:
         facts = [*file_identity(self.path), self.tile_size_level0]
@@ -128,6 +134,8 @@ class FeatureInput:
         except EmptyBagError:
             warnings.warn(f"{self.path} holds no instances: a slide without tissue?", stacklevel=2)
             return SlideInstances(0, (), None, None)
+        for line in differences(self.expected, read_source(self.path, file.width)):
+            raise UserError(misfit(self.path, line))
         steps = torch.arange(file.num_instances).split(self.instances_per_step or FEATURES_PER_STEP)
         batches = (file.read(step, self.dtype) for step in steps)
         shown = self._shown_slide()
@@ -158,30 +166,38 @@ class FeatureInput:
         return slide, picture
 
 
-def check_features(inputs: Iterable[FeatureInput], expected: dict[str, Any]) -> dict[str, int]:
+def check_features(inputs: Sequence[FeatureInput], expected: Mapping[str, Any]) -> dict[str, int]:
     """Compare what the files say of their making with what the checkpoint was trained on.
 
-    Files that cannot be read are passed over: their turn comes, and the error is theirs.
+    Files that cannot be read, or do not fit, are passed over while others do: their turn comes, the error is theirs.
 
     Returns:
         For each fact that could not be compared, the number of files.
 
     Raises:
-        UserError: a file made in another way.
+        UserError: no file fits that can be read.
     """
     missing: dict[str, int] = {}
+    misfits: list[str] = []
+    fitting = 0
     for item in inputs:
         try:
             found = read_source(item.path, _width(item.path))
         except UserError:
             continue
-        for line in differences(expected, found):
-            raise UserError(
-                f"{item.path} does not fit the checkpoint, {line}: extract its features as for the training slides"
-            )
+        lines = differences(expected, found)
+        misfits += [misfit(item.path, line) for line in lines[:1]]
+        fitting += not lines
         for name in unknown_facts(expected, found):
             missing[name] = missing.get(name, 0) + 1
+    if misfits and not fitting:
+        raise UserError(misfits[0] + (f" ({len(misfits) - 1} more files, too)" if len(misfits) > 1 else ""))
     return missing
+
+
+def misfit(path: Path, line: str) -> str:
+    """What to say of a feature file that differs from those of the training in what `line` says."""
+    return f"{path} does not fit the checkpoint, {line}: extract its features as for the training slides"
 
 
 def _width(path: Path) -> int | None:
@@ -233,7 +249,7 @@ def feature_inputs(config: Config, card: ModelCard) -> Sequence[PredictionInput]
     """The feature files asked for, made as those of the training; slides of the same id give the pictures.
 
     Raises:
-        UserError: no files, a checkpoint that was trained on tiles, or files made in another way.
+        UserError: no files, a checkpoint that was trained on tiles, or all files made in another way.
     """
     if card.source["kind"] != "features":
         raise UserError("the checkpoint was trained on tiles and encodes them itself: give slides=FOLDER, not features")
@@ -242,6 +258,7 @@ def feature_inputs(config: Config, card: ModelCard) -> Sequence[PredictionInput]
     files = list_features(config["features"])
     if entries and not any(file.slide_id in slides for file in files):
         raise UserError(f"slides={config['slides']}: none has the id of a feature file, such as {files[0].slide_id!r}")
+    expected = card.source | {"width": card.model_inputs["instance_shape"][0]}
     inputs = [
         FeatureInput(
             file.slide_id,
@@ -253,10 +270,11 @@ def feature_inputs(config: Config, card: ModelCard) -> Sequence[PredictionInput]
             config["backend"] or "openslide",
             config["tile_size_level0"],
             config["instances_per_step"],
+            expected,
         )
         for file in files
     ]
-    missing = check_features(inputs, card.source)
+    missing = check_features(inputs, expected)
     if missing:
         counts = ", ".join(f"{name} ({count} of {len(inputs)} files)" for name, count in missing.items())
         warnings.warn(f"not compared with the training features, some files do not say: {counts}", stacklevel=2)

@@ -22,21 +22,25 @@ class Ledger:
         self.folder, self.settings, self.overwrite = folder, list(settings), overwrite
 
     def finished(self, slide_id: str, facts: Sequence[Any]) -> dict[str, Any] | None:
-        """The row of a slide that was predicted from the same input in the same way; None if it was not."""
-        path = self._path(slide_id)
+        """The row of a slide that was predicted from the same input in the same way; None if not, or unclear."""
+        path = self.path(slide_id)
         if self.overwrite or not path.is_file():
             return None
-        entry = json.loads(path.read_text())
-        files = [self.folder.parent / name for name in entry["files"]]
-        same = entry["key"] == self._key(facts) and all(file.is_file() for file in files)
-        return entry["row"] if same else None
+        try:
+            entry = json.loads(path.read_text())
+            files = [self.folder.parent / name for name in entry["files"]]
+            same = entry["key"] == self._key(facts) and all(file.is_file() for file in files)
+            return dict(entry["row"]) if same else None
+        except (ValueError, TypeError, LookupError):  # damaged: the slide is predicted again
+            return None
 
     def record(self, slide_id: str, facts: Sequence[Any], row: dict[str, Any], files: Sequence[Path]) -> None:
         """Note that a slide is finished."""
         names = [str(file.relative_to(self.folder.parent)) for file in files]
-        write_json(self._path(slide_id), {"key": self._key(facts), "row": row, "files": names})
+        write_json(self.path(slide_id), {"key": self._key(facts), "row": row, "files": names})
 
-    def _path(self, slide_id: str) -> Path:
+    def path(self, slide_id: str) -> Path:
+        """Where a slide is noted."""
         return self.folder / f"{slide_id}.json"
 
     def _key(self, facts: Sequence[Any]) -> str:

@@ -32,7 +32,7 @@ def built_method(checkpoint: dict[str, Any], path: Path, trust: bool) -> Method:
     """The method that the card of a checkpoint describes, with the checkpoint's weights, in eval mode.
 
     Raises:
-        UserError: the card names what may not be run, or the weights are not those of the method.
+        UserError: the card names what may not be run, or the weights are not those of the method, or not finite.
     """
     card = checkpoint["model_card"]
     config = with_targets_of_today(card["method"])
@@ -41,9 +41,20 @@ def built_method(checkpoint: dict[str, Any], path: Path, trust: bool) -> Method:
     try:
         method = instantiate(without_downloads(config), _convert_="all")(**card["model_inputs"])
         method.load_state_dict(checkpoint["state_dict"])
-    except (TypeError, RuntimeError) as error:  # what constructors and load_state_dict raise
+    except (
+        TypeError,
+        ValueError,
+        LookupError,
+        RuntimeError,
+        MemoryError,
+    ) as error:  # what constructors and load_state_dict raise
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"checkpoint {path} does not fit this version of kd_mil: {reason}") from error
+    for name, weights in method.named_parameters():
+        if not weights.isfinite().all():
+            raise UserError(
+                f"checkpoint {path}: weights {name} are NaN or infinite: its training failed, choose another"
+            )
     return method.eval()
 
 
@@ -129,6 +140,8 @@ def predictor(method: SegmentationMethod, role: str, path: Path) -> Callable[[Te
         maps = method.predict_maps(images.to(method.device))
         if role not in maps:
             raise UserError(f"role={role}: it had not begun to learn when {path} was written")
+        if not maps[role].isfinite().all():
+            raise UserError(f"checkpoint {path}: probabilities of {role} are not finite: no mask")
         return maps[role]
 
     return predict

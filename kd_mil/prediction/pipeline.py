@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from kd_mil.core.atomic import remove_unfinished
 from kd_mil.core.checks import one_of
 from kd_mil.core.errors import UserError
 from kd_mil.methods.base.bag_method import BagMethod
@@ -87,23 +88,40 @@ class Predictor:
                 row, files = self._predict(item)
                 self.ledger.record(item.slide_id, facts, row, files)
             return row
-        except UserError as error:
+        except (UserError, OSError, MemoryError, torch.OutOfMemoryError) as error:
             line = str(error).rsplit("UserError: ", 1)[-1].strip()  # a worker process wraps it in its traceback
+            line = line.splitlines()[0] if line else "out of memory: lower instances_per_step"
             if self.on_error == "stop":
                 raise UserError(f"{line} (on_error=skip leaves it out)") from error
             tqdm.write(f"skipped {item.slide_id}: {line}", file=sys.stderr)
             return {"slide_id": item.slide_id, "tiles": None, "note": line}
 
     def _predict(self, item: PredictionInput) -> tuple[dict[str, Any], list[Path]]:
-        """Row and files of one slide; a slide without tissue has the row alone."""
+        """Row and files of one slide; a slide without tissue has the row alone.
+
+        Raises:
+            UserError: a slide that cannot be read, or a probability that is not finite.
+        """
+        for path in self._outputs(item.slide_id):
+            remove_unfinished(path)
         instances = item.open()
         if instances.total == 0:
             return {"slide_id": item.slide_id, "tiles": 0, "note": instances.note}, []
         bar = {"total": instances.total, "desc": item.slide_id, "unit": "tile", "disable": None, "leave": False}
         with tqdm(**bar) as progress:
             predictions = predict_bag(self.method, counted(instances.batches, progress))
+        for role, prediction in predictions.items():
+            if not (prediction.bag_probs.isfinite().all() and prediction.instance_probs.isfinite().all()):
+                raise UserError(f"{item.slide_id}: probabilities of {role} are not finite: no decision")
         row = slide_row(item.slide_id, predictions, instances.total, self.model) | {"note": ""}
         return row, self._write(item.slide_id, instances, predictions)
+
+    def _outputs(self, slide_id: str) -> list[Path]:
+        """All files that a slide may have."""
+        pictures = [self.out / "heatmaps" / f"{slide_id}_{role}.png" for role in self.model.thresholds]
+        tables = [self.out / "instances" / f"{slide_id}.{self.settings.table}"]
+        overlays = [self.out / "geojson" / f"{slide_id}.geojson{suffix}" for suffix in ("", ".gz")]
+        return [*pictures, *tables, *overlays, self.ledger.path(slide_id), self.out / "slides.csv"]
 
     def _write(self, slide_id: str, instances: SlideInstances, predictions: dict[str, Prediction]) -> list[Path]:
         geometry, picture = instances.geometry, instances.picture

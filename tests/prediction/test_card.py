@@ -15,7 +15,7 @@ CARD = {
     "method": {"_target_": "kd_mil.methods.weno.weno.WENO"},
     "model_inputs": {"instance_shape": [4], "num_classes": 2},
     "class_names": ["normal", "tumour"],
-    "instance_source": {"kind": "features", "width": 4},
+    "instance_source": {"kind": "features", "width": 4, "dtype": "float16"},
     "experiment": "weno_dsmil",
 }
 NOWHERE = Path("nowhere.ckpt")
@@ -99,3 +99,11 @@ def test_a_card_without_what_prediction_needs(name: str) -> None:
 def test_a_run_on_something_else_than_slides() -> None:
     with pytest.raises(UserError, match="neither from slides nor from feature files"):
         read_card({"model_card": CARD | {"instance_source": {}}}, NOWHERE)
+
+
+@pytest.mark.parametrize(
+    "source", [{"kind": "features"}, {"kind": "tiles"}, {"kind": "tiles", "tiling": {}, "tissue": {}, "backend": 5}]
+)
+def test_a_source_says_what_its_kind_needs(source):
+    with pytest.raises(UserError, match="its model card does not say its"):
+        read_card({"model_card": CARD | {"instance_source": source}}, NOWHERE)

@@ -5,12 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from kd_mil.core.errors import UserError
 from kd_mil.data.features.layouts import list_features
 from kd_mil.prediction.card import ModelCard
-from kd_mil.prediction.inputs import FeatureInput, slide_inputs
+from kd_mil.prediction.inputs import FeatureInput, SlideInput, slide_inputs
 from kd_mil.slides.slide_list import SlideEntry
+from kd_mil.slides.tiles.cutting import Cutting
+from kd_mil.slides.tiles.tiling import TilingSettings
 
 
 @pytest.mark.parametrize("inside", ["", "features", "h5_files"])
@@ -36,6 +39,17 @@ def test_what_the_pictures_show_belongs_to_the_input(tmp_path: Path) -> None:
     assert facts[0] == facts[1], "without a slide nothing is drawn to scale"
     assert facts[4] == facts[5], "a slide's own resolution in the list wins"
     assert len({str(one) for one in facts}) == 6
+
+
+def test_a_slide_smaller_than_a_tile_is_said_to_be_so(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 300), "white").save(tmp_path / "a.png")
+    Image.new("RGB", (300, 300), "white").save(tmp_path / "b.png")
+    cutting = Cutting(TilingSettings(mpp=1.0, tile_size=64), mpp=1.0)
+    small, empty = (
+        SlideInput(SlideEntry(name, tmp_path / f"{name}.png", name), cutting, 64).open() for name in ("a", "b")
+    )
+    assert small.note == "smaller than a tile (40 x 300 level-0 pixels, a tile has 64 x 64)"
+    assert "small" not in empty.note
 
 
 def test_a_checkpoint_chooses_no_reader_of_its_own(tmp_path: Path) -> None:

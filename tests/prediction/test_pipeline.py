@@ -1,6 +1,7 @@
 """Bags predicted piece by piece, and a folder of slides that can be interrupted, damaged and changed."""
 
 import json
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -138,6 +139,27 @@ def test_stopping_at_an_error_keeps_what_is_done(predict: Callable, tmp_path: Pa
     assert last.opened == 0
     with pytest.raises(UserError, match="on_error=continue: choose skip or stop"):
         predict([last], on_error="continue")
+
+
+def test_a_probability_that_is_none_is_no_decision(predict: Callable, tmp_path: Path) -> None:
+    bag = Bag("a", 5)
+    instances = bag.open()
+    bag.open = lambda: instances._replace(batches=[torch.full((5, 6), torch.inf)])  # type: ignore[method-assign]
+    [row] = predict([bag])
+    assert row == {"slide_id": "a", "tiles": None, "note": "a: probabilities of teacher are not finite: no decision"}
+
+
+def test_what_killed_processes_left_is_removed(predict: Callable, tmp_path: Path) -> None:
+    bag = Bag("a", 5)
+    predict([bag])
+    whole = names(tmp_path)
+    for name in ("heatmaps/.a_teacher.png.01234567.part", "instances/.a.parquet.01234567.part", ".slides.csv.0.part"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0))  # nobody writes to it any more
+    (tmp_path / ".finished" / "a.json").write_text('{"key": "1')  # damaged: the slide is predicted again
+    predict([bag])
+    assert bag.opened == 2
+    assert names(tmp_path) == whole
 
 
 def test_a_bug_is_not_skipped(predict: Callable) -> None:
