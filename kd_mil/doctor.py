@@ -53,9 +53,16 @@ def data_set_findings(settings: list[str]) -> list[Finding]:
         config = compose("run", overrides=[f"data={path.stem}", *settings]).data
         if "data_dir" in config and config.get("root") is None:
             folders[path.stem] = folder_of(data_module(config).setup)
-    found = [Finding("ok", "data set", f"{name}: {folder}") for name, folder in folders.items() if folder is not None]
+    found = [folder_finding(name, folder) for name, folder in folders.items() if folder is not None]
     missing = [name for name, folder in folders.items() if folder is None]
     return found + ([Finding("note", "data sets", f"not here: {', '.join(missing)}")] if missing else [])
+
+
+def folder_finding(name: str, folder: Path) -> Finding:
+    """What stands where a data set should be: its folder is looked for, its files are not read."""
+    if not any(folder.iterdir()):
+        return Finding("warning", "data set", f"{name}: {folder} is empty")
+    return Finding("ok", "data set", f"{name}: {folder} is there (data={name} reads it)")
 
 
 def chosen_data_findings(settings: list[str]) -> list[Finding]:

@@ -12,7 +12,7 @@ from kd_mil.data.locations import Located, find_root, only_locating
 from kd_mil.diagnosis.data import duplicates, feature_findings, folder_of, leakage
 from kd_mil.diagnosis.environment import environment_findings
 from kd_mil.diagnosis.finding import Finding, as_finding
-from kd_mil.doctor import with_run_settings
+from kd_mil.doctor import folder_finding, with_run_settings
 from tests.support.command import kd_mil
 from tests.support.tiny import tiny_splits
 
@@ -56,9 +56,67 @@ def test_features_of_another_encoder_are_found(tmp_path):
     paths = sorted(tmp_path.glob("*.h5"))
     [found] = feature_findings(paths)
     assert found.level == "error"
-    assert "1 of 3 files were not made like a.h5: c.h5" in found.text
+    assert "1 of 3 files were not made like those before them: c.h5 (encoder: 'resnet50', not 'uni')" in found.text
     assert levels(feature_findings(paths[:2])) == ["ok"]
     assert levels(feature_findings([])) == ["error"]
+
+
+FEATURES = np.ones((4, 3), np.float32)
+
+
+@pytest.mark.parametrize("suffix", ["h5", "H5", "npy"])
+@pytest.mark.parametrize(
+    ("features", "reason"),
+    [
+        (np.where(FEATURES.cumsum(0) == 3, np.nan, FEATURES), "NaN or infinite features in instance 2"),
+        (FEATURES[:0], "is an empty bag"),
+        (FEATURES[None, None], "features of shape"),
+        (np.ones((4, 5), np.float32), "width: 5, not 3"),
+        (FEATURES.astype(complex), "of type complex128"),
+        (None, "not readable"),
+    ],
+)
+def test_every_feature_file_is_read_through(tmp_path, suffix, features, reason):
+    np.save(tmp_path / "a.npy", FEATURES)
+    odd = tmp_path / f"b.{suffix}"
+    if features is None:
+        odd.write_bytes(b"damaged")
+    elif suffix == "npy":
+        np.save(odd, features)
+    else:
+        with h5py.File(odd, "w") as file:
+            file["features"] = features
+    [found] = feature_findings([tmp_path / "a.npy", odd])
+    assert found.level == "error"
+    assert "1 of 2 files" in found.text
+    assert f"b.{suffix}" in found.text
+    assert reason in found.text
+    [found] = feature_findings([tmp_path / "a.npy"])
+    assert found == Finding("ok", "features", found.text)
+    assert "1 files read through" in found.text
+
+
+def test_files_are_compared_with_all_before_them(tmp_path):
+    """The first says nothing, the next two contradict each other."""
+    for name, encoder in (("a", None), ("b", "uni"), ("c", "gigapath")):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["feats"] = FEATURES
+            if encoder:
+                file.attrs["extractor"] = encoder
+    [found] = feature_findings(sorted(tmp_path.glob("*.h5")))
+    assert "c.h5 (encoder: 'gigapath', not 'uni')" in found.text
+
+
+def test_bags_that_are_their_own_cases_name_none():
+    splits = tiny_splits()
+    for cases in (None, list(splits.bags.bag_ids)):
+        assert levels(leakage(splits._replace(bags=replace(splits.bags, case_ids=cases)))) == ["note"]
+
+
+def test_an_empty_folder_is_no_data_set(tmp_path):
+    assert folder_finding("camelyon16", tmp_path).level == "warning"
+    (tmp_path / "training").mkdir()
+    assert folder_finding("camelyon16", tmp_path).level == "ok"
 
 
 def test_a_data_set_is_located_without_being_read(tmp_path):

@@ -11,6 +11,8 @@ from tqdm import tqdm
 
 from kd_mil.core.errors import UserError
 from kd_mil.data.bags import Bags, BagSplits
+from kd_mil.data.features.check import ROWS
+from kd_mil.data.features.files import FeatureFile
 from kd_mil.data.features.provenance import differences, read_source
 from kd_mil.data.locations import Located, only_locating
 from kd_mil.data.splits import PARTS
@@ -50,7 +52,7 @@ def leakage(splits: BagSplits) -> list[Finding]:
     shared = [f"{case} ({', '.join(sorted(parts))})" for case, parts in parts_of.items() if len(parts) > 1]
     if shared:
         return [Finding("error", "case leakage", f"{len(shared)} cases in several parts: {some(shared)}")]
-    if bags.case_ids is None:
+    if bags.case_ids in (None, bags.bag_ids):
         return [Finding("note", "case leakage", "the data name no cases: every bag counts as one")]
     return [Finding("ok", "case leakage", f"{len(parts_of)} cases, each in one part")]
 
@@ -79,20 +81,42 @@ def content_hash(bags: Bags, bag: int) -> str:
 
 
 def feature_findings(paths: Sequence[Path]) -> list[Finding]:
-    """Feature files that were not made like the first: another encoder, width, or resolution."""
+    """Feature files that cannot be used, each read through, and those not made like the ones before them.
+
+    What files say of their making is compared with all that those before them said: another encoder, width, resolution.
+    """
     if not paths:
         return [Finding("error", "features", "no feature files there")]
-    first = read_source(paths[0])
-    unlike = []
-    for path in tqdm(paths, desc="origin of features", unit="file", disable=None, leave=False):
-        lines = differences(first, read_source(path))
+    together: dict[str, Any] = {}
+    unusable, unlike = [], []
+    for path in tqdm(paths, desc="reading features", unit="file", disable=None, leave=False):
+        try:
+            source = read_source(path, _read_through(path))
+        except UserError as error:
+            unusable.append(f"{path.name} ({error})")
+            continue
+        lines = differences(together, source)
         if lines:
             unlike.append(f"{path.name} ({'; '.join(lines)})")
-    if unlike:
-        text = f"{len(unlike)} of {len(paths)} files were not made like {paths[0].name}: {some(unlike)}"
-        return [Finding("error", "features", text)]
-    known = ", ".join(f"{name} {value}" for name, value in first.items() if value is not None and name != "transform")
-    return [Finding("ok", "features", f"{len(paths)} files agree: {known or 'none says how it was made'}")]
+        together |= {name: value for name, value in source.items() if value is not None and together.get(name) is None}
+    found = [
+        Finding("error", "features", f"{len(names)} of {len(paths)} files {what}: {some(names)}")
+        for names, what in ((unusable, "cannot be used"), (unlike, "were not made like those before them"))
+        if names
+    ]
+    known = ", ".join(f"{name} {value}" for name, value in together.items() if name != "transform")
+    read = f"{len(paths)} files read through, they agree: {known}; what a file does not say is not compared"
+    return found or [Finding("ok", "features", read)]
+
+
+def _read_through(path: Path) -> int:
+    """The width of the features of a file; UserError where training would refuse it."""
+    file = FeatureFile(path)
+    file.coords()
+    file.instance_labels()
+    for rows in torch.arange(file.num_instances).split(ROWS):
+        file.read(rows, torch.float32)
+    return file.width
 
 
 def some(names: Sequence[str]) -> str:
