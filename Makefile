@@ -36,8 +36,11 @@ format: $(READY) ## rewrite the code in the project's style
 bench: $(READY) ## speed, memory and time-to-accuracy, written to experiments/benchmarks/
 	$(PYTHON) -m benchmarks
 
+campaign: $(READY) ## odd and hostile inputs, killed processes; recorded in experiments/faults/
+	$(SINGLE) $(PYTHON) -m tests.campaign record=experiments/faults
+
 clean: ## remove what commands made, virtual environment and runs included
 	rm -rf .venv runs multirun .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test test-fast lint format bench clean
+.PHONY: help setup demo test test-fast lint format bench campaign clean

@@ -1,0 +1,157 @@
+"""The campaign of odd and hostile inputs: `python -m tests.campaign.faults [work=DIR] [only=WORD] [record=FOLDER]`."""
+
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tests.campaign import models, runner
+from tests.campaign.batches import Batch, batches
+from tests.campaign.cases import Case, Result, table_text
+from tests.campaign.checks import done
+from tests.campaign.inputs import (
+    checkpoints,
+    doctor,
+    exports,
+    ids,
+    lists,
+    overlays,
+    sources,
+    stores,
+    training,
+)
+from tests.campaign.record import write_record
+
+ALONE = (lists, ids, sources, stores, overlays, doctor, training, exports)
+DEPTH = "above/above/above/above"
+"""Folders above that of a case, so that a path that climbs out of it is noticed and hurts nobody."""
+CODES = {False: (0, 2), True: (0, 1, 2)}
+"""Exit codes that a command may have; `doctor` says by 1 that it found something."""
+LIMIT = {"batch": 400.0, "alone": 60.0}
+"""Seconds."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a case."""
+
+    name: str
+    kind: str
+    command: str
+    complaints: list[str]
+    alone: bool
+    seconds: float
+
+
+class Campaign:
+    """Runs cases in `work` and keeps their verdicts."""
+
+    def __init__(self, work: Path, only: str = "") -> None:
+        self.work, self.only = work, only
+        self.place = work / DEPTH
+        self.place.mkdir(parents=True, exist_ok=True)
+        self.verdicts: list[Verdict] = []
+        runner.load_commands()
+        self.checkpoints = models.train_all(work.with_name(f"{work.name}_models"))
+        self.checkpoints["masks_again"] = models.with_other_weights(self.checkpoints["masks"])
+
+    def run(self) -> list[Verdict]:
+        for batch in batches():
+            cases = [case for case in batch.cases if self.only in f"{batch.name}: {case.name} [{case.kind}]"]
+            if cases:
+                self.run_batch(replace(batch, cases=cases))
+        alone = [case for module in ALONE for case in module.cases()]
+        for case in (*alone, *checkpoints.cases(self.checkpoints)):
+            if self.only in f"{case.command}: {case.name} [{case.kind}]":
+                self.run_alone(case)
+        return self.verdicts
+
+    def run_batch(self, batch: Batch) -> None:
+        """All cases together; where they do not get through, one after the other, so that each has its verdict."""
+        result = self._command(batch, batch.cases, LIMIT["batch"])
+        blame = general(result) or [f"the good one is {line}" for line in done("good")(result)]
+        name = f"{batch.name}: {len(batch.cases)} files in one folder"
+        self._note(Verdict(name, "batches", batch.command, blame, False, result.seconds))
+        for case in batch.cases:
+            own = self._command(batch, [case], LIMIT["alone"]) if blame else result
+            complaints = general(own) or judged(case, own)
+            complaints += [f"and the good one is {line}" for line in done("good")(own)]
+            name = f"{batch.name}: {case.name}"
+            self._note(Verdict(name, case.kind, batch.command, complaints, bool(blame), own.seconds if blame else 0))
+
+    def _command(self, batch: Batch, cases: Sequence[Case], limit: float) -> Result:
+        folder = self._folder()
+        rows = [case.write(folder / "in") for case in cases] + [batch.companion(folder / "in")]
+        if any(isinstance(row, dict) for row in rows):
+            (folder / "in" / "list.csv").write_text(table_text(rows))
+        return runner.run(batch.command, folder, self._filled(batch.settings), self.work, limit)
+
+    def run_alone(self, case: Case) -> None:
+        folder = self._folder()
+        case.write(folder / "in")
+        for command, *settings in case.before:
+            runner.run(command, folder, self._filled(settings), self.work, LIMIT["alone"])
+        if case.between is not None:
+            case.between(folder / "in")
+        result = runner.run(case.command, folder, self._filled(case.settings), self.work, LIMIT["alone"])
+        complaints = general(result) or judged(case, result)
+        self._note(Verdict(case.name, case.kind, case.command, complaints, True, result.seconds))
+
+    def _folder(self) -> Path:
+        folder = self.place / "case"
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "in").mkdir(parents=True)
+        return folder
+
+    def _filled(self, settings: Sequence[str]) -> list[str]:
+        for name, path in self.checkpoints.items():
+            settings = [f"ckpt={path}" if text == f"ckpt=@{name}" else text for text in settings]
+        return list(settings)
+
+    def _note(self, verdict: Verdict) -> None:
+        self.verdicts.append(verdict)
+        if verdict.complaints:
+            print(f"{verdict.name} [{verdict.kind}]: {'; '.join(verdict.complaints)}", flush=True)
+
+
+def general(result: Result) -> list[str]:
+    """What is wrong whatever the input."""
+    complaints = [f"wrote outside out/: {', '.join(result.outside[:3])}"] if result.outside else []
+    if result.code == -9:
+        complaints.append(f"no end after {result.seconds:.0f} s")
+    elif "Traceback (most recent call last)" in result.stderr or result.code not in CODES[result.command == "doctor"]:
+        lines = [line.strip() for line in result.stderr.splitlines()]
+        frames = [line for line in lines if line.startswith('File "') and "/kd_mil/" in line]
+        errors = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
+        error, frame = errors[-1][:200] if errors else "no exception named", frames[-1] if frames else "?"
+        complaints.append(f"exit code {result.code}, traceback: {error} (at {frame})")
+    return complaints
+
+
+def judged(case: Case, result: Result) -> list[str]:
+    """Complaints of the case's own check; one that cannot look is a complaint, too."""
+    try:
+        return case.check(result)
+    except Exception as error:
+        return [f"cannot be checked: {type(error).__name__}: {error}"[:300]]
+
+
+def main(arguments: Sequence[str]) -> int:
+    settings = dict(text.split("=", 1) for text in arguments)
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(settings.get("work", temporary)).absolute() / "faults"
+        verdicts = Campaign(work, settings.get("only", "")).run()
+    wrong = [verdict for verdict in verdicts if verdict.complaints]
+    print(f"{len(verdicts) - len(wrong)} of {len(verdicts)} right, in {time.monotonic() - begun:.0f} s")
+    if "record" in settings:
+        write_record(Path(settings["record"]) / "faults.json", verdicts, work)
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
