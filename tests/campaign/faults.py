@@ -1,12 +1,13 @@
 """The campaign of odd and hostile inputs: `python -m tests.campaign.faults [work=DIR] [only=WORD] [record=FOLDER]`."""
 
+import json
 import re
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tests.campaign import models, runner
@@ -43,45 +44,57 @@ class Verdict:
     kind: str
     command: str
     complaints: list[str]
-    alone: bool
     seconds: float
+    """0 where it was done with others."""
 
 
 class Campaign:
-    """Runs cases in `work` and keeps their verdicts."""
+    """Runs cases in `work`; `verdicts.jsonl` there remembers them, so that an interrupted campaign goes on.
+
+    Args:
+        work: a folder of its own; another, or none, for another version of the code.
+        only: a part of the names or kinds of the cases to run, which are then run whatever is remembered.
+    """
 
     def __init__(self, work: Path, only: str = "") -> None:
         self.work, self.only = work, only
         self.place = work / DEPTH
         self.place.mkdir(parents=True, exist_ok=True)
-        self.verdicts: list[Verdict] = []
+        self.memory = work / "verdicts.jsonl"
+        lines = self.memory.read_text().splitlines() if self.memory.is_file() and not only else []
+        self.verdicts = {verdict.name: verdict for verdict in (Verdict(**json.loads(line)) for line in lines)}
         runner.load_commands()
         self.checkpoints = models.train_all(work.with_name(f"{work.name}_models"))
         self.checkpoints["masks_again"] = models.with_other_weights(self.checkpoints["masks"])
 
     def run(self) -> list[Verdict]:
+        """All cases that have no verdict yet; the verdicts of all."""
         for batch in batches():
             cases = [case for case in batch.cases if self.only in f"{batch.name}: {case.name} [{case.kind}]"]
             if cases:
                 self.run_batch(replace(batch, cases=cases))
         alone = [case for module in ALONE for case in module.cases()]
         for case in (*alone, *checkpoints.cases(self.checkpoints)):
-            if self.only in f"{case.command}: {case.name} [{case.kind}]":
+            if case.name not in self.verdicts and self.only in f"{case.command}: {case.name} [{case.kind}]":
                 self.run_alone(case)
-        return self.verdicts
+        return list(self.verdicts.values())
 
     def run_batch(self, batch: Batch) -> None:
         """All cases together; where they do not get through, one after the other, so that each has its verdict."""
-        result = self._command(batch, batch.cases, LIMIT["batch"])
-        blame = general(result) or [f"the good one is {line}" for line in done("good")(result)]
-        name = f"{batch.name}: {len(batch.cases)} files in one folder"
-        self._note(Verdict(name, "batches", batch.command, blame, False, result.seconds))
+        together, name = None, f"{batch.name}: {len(batch.cases)} files in one folder"
+        if name not in self.verdicts:
+            together = self._command(batch, batch.cases, LIMIT["batch"])
+            blame = general(together) or [f"the good one is {line}" for line in done("good")(together)]
+            self._note(Verdict(name, "batches", batch.command, blame, together.seconds))
+        got_through = not self.verdicts[name].complaints
         for case in batch.cases:
-            own = self._command(batch, [case], LIMIT["alone"]) if blame else result
+            if f"{batch.name}: {case.name}" in self.verdicts:
+                continue
+            own = together if together and got_through else self._command(batch, [case], LIMIT["alone"])
             complaints = general(own) or judged(case, own)
             complaints += [f"and the good one is {line}" for line in done("good")(own)]
-            name = f"{batch.name}: {case.name}"
-            self._note(Verdict(name, case.kind, batch.command, complaints, bool(blame), own.seconds if blame else 0))
+            seconds = 0.0 if own is together else own.seconds
+            self._note(Verdict(f"{batch.name}: {case.name}", case.kind, batch.command, complaints, seconds))
 
     def _command(self, batch: Batch, cases: Sequence[Case], limit: float) -> Result:
         folder = self._folder()
@@ -99,7 +112,7 @@ class Campaign:
             case.between(folder / "in")
         result = runner.run(case.command, folder, self._filled(case.settings), self.work, LIMIT["alone"])
         complaints = general(result) or judged(case, result)
-        self._note(Verdict(case.name, case.kind, case.command, complaints, True, result.seconds))
+        self._note(Verdict(case.name, case.kind, case.command, complaints, result.seconds))
 
     def _folder(self) -> Path:
         folder = self.place / "case"
@@ -113,7 +126,10 @@ class Campaign:
         return list(settings)
 
     def _note(self, verdict: Verdict) -> None:
-        self.verdicts.append(verdict)
+        self.verdicts[verdict.name] = verdict
+        if not self.only:
+            with self.memory.open("a") as file:
+                file.write(json.dumps(asdict(verdict)) + "\n")
         if verdict.complaints:
             print(f"{verdict.name} [{verdict.kind}]: {'; '.join(verdict.complaints)}", flush=True)
 
