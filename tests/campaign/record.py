@@ -51,5 +51,8 @@ def failures(results: Sequence[dict[str, Any]]) -> str:
 
 if __name__ == "__main__":
     for name, table in (("faults", fault_table), ("kills", kill_table)):
-        results = json.loads((Path(sys.argv[1]) / f"{name}.json").read_text())
+        path = Path(sys.argv[1]) / f"{name}.json"
+        if not path.is_file():
+            continue
+        results = json.loads(path.read_text())
         print(f"## {name.capitalize()}\n\n{table(results)}\n\n{failures(results) or 'Nothing failed.'}\n")
