@@ -52,17 +52,18 @@ class Result:
 
     def failure_of(self, item: str) -> str | None:
         """The line a table gives for something that could not be done."""
-        for row in self.rows_of(item):
-            line = row.get("message") or row.get("note") or row.get("error") or row.get("why")
-            if line:
-                return line
-        return None
+        lines = [text for row in self.rows_of(item) if _has_failed(row) and (text := _remark(row))]
+        return lines[0] if lines else None
+
+    def remarks(self) -> list[str]:
+        """What tables say of what was done: its name, and a doubt."""
+        done = [row for row in self.rows() if not _has_failed(row)]
+        return [f"{row.get('slide_id') or row.get('name')}: {_remark(row)}" for row in done if _remark(row)]
 
     def is_done(self, item: str) -> bool:
         if self.command == "export":
             return any(self.out.glob(f"*/{_escaped(item)}.*"))
-        rows = self.rows_of(item)
-        return any(row.get("status", "done") != "failed" for row in rows) and self.failure_of(item) is None
+        return any(not _has_failed(row) for row in self.rows_of(item))
 
     def store(self, item: str) -> dict[str, Any]:
         """Arrays and attributes of a file that `extract` wrote."""
@@ -95,6 +96,15 @@ class Case:
     before: tuple[tuple[str, ...], ...] = ()
     """Commands (name, settings ...) that come first; `between` then changes the inputs."""
     between: Callable[[Path], Any] | None = None
+
+
+def _remark(row: dict[str, str]) -> str:
+    return row.get("message") or row.get("note") or row.get("error") or ""
+
+
+def _has_failed(row: dict[str, str]) -> bool:
+    """Told by the status; in tables without one, by whether there is something to say."""
+    return row["status"] == "failed" if "status" in row else bool(_remark(row))
 
 
 def _escaped(name: str) -> str:

@@ -102,10 +102,11 @@ def refused(*words: str) -> Check:
 
 
 def warned(*words: str) -> Check:
-    """One warning holds all words."""
+    """One warning, or one remark in a table, holds all words."""
 
     def check(result: Result) -> list[str]:
-        lines = [line for line in (result.stderr + result.stdout).splitlines() if "warning" in line.lower()]
+        printed = (result.stderr + result.stdout).splitlines()
+        lines = [line for line in printed if "warning" in line.lower()] + result.remarks()
         for line in lines:
             if all(re.search(word, line, re.IGNORECASE) for word in words):
                 return []
