@@ -108,13 +108,14 @@ def cases() -> Iterator[Case]:
             done(name, tiles=256, edge=share),
             mpp=1.0,
         )
-    for name, size in (("smaller_than_tile", (40, 40)), ("sliver", (2000, 30)), ("one_pixel", (1, 1))):
+    for name, size, tiles in (("smaller_than_tile", (40, 40), 1), ("sliver", (2000, 30), 31), ("one_pixel", (1, 1), 1)):
+        none = everything(done(name, tiles=0), warned(name, "smaller than"))
         yield slide(
             name,
             "small slides",
             f"{name}.png",
             lambda path, size=size: picture(path, tissue(size=size, box=(0, 0, *size))),
-            either(everything(done(name, tiles=0), warned(name, "smaller than")), listed(name, "smaller than")),
+            either(done(name, tiles=tiles), none, listed(name, "smaller than")),
             mpp=1.0,
         )
     yield slide(
