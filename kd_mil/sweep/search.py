@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 Evaluate = Callable[[list[list[str]]], list[float | None]]
 """Runs one batch of points, given by their overrides; the validation score of each, None where it failed."""
 PATIENCE = 3
+AGAIN = "again"
+"""Attribute of a trial whose values were tried before, and failed or were interrupted: those values."""
 
 
 class Range(NamedTuple):
@@ -87,24 +89,27 @@ class Search:
         if self.study.user_attrs.setdefault("asked", asked) != asked or self.study.direction.name.lower() != direction:
             raise UserError(f"{storage} holds a search of another command: name another file with sweep.study=FILE")
         self.study.set_user_attr("asked", asked)
-        self._take_up_interrupted()
+        self._try_again()
 
     def run(self, evaluate: Evaluate) -> None:
         """Propose and evaluate until there are enough complete trials.
 
         Raises:
-            UserError: `PATIENCE` batches in a row failed as a whole.
+            UserError: `PATIENCE` batches in a row failed as a whole, those apart that had failed before.
         """
         failures = 0
         while (missing := self.trials - self.complete) > 0:
             batch = [self.study.ask() for _ in range(min(self.parallel, missing))]
-            points = [point for trial in batch for point in self._points(trial)]
-            scores = evaluate(points)
-            each = len(points) // len(batch)
-            outcomes = [mean(scores[start : start + each]) for start in range(0, len(scores), each)]
+            points = [self._points(trial) for trial in batch]
+            distinct = list({tuple(point): point for of_trial in points for point in of_trial}.values())
+            scores = dict(zip(map(tuple, distinct), evaluate(distinct), strict=True))  # trials of few values are twins
+            outcomes = [mean([scores[tuple(point)] for point in of_trial]) for of_trial in points]
             for trial, score in zip(batch, outcomes, strict=True):
                 self._tell(trial, score)
-            failures = failures + 1 if all(score is None for score in outcomes) else 0
+            if any(score is not None for score in outcomes):
+                failures = 0
+            elif not all(AGAIN in trial.user_attrs for trial in batch):
+                failures += 1
             if failures == PATIENCE:
                 raise UserError(f"the last {PATIENCE} batches of the search failed as a whole, it stops; listed above")
 
@@ -130,13 +135,18 @@ class Search:
         else:
             self.study.tell(trial, score)
 
-    def _take_up_interrupted(self) -> None:
-        """Ask again for what was under way when the search ended: its runs go on from their last epoch."""
+    def _try_again(self) -> None:
+        """Ask again, once, for what failed, and for what was under way when the search ended: its runs resume."""
         for trial in self.study.trials:
             if trial.state.name == "RUNNING":
                 self.study.tell(trial.number, state=import_optuna().trial.TrialState.FAIL)
-                if trial.params:
-                    self.study.enqueue_trial(trial.params)
+        waiting = self.study.get_trials(states=[import_optuna().trial.TrialState.WAITING])
+        settled = [trial.user_attrs.get(AGAIN) for trial in waiting]
+        settled += [trial.params for trial in self.study.trials if trial.state.name == "COMPLETE"]
+        for trial in self.study.trials:
+            if trial.state.name == "FAIL" and trial.params and trial.params not in settled:
+                settled.append(trial.params)
+                self.study.enqueue_trial(trial.params, user_attrs={AGAIN: trial.params})
 
 
 def mean(scores: Sequence[float | None]) -> float | None:

@@ -223,6 +223,53 @@ def test_a_search_is_not_mixed_with_another_and_does_not_go_on_failing_for_ever(
         search(tmp_path, 5, direction="maximize")
 
 
+def test_twins_of_a_batch_are_one_run(tmp_path):
+    """Two values, four trials at a time: each point is asked for once, and all its trials have its score."""
+    pytest.importorskip("optuna")
+    batches = []
+
+    def evaluate(points):
+        batches.append(points)
+        return [1.0 if "kind=a" in point else 2.0 for point in points]
+
+    few = Search(tmp_path / "study.sqlite", {"kind": Choice(("a", "b"))}, [], trials=8, parallel=4)
+    few.run(evaluate)
+    assert all(len({tuple(point) for point in batch}) == len(batch) <= 2 for batch in batches)
+    values = {trial.params["kind"]: set() for trial in few.study.trials}
+    for trial in few.study.trials:
+        values[trial.params["kind"]].add(trial.value)
+    assert (few.complete, values) == (8, {"a": {1.0}, "b": {2.0}})
+
+
+def test_what_failed_is_tried_again_once_by_the_next_command(tmp_path):
+    asked = []
+
+    def fail_first(points):
+        asked.extend(points)
+        return [None if len(asked) == 1 else 1.0 for _ in points]
+
+    search(tmp_path, 2).run(fail_first)
+    failed = asked[0]
+    for trials, result in ((3, None), (4, 1.0), (5, 1.0)):
+        session = []
+        search(tmp_path, trials).run(
+            lambda points, session=session, result=result: (
+                session.extend(points) or [result if point == failed else 1.0 for point in points]
+            )
+        )
+        assert session.count(failed) == (trials < 5), "not once it is complete"
+
+
+def test_what_fails_again_does_not_stop_the_search_before_it_tries_something_else(tmp_path):
+    broken = []
+    for _ in range(2):
+        with pytest.raises(UserError, match="failed as a whole"):
+            search(tmp_path, 1).run(lambda points: broken.extend(points) or [None] * len(points))
+    third = search(tmp_path, 1)
+    third.run(lambda points: [None if point in broken else 1.0 for point in points])
+    assert third.complete == 1
+
+
 def times(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
