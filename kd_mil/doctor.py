@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kd_mil.cli.arguments import with_words_as_list
-from kd_mil.cli.command import CONFIG_DIR, command
+from kd_mil.cli.arguments import CONFIG_DIR, check_additions, with_words_as_list
+from kd_mil.cli.command import command
 from kd_mil.core.environment import environment
 from kd_mil.data.features.feature_bags import FeatureBags
 from kd_mil.data.features.layouts import list_features
@@ -32,6 +32,7 @@ def main(config: DictConfig) -> None:
     """Make all checks, print what they found, and exit with 1 where something is wrong."""
     found = environment_findings(Path(config.paths.run_root))
     settings = list(config.run)
+    check_additions(settings, "run")
     if config.data_sets:
         found += data_set_findings([text for text in settings if text.startswith("paths.")])
     if any(text.startswith("data=") for text in settings):

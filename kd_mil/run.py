@@ -25,6 +25,7 @@ from kd_mil.cli.settings import check_settings
 from kd_mil.core.atomic import remove_unfinished
 from kd_mil.core.checkpoints import read_checkpoint
 from kd_mil.core.checks import at_least
+from kd_mil.core.devices import require_accelerator
 from kd_mil.core.errors import UserError
 from kd_mil.core.records import RunRecord, device_name, read_metrics, write_json
 from kd_mil.core.threads import use_threads
@@ -53,6 +54,7 @@ def main(config: DictConfig) -> float | None:
         raise UserError(f"seed={config.seed}: must lie in [0, 2**32)")
     if config.trainer.max_epochs == 0:
         raise UserError("trainer.max_epochs=0: nothing would be trained; give at least 1")
+    require_accelerator(plain["trainer"]["accelerator"])
     check_optimizer(config)
     use_threads(plain["trainer"]["threads"], record.earlier_threads)
     L.seed_everything(config.seed, workers=True, verbose=False)

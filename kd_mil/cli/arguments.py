@@ -2,10 +2,19 @@
 
 import re
 from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
 
+from hydra._internal.utils import get_args_parser
 from omegaconf import OmegaConf
 
-from kd_mil.cli.command import CONFIG_DIR
+from kd_mil.core.errors import UserError
+from kd_mil.core.suggestions import closest
+
+PACKAGE = Path(__file__).resolve().parents[1]
+CONFIG_DIR = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if (path / "run.yaml").exists())
+CLOSED = ("paths", "sweep")
+"""Parts of a configuration that take no further settings: nobody would read them."""
 
 
 def quoted(text: str) -> str:
@@ -38,3 +47,40 @@ def with_words_as_list(arguments: Sequence[str], command: str, key: str, listed:
     known = [text for text in arguments if text.startswith("-") or text.split("=")[0].split(".")[0] in settings]
     words = [text for text in arguments if text not in known]
     return [*known, f"{key}=[{','.join(map(quoted, words))}]"] if words else known
+
+
+def check_options(arguments: Sequence[str]) -> None:
+    """Refuse settings written as options, which Hydra takes for abbreviations of its own.
+
+    Raises:
+        UserError: with the right spelling.
+    """
+    options = get_args_parser()._option_string_actions
+    for text, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = text.partition("=")
+        if not text.startswith("-") or name in options:
+            continue
+        separate = not equals and following and not following.startswith("-") and "=" not in following
+        typed = f"{text} {following}" if separate else text
+        right = f"{name.lstrip('-').replace('-', '_')}={value or (following if separate else 'VALUE')}"
+        raise UserError(f"{typed}: settings are written without dashes, {right}")
+
+
+def check_additions(overrides: Sequence[str], command: str) -> None:
+    """Refuse what `+` would add to a command's configuration where nobody would read it.
+
+    Raises:
+        UserError: naming the key, and the closest that there is.
+    """
+    content: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / f"{command}.yaml"))  # type: ignore[assignment]
+    groups = [group for entry in content.get("defaults", []) if isinstance(entry, dict) for group in entry]
+    known = [key for key in content if key not in ("defaults", "hydra")] + groups
+    for text in overrides:
+        key = text.lstrip("+").partition("=")[0]
+        head, *rest = re.split(r"[./@]", key)
+        within = content.get(head, {}) if head in CLOSED else {}
+        if not text.startswith("+") or (head in known and not (head in CLOSED and rest and rest[0] not in within)):
+            continue
+        names = [f"{head}.{name}" for name in within] if head in known else known
+        guess = "".join(f"; did you mean {near}?" for near in closest(key, names, similarity=0.7))
+        raise UserError(f"{text}: kd_mil.{command} has no setting {key}{guess}")

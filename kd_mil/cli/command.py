@@ -3,9 +3,9 @@
 import functools
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -16,13 +16,12 @@ from omegaconf import DictConfig
 
 from hydra_plugins.kd_mil_plugins.adaptive import AdaptiveSweeper
 from hydra_plugins.kd_mil_plugins.launcher import ProcessLauncher
+from kd_mil.cli.arguments import CONFIG_DIR, check_additions, check_options
 from kd_mil.cli.experiments import register_experiments
+from kd_mil.cli.help import help_text
 from kd_mil.cli.mistakes import one_line_for_each_mistake
 from kd_mil.cli.resolvers import register_resolvers
 from kd_mil.core.environment import FULL_ERROR, TRACEBACK_WANTED
-
-PACKAGE = Path(__file__).resolve().parents[1]
-CONFIG_DIR = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if (path / "run.yaml").exists())
 
 # at import: a job of another launcher imports this module, then composes its configuration
 register_resolvers()
@@ -54,10 +53,15 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 if not verbose:
                     os.environ.pop(FULL_ERROR)
                 with one_line_for_each_mistake(verbose):
+                    check_additions(HydraConfig.get().overrides.task, config_name)
                     return task(config)
 
+            if {"-h", "--help"} & set(sys.argv[1:]):
+                print(help_text(CONFIG_DIR, config_name))
+                return
             try:
                 with one_line_for_each_mistake(verbose):
+                    check_options(sys.argv[1:])
                     hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(quiet_task)()
             finally:  # a program that calls a command must not pass these on to the next
                 os.environ.pop(TRACEBACK_WANTED)

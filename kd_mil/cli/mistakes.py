@@ -2,17 +2,19 @@
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from hydra.errors import HydraException, InstantiationException, OverrideParseException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kd_mil.core.errors import UserError
-from kd_mil.core.suggestions import closest
+from kd_mil.core.suggestions import closest, did_you_mean
 
 MENDABLE = (TypeError, ValueError, ImportError, AttributeError, MisconfigurationException)
 """What objects raise on settings they cannot take."""
@@ -52,11 +54,15 @@ def explain(error: BaseException) -> str | None:
     if lines := [line for link in chain if (line := _of_the_file_system(link))]:
         return lines[0]
     for link in chain:
+        if isinstance(link, MissingConfigException) and link.options and "/" in str(link.missing_cfg_file):
+            group, name = str(link.missing_cfg_file).rsplit("/", 1)
+            return f"{group}={name}: {did_you_mean(name, link.options)}"
         if isinstance(link, OverrideParseException) and (quoted := _in_quotes(link.override)):
             return f"{link.override}: a path with = or the like in it takes quotes of its own: {quoted}"
     for link in chain:
         if isinstance(link, OmegaConfBaseException) and getattr(link, "key", None) is not None:
-            return _one_line(chain[0]) + _suggestion(link)
+            unknown = str(chain[0]).startswith("Could not override")  # and Hydra advises `+`, which nobody would read
+            return (f"{link.full_key}: no such setting." if unknown else _one_line(chain[0])) + _suggestion(link)
     cause = chain[1] if isinstance(error, InstantiationException) and len(chain) > 1 else error
     said = MENDABLE if cause is not error else (HydraException, OmegaConfBaseException, MisconfigurationException)
     return _one_line(error) if isinstance(cause, said) else None
@@ -86,10 +92,30 @@ def _in_quotes(override: str) -> str | None:
 
 
 def _suggestion(error: OmegaConfBaseException) -> str:
-    """The existing keys closest to a misspelt one, or all there are."""
-    parent = error.parent_node
+    """The setting of that name elsewhere, the existing keys closest to a misspelt one, or all there are."""
+    parent, wanted = error.parent_node, str(error.key)
     if not isinstance(parent, DictConfig):
         return ""
-    keys = [str(key) for key in parent if key != "_target_"]
-    close = closest(str(error.key), keys, count=3, similarity=0.6)
-    return f" Did you mean {' or '.join(close)}?" if close else f" There are: {', '.join(keys)}."
+    keys = [str(key) for key in parent if key not in ("_target_", "hydra")]
+    leaves = leaf_paths(OmegaConf.to_container(parent._get_root()))
+    near = closest(wanted, {leaf.rsplit(".", 1)[-1] for leaf in leaves}, similarity=0.75)
+    found = (
+        [leaf for leaf in leaves if bare(leaf) == bare(wanted)]
+        or closest(wanted, keys, count=3, similarity=0.6)
+        or [leaf for leaf in leaves if leaf.rsplit(".", 1)[-1] in near]
+    )
+    return f" Did you mean {' or '.join(found[:3])}?" if found else f" There are: {', '.join(keys)}."
+
+
+def leaf_paths(content: Any, path: str = "") -> list[str]:
+    """Dotted paths of all settings of a configuration, those near the root first."""
+    if not isinstance(content, dict):
+        return [path]
+    inner = [(key, value) for key, value in content.items() if key not in ("_target_", "_partial_", "hydra")]
+    found = [leaf for key, value in inner for leaf in leaf_paths(value, f"{path}.{key}" if path else str(key))]
+    return sorted(found, key=lambda leaf: leaf.count("."))
+
+
+def bare(path: str) -> str:
+    """Last name of a path without the words that people leave out: `trainer.max_epochs` is `epochs`."""
+    return re.sub(r"^(max|num|n)_", "", path.rsplit(".", 1)[-1]).lower()

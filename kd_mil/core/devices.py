@@ -5,6 +5,16 @@ import torch
 from kd_mil.core.errors import UserError
 
 
+def require_accelerator(name: str) -> None:
+    """Refuse a GPU where there is none, before data are read for it.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise UserError(f"trainer.accelerator={name}: PyTorch finds no GPU; take trainer=cpu")
+
+
 def usable_device(name: str) -> torch.device:
     """The device of this name.
 

@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import InstantiationException, OverrideParseException
+from hydra.errors import ConfigCompositionException, InstantiationException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
@@ -14,6 +14,7 @@ from kd_mil.cli.mistakes import explain, one_line_for_each_mistake
 from kd_mil.cli.resolvers import run_name
 from kd_mil.core.errors import UserError
 from kd_mil.run import main
+from tests.support.configs import compose_run
 
 
 def test_a_run_is_named_by_what_was_asked_for_in_any_order():
@@ -74,6 +75,23 @@ def test_a_misspelt_key_is_answered_with_the_closest():
     with pytest.raises(ConfigAttributeError) as caught:
         config.mode  # noqa: B018
     assert explain(caught.value).endswith("There are: threshold, start_epoch.")
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("epochs=3", "epochs: no such setting. Did you mean trainer.max_epochs?"),
+        ("lr=0.1", "lr: no such setting. Did you mean optimizer.lr?"),
+        ("num_workers=2", "num_workers: no such setting. Did you mean loading.num_workers?"),
+        ("weight_decy=1", "weight_decy: no such setting. Did you mean optimizer.weight_decay?"),
+        ("hpm.treshold=0.5", "hpm.treshold: no such setting. Did you mean threshold?"),
+        ("aggregator=gated", "aggregator=gated: known: "),
+    ],
+)
+def test_a_misplaced_setting_is_found(override, line):
+    with pytest.raises(ConfigCompositionException) as caught:
+        compose_run(override)
+    assert explain(caught.value).startswith(line)
 
 
 def test_mistakes_exit_with_2_and_bugs_pass(capsys):
