@@ -17,7 +17,8 @@ from kd_mil.cli.command import command
 from kd_mil.core.devices import usable_device
 from kd_mil.core.errors import UserError
 from kd_mil.models.encoders.tile_encoder import TileEncoder
-from kd_mil.slides.extraction.extraction import Extraction, Outcome
+from kd_mil.slides.extraction.extraction import Extraction
+from kd_mil.slides.extraction.outcome import Outcome
 from kd_mil.slides.extraction.results import held_to_settings, write_tables
 from kd_mil.slides.slide_list import list_slides, with_labels
 from kd_mil.slides.tiles.cutting import Cutting
@@ -36,9 +37,8 @@ def main(config: DictConfig) -> None:
     cutting = configured_cutting(config)
     encoder = build_encoder(config, cutting.tiling.tile_size)
     out = Path(config.out).absolute()
-    extraction = Extraction(
-        entries, out, cutting, encoder, config.batch_size, config.num_workers, on_error=config.on_error
-    )
+    how = {name: config[name] for name in ("batch_size", "num_workers", "on_error", "negatives_known")}
+    extraction = Extraction(entries, out, cutting, encoder, **how)
     made_by = {"encoder": encoder and encoder.identity, "transform": encoder and encoder.transform}
     with held_to_settings(out, cutting.attributes() | made_by):
         outcomes = extraction.run()
@@ -53,7 +53,7 @@ def main(config: DictConfig) -> None:
 def configured_cutting(config: DictConfig) -> Cutting:
     """How slides become tiles, as configured."""
     parts = {name: instantiate(config[name], _convert_="all") for name in ("tiling", "tissue", "annotations")}
-    return Cutting(**parts, backend=config.backend, mpp=config.mpp)
+    return Cutting(**parts, backend=config.backend, mpp=config.mpp, mpp_override=config.mpp_override)
 
 
 def build_encoder(config: DictConfig, tile_size: int) -> TileEncoder | None:

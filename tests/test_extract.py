@@ -19,9 +19,13 @@ from kd_mil import extract
 from kd_mil.data.datamodules import Loading
 from kd_mil.data.features.feature_bags import FeatureBags
 from kd_mil.data.features.manifest import read_manifest
+from kd_mil.data.tiles.slides import SlidesData
+from kd_mil.slides.annotations.annotations import AnnotationSettings
 from kd_mil.slides.extraction.store import read_slide
 from kd_mil.slides.slide_list import list_slides
 from kd_mil.slides.synthetic.build import SyntheticSettings, build_synthetic_slides
+from kd_mil.slides.tiles.tiling import TilingSettings
+from kd_mil.slides.tiles.tissue import TissueSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 TILES = ["tiling.tile_size=64", "tiling.magnification=null", "tiling.mpp=1.0"]
@@ -109,6 +113,45 @@ def test_the_fold_column_of_the_slides_stays_in_the_manifest(command, slides, tm
     tested = [data.load().bags.bag_ids[bag] for bag in data.load().test.tolist()]
     assert tested == listed.slide_id[listed.fold == 1].tolist()
     assert [entry.fold for entry in list_slides(manifest)] == listed.fold.tolist()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_slides_and_their_features_have_one_truth(command, slides, tmp_path, known):
+    """Tiles of normal slides, of which no outlines exist, are negative in both or unknown in both."""
+    listed = pd.read_csv(slides)
+    listed["slide_path"] = [slides.parent / name for name in listed.slide_path]
+    drawn = [slides.parent / str(name) for name in listed.annotation_path]
+    listed["annotation_path"] = pd.Series(drawn).where(listed.label == "positive")
+    listed.to_csv(tmp_path / "half.csv", index=False)
+    chosen = ["slides=half.csv", f"negatives_known={str(known).lower()}", "annotations.mask_mpp=4.0"]
+    assert command(*chosen, "out=out", *SMALL)[0] == 0
+    how = {"classes": ["negative", "positive"], "cache_dir": str(tmp_path / "cache")}
+    tiling, drawing = TilingSettings(tile_size=64, mpp=1.0), AnnotationSettings(mask_mpp=4.0)
+    tiles = SlidesData(
+        str(tmp_path / "half.csv"), Loading(), tiling, TissueSettings(), drawing, negatives_known=known, **how
+    )
+    features = FeatureBags(str(tmp_path / "out" / "manifest.csv"), Loading(), **how)
+    tiles.setup()
+    features.setup()
+    assert features.bags.instance_labels.tolist() == tiles.bags.instance_labels.tolist()
+    assert set(features.bags.instance_labels.tolist()) == ({0, 1} if known else {-1, 0, 1})
+
+
+def test_columns_of_the_list_stay_and_run_in_no_spreadsheet(command, slides, tmp_path):
+    slide = next((slides.parent / "slides").glob("*.tif"))
+    (tmp_path / "list.csv").write_text(f"slide_path,slide_id,mpp,stage,note\n{slide},a,1.0,III,=1+1\n")
+    assert command("slides=list.csv", "out=out", *TILES)[0] == 0
+    assert pd.read_csv(tmp_path / "out" / "manifest.csv")[["stage", "note"]].values.tolist() == [["III", "'=1+1"]]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", None])
+def test_damaged_settings_are_one_line(command, slides, tmp_path, content):
+    (tmp_path / "out").mkdir()
+    path = tmp_path / "out" / "settings.json"
+    path.mkdir() if content is None else path.write_text(content)
+    code, _, errors = command(f"slides={slides}", "out=out", *TILES)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "settings.json is damaged: remove it" in errors
 
 
 def test_without_an_encoder_coordinates_alone_are_stored(command, slides, tmp_path):

@@ -23,11 +23,13 @@ MAY_IMPORT = {
     "slides.formats": {"core"},
     "slides.annotations": {"core", "slides.coverage", "slides.formats"},
     "slides.tiles": {"core", "slides.coverage", "slides.slide_list", "slides.formats", "slides.annotations"},
-    "slides.extraction": {"core", "slides.slide_list", "slides.formats", "slides.annotations", "slides.tiles"},
+    "slides.extraction": {
+        *("core", "slides.slide_list", "slides.slide_content", "slides.formats", "slides.annotations", "slides.tiles")
+    },
     "slides.overlays": {"core", "slides.formats", "slides.annotations"},
     "slides.synthetic": {"core", "slides.coverage"},
     "data": {"core"},
-    "data.features": {"core", "data", "slides.slide_list", "slides.extraction.store"},
+    "data.features": {"core", "data", "slides.slide_list", "slides.slide_content", "slides.extraction.store"},
     "data.patches": {"core", "data", "slides.formats"},
     "data.tiles": {"core", "data", "slides"},
     "data.masks": {"core", "data", "slides"},

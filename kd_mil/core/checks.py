@@ -101,8 +101,13 @@ def check_cell(name: str, value: str, where: str) -> None:
     """
     if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in value):
         raise UserError(f"{where}: {name} {value!r} holds a line break, a control character or a byte that is no text")
-    if value[:1] in ("=", "+", "-", "@") and not _is_number(value):
+    if is_formula(value):
         raise UserError(f"{where}: {name} {value!r} begins as a formula, which spreadsheets run: give it another name")
+
+
+def is_formula(text: str) -> bool:
+    """Whether a spreadsheet would run a cell; numbers such as -1 it does not."""
+    return text[:1] in ("=", "+", "-", "@") and not _is_number(text)
 
 
 def _is_number(text: str) -> bool:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 BLOCK = 1 << 20
+SAMPLES, SAMPLE_BYTES = 16, 1 << 16
+"""Places of a large file that `content_sample` reads, first and last included, and how much it reads there."""
 
 
 def file_identity(path: Path) -> list[Any]:
@@ -20,6 +22,25 @@ def file_digest(path: Path) -> str:
     with path.open("rb") as file:
         while block := file.read(BLOCK):
             sha256.update(block)
+    return sha256.hexdigest()[:16]
+
+
+def content_sample(path: Path) -> str:
+    """16 hex digits that stand for a file's content: of its size and of `SAMPLES` places, all of it up to 1 MiB.
+
+    Unlike `file_identity` it stays the same when the file is moved or copied, and unlike `file_digest` it costs
+    milliseconds for a file of gigabytes. A change that leaves the size and all of the places alone is not seen.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    size = path.stat().st_size
+    last = max(0, size - SAMPLE_BYTES)
+    sha256 = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for index in range(SAMPLES):
+            file.seek(index * last // (SAMPLES - 1))
+            sha256.update(file.read(SAMPLE_BYTES))
     return sha256.hexdigest()[:16]
 
 

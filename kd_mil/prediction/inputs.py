@@ -79,7 +79,7 @@ class SlideInput:
         return self.entry.slide_id
 
     def facts(self) -> list[Any]:
-        return [*file_identity(self.entry.path), self.cutting.mpp_of(self.entry), self.cutting.backend]
+        return [*file_identity(self.entry.path), *self.cutting.reading_of(self.entry)]
 
     def open(self) -> SlideInstances:
         slide = self.cutting.open(self.entry)
@@ -114,7 +114,9 @@ class FeatureInput:
     picture_side: int
     slide: SlideEntry | None = None
     mpp: float | None = None
-    """µm per level-0 pixel of the slide, whatever it says."""
+    """µm per level-0 pixel of the slide where it states none."""
+    mpp_override: float | None = None
+    """µm per level-0 pixel of the slide, whatever it states."""
     backend: str = "openslide"
     tile_size_level0: int | None = None
     """Replaces what the file says."""
@@ -125,7 +127,7 @@ class FeatureInput:
     def facts(self) -> list[Any]:
         facts = [*file_identity(self.path), self.tile_size_level0]
         if self.slide is not None:
-            facts += [*file_identity(self.slide.path), self.slide.mpp or self.mpp, self.backend]
+            facts += [*file_identity(self.slide.path), self.slide.mpp or self.mpp_override or self.mpp, self.backend]
         return facts
 
     def open(self) -> SlideInstances:
@@ -157,7 +159,8 @@ class FeatureInput:
         if self.slide is None:
             return None
         try:
-            slide = open_slide(self.slide.path, self.slide.mpp or self.mpp, self.backend)
+            override = self.slide.mpp or self.mpp_override
+            slide = open_slide(self.slide.path, override, self.backend, default_mpp=self.mpp)
             picture = picture_of(slide, None, self.picture_side)
         except UserError as error:
             warnings.warn(f"{error}; the features of {self.slide_id} are shown without it", stacklevel=2)
@@ -226,11 +229,24 @@ def slide_inputs(config: Config, card: ModelCard) -> Sequence[PredictionInput]:
     cutting = Cutting(
         tiling=TilingSettings(**card.source["tiling"]),
         tissue=TissueSettings(**card.source["tissue"]),
-        mpp=config["mpp"],
+        mpp=config["mpp"] or card.source.get("slide_mpp"),
         backend=config["backend"] or trusted_backend(card),
+        mpp_override=override_of(config, card),
     )
     how = config["picture_side"], config["instances_per_step"], config["num_workers"]
     return [SlideInput(entry, cutting, *how) for entry in list_slides(config["slides"])]
+
+
+def override_of(config: Config, card: ModelCard) -> float | None:
+    """µm per level-0 pixel of all slides, whatever they state: as configured, else as in training, with a warning."""
+    trained = card.source.get("slide_mpp_override")
+    if config["mpp_override"] is None and trained is not None:
+        warnings.warn(
+            f"slides are read at mpp_override={trained:g} as in training; mpp_override=0 takes what they state",
+            stacklevel=2,
+        )
+        return trained
+    return config["mpp_override"] or None
 
 
 def trusted_backend(card: ModelCard) -> str:
@@ -267,6 +283,7 @@ def feature_inputs(config: Config, card: ModelCard) -> Sequence[PredictionInput]
             config["picture_side"],
             slides.get(file.slide_id, file.slide),
             config["mpp"],
+            config["mpp_override"] or None,
             config["backend"] or "openslide",
             config["tile_size_level0"],
             config["instances_per_step"],

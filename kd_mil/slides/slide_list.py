@@ -2,7 +2,7 @@
 
 import glob
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +11,7 @@ from kd_mil.core.checks import check_cell, check_id
 from kd_mil.core.errors import UserError
 from kd_mil.core.suggestions import did_you_mean
 from kd_mil.core.tables import read_table, require_columns
+from kd_mil.slides.slide_content import check_twins
 
 SLIDE_EXTENSIONS = (
     *(".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".svslide", ".bif", ".czi"),
@@ -18,7 +19,10 @@ SLIDE_EXTENSIONS = (
 )
 """Files taken from a folder; a pattern or a CSV may name any."""
 FEATURE_EXTENSIONS = (".h5", ".hdf5", ".pt", ".pth", ".npy", ".npz")
+"""Of feature files, whose names may stand for slides in a table of labels."""
 LIST_COLUMNS = ("slide_path", "wsi", "slide_id", "case_id", "label", "split", "fold", "mpp", "annotation_path")
+RESULT_COLUMNS = ("feature_path", "coords_path")
+"""Of a manifest of `kd_mil.extract`, which may be a slide list."""
 LABEL_COLUMNS = ("label", "case_id", "split", "fold")
 ALIASES = {"FILENAME": "slide_id", "slide": "slide_id", "bag_name": "slide_id", "PATIENT": "case_id"}
 """Names of STAMP and torchmil for columns of ours."""
@@ -42,6 +46,8 @@ class SlideEntry:
     annotation_path: Path | None = None
     fold: int | None = None
     """The fold in which the slide is tested, from 0 on."""
+    further: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Cells of the list's further columns, which mean nothing here and are passed on."""
 
 
 def list_slides(source: str | Path, recursive: bool = False) -> list[SlideEntry]:
@@ -77,11 +83,11 @@ def is_slide_file(path: Path) -> bool:
 def read_slide_list(path: Path) -> list[SlideEntry]:
     """Read a CSV with a column `slide_path` (or TRIDENT's `wsi`) and any of the other `LIST_COLUMNS`.
 
-    Relative paths count from the folder of the CSV. Further columns are ignored, so that a manifest is a slide list.
+    Relative paths count from the folder of the CSV. Further columns are passed on, so that a manifest is a slide list.
 
     Raises:
-        UserError: no such file, no CSV, a missing slide or annotation, a repeated or unfit id, or a value out of range;
-            with the row's line in the file.
+        UserError: no such file, no CSV, a missing slide or annotation, a repeated or unfit id, one slide under two ids
+            in two parts, or a value out of range; with the row's line in the file.
     """
     table = read_table(path, (), LIST_COLUMNS)
     path_columns = [name for name in ("slide_path", "wsi") if name in table]
@@ -107,11 +113,17 @@ def entry_of(row: dict[str, str], folder: Path, where: str) -> SlideEntry:
         mpp=mpp_of(row, where),
         annotation_path=existing_file(folder, annotation, f"{where}: annotation") if annotation else None,
         fold=fold_of(row, where),
+        further=further_of(row, LIST_COLUMNS),
     )
 
 
+def further_of(row: Mapping[str, str], known: Collection[str]) -> dict[str, str]:
+    """The cells of a row that are not empty and whose columns mean nothing here."""
+    return {name: cell for name, cell in row.items() if cell and name not in (*known, *RESULT_COLUMNS)}
+
+
 def with_labels(entries: Sequence[SlideEntry], path: str | Path) -> list[SlideEntry]:
-    """The slides with `label` (and `case_id`, `split`, `fold` where given) from a table of labels.
+    """The slides with `label` (and `case_id`, `split`, `fold`, further columns where given) from a table of labels.
 
     Slides without a row keep what they have.
 
@@ -131,6 +143,7 @@ def with_labels(entries: Sequence[SlideEntry], path: str | Path) -> list[SlideEn
             case_id=row.get("case_id") or entry.case_id,
             split=split_of(row, where) or entry.split,
             fold=entry.fold if fold is None else fold,
+            further={**entry.further, **further_of(row, ("slide_id", *LABEL_COLUMNS))},
         )
     return list(by_id.values())
 
@@ -138,7 +151,8 @@ def with_labels(entries: Sequence[SlideEntry], path: str | Path) -> list[SlideEn
 def read_labels(path: str | Path, known: Collection[str], kind: str) -> pd.DataFrame:
     """A table of labels, as CLAM's, STAMP's and torchmil's: `slide_id` and any of `LABEL_COLUMNS`, as text.
 
-    Ids may be file names, where `known` has them without suffix. Further columns are ignored.
+    Ids may be file names, where `known` has them without the suffix of a slide or of a feature file: nothing else is
+    cut off, for `P0.3` is not `P0`. Further columns are kept.
 
     Args:
         path: CSV; `slide_id` may have one of the names in `ALIASES`.
@@ -220,7 +234,7 @@ def mpp_of(row: dict[str, str], where: str) -> float | None:
 
 
 def checked(entries: list[SlideEntry], source: str) -> list[SlideEntry]:
-    """The entries, if every id is unique and fit to name a file."""
+    """The entries, if every id is unique and fit to name a file; one slide under two ids is a warning or refused."""
     first: dict[str, SlideEntry] = {}
     for entry in entries:
         check_id(entry.slide_id, source)
@@ -230,4 +244,5 @@ def checked(entries: list[SlideEntry], source: str) -> list[SlideEntry]:
                 f"{source!r}: slide id {entry.slide_id!r} belongs to both {paths}: give a `slide_id` column"
             )
         first[entry.slide_id] = entry
+    check_twins(list(first), [entry.path for entry in entries], [entry.split for entry in entries], source)
     return entries

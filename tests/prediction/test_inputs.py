@@ -58,8 +58,35 @@ def test_a_checkpoint_chooses_no_reader_of_its_own(tmp_path: Path) -> None:
     source = {"kind": "tiles", "tiling": {"mpp": 1.0, "tile_size": 8}, "tissue": {}, "backend": foreign}
     card = ModelCard({}, {}, ["normal", "tumour"], source, "", "")
     (tmp_path / "a.png").touch()
-    config = {"slides": tmp_path, "mpp": 1.0, "picture_side": 8, "instances_per_step": None, "num_workers": 0}
+    config = {
+        "slides": tmp_path,
+        "mpp": 1.0,
+        "mpp_override": None,
+        "picture_side": 8,
+        "instances_per_step": None,
+        "num_workers": 0,
+    }
     with pytest.raises(UserError, match="give backend="):
         slide_inputs(config | {"backend": None}, card)
     [slide] = slide_inputs(config | {"backend": foreign}, card)
     assert slide.cutting.backend == foreign
+
+
+def test_slides_are_read_as_the_training_read_them_unless_told_otherwise(tmp_path: Path) -> None:
+    """A resolution that fills in, and one that overrides: the card's, then the command's, and 0 for neither."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    source = {
+        **{"kind": "tiles", "tiling": {"mpp": 1.0, "tile_size": 8}, "tissue": {}, "backend": "openslide"},
+        **{"slide_mpp": 0.5, "slide_mpp_override": 0.25},
+    }
+    card = ModelCard({}, {}, ["normal", "tumour"], source, "", "")
+
+    def reading(mpp: float | None, mpp_override: float | None) -> tuple[float | None, float | None]:
+        config = {"slides": tmp_path, "mpp": mpp, "mpp_override": mpp_override, "picture_side": 8, "backend": None}
+        [item] = slide_inputs(config | {"instances_per_step": None, "num_workers": 0}, card)
+        return item.cutting.mpp, item.cutting.mpp_override
+
+    with pytest.warns(UserWarning, match=r"read at mpp_override=0\.25 as in training"):
+        assert reading(None, None) == (0.5, 0.25)
+    assert reading(1.0, 2.0) == (1.0, 2.0)
+    assert reading(None, 0) == (0.5, None)

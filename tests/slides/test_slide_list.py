@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kd_mil.core.errors import UserError
-from kd_mil.slides.slide_list import SlideEntry, list_slides, with_labels
+from kd_mil.slides.slide_list import SlideEntry, list_slides, read_labels, with_labels
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_csv_with_every_column(folder):
         "deep/c.svs,C,,,,,,,",
     )
     assert list_slides(path) == [
-        SlideEntry("B", folder / "b.svs", "patient1", "tumour", "train", 0.25, folder / "b.xml", 3),
+        SlideEntry("B", folder / "b.svs", "patient1", "tumour", "train", 0.25, folder / "b.xml", 3, {"age": "71"}),
         SlideEntry("C", folder / "deep/c.svs", "C"),
     ]
 
@@ -132,3 +132,28 @@ def test_a_misspelt_column_is_a_warning(folder):
 def test_faults_of_a_label_table(folder, tmp_path, lines, message):
     with pytest.raises(UserError, match=message):
         with_labels(list_slides(folder), write(tmp_path / "labels.csv", *lines))
+
+
+@pytest.mark.parametrize(
+    ("listed", "found"), [("P0.3", None), ("P0", "P0"), ("P0.svs", "P0"), ("P0.h5", "P0"), ("P0.3.svs", None)]
+)
+def test_only_suffixes_of_slides_and_features_are_cut_off_an_id(tmp_path, listed, found):
+    path = write(tmp_path / "labels.csv", "slide_id,label", f"{listed},1")
+    if found is None:
+        with pytest.raises(UserError, match=rf"line 2: slide '{listed}' is not among"):
+            read_labels(path, ["P0"], "slides")
+    else:
+        assert read_labels(path, ["P0"], "slides")["slide_id"].tolist() == [found]
+
+
+def test_an_id_with_a_dot_is_found_as_it_is(tmp_path):
+    path = write(tmp_path / "labels.csv", "slide_id,label", "P0.3,1", "P0.4.svs,0")
+    assert read_labels(path, ["P0.3", "P0.4", "P0"], "slides")["slide_id"].tolist() == ["P0.3", "P0.4"]
+
+
+def test_further_columns_of_lists_and_labels_are_passed_on_and_those_of_a_manifest_are_not(folder, tmp_path):
+    path = write(folder / "list.csv", "slide_path,stage,feature_path", "b.svs,III,b.h5", "deep/c.svs,,c.h5")
+    labels = write(tmp_path / "labels.csv", "slide_id,label,scanner", "b,1,XR", "c,0,")
+    assert [entry.further for entry in list_slides(path)] == [{"stage": "III"}, {}]
+    labelled = with_labels(list_slides(path), labels)
+    assert [entry.further for entry in labelled] == [{"stage": "III", "scanner": "XR"}, {}]

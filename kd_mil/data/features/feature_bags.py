@@ -20,6 +20,8 @@ from kd_mil.data.features.files import TUMOUR_THRESHOLD, FeatureFile, FeatureFil
 from kd_mil.data.features.manifest import Manifest, read_manifest
 from kd_mil.data.features.provenance import common_source
 from kd_mil.data.split_columns import Folds, choose_parts
+from kd_mil.slides.extraction.store import read_attributes
+from kd_mil.slides.slide_content import check_twins
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
@@ -81,6 +83,7 @@ class FeatureBags(BagDataModule):
         if self.manifest is None:
             raise UserError("data.manifest is not set: give a CSV with columns slide_id,label,feature_path")
         manifest = read_manifest(self.manifest, self.classes, self.root, self.labels)
+        check_twins(manifest.slide_ids, manifest.feature_paths, [None] * len(manifest.slide_ids), self.manifest)
         resident_bytes = self.loading.resident_gib * GIBIBYTE
         labelling = self.tumour_threshold, self.negatives_known
         bags, self._of_area = read_bags(manifest, self.dtype, resident_bytes, *labelling)
@@ -134,7 +137,10 @@ def read_bags(
             raise UserError(f"{path} has {file.width} features per instance, {paths[0]} has {width}: use one encoder")
         sizes.append(file.num_instances)
         coords.append(file.coords())
-        instance_labels.append(file.instance_labels(tumour_threshold))
+        known = file.instance_labels(tumour_threshold)
+        if negatives_known and label == 0:
+            known = with_negatives(known, path)
+        instance_labels.append(known)
         _refuse_contradictions(path, instance_labels[-1], label, manifest.class_names, negatives_known)
         of_area = of_area or file.tumour_fraction() is not None
     files = FeatureFiles(paths, torch.tensor(sizes), width or 0, dtype)
@@ -164,6 +170,21 @@ def _refuse_contradictions(
             f"{path}: {count} positive instance labels in a bag labelled {class_names[0]!r}: correct one of them, or "
             "set data.negatives_known=false where the first class does not mean that there is nothing"
         )
+
+
+def with_negatives(instance_labels: Tensor, path: Path) -> Tensor:
+    """The labels (N,) of the instances of a bag of the first class: 0 where nobody knows them and the file says so.
+
+    It says so by `negatives_known`, and the rule is that of `data.tiles.slides`: where nobody drew anything, tiles of a
+    slide without tumour are negative.
+    """
+    unknown = path.suffix.lower() in (".h5", ".hdf5") and bool((instance_labels == -1).all())
+    return torch.zeros_like(instance_labels) if unknown and carries_negatives(path) else instance_labels
+
+
+def carries_negatives(path: Path) -> bool:
+    """Whether a feature file was extracted with `negatives_known`."""
+    return read_attributes(path).get("negatives_known") is True
 
 
 def _together(coords: list[Tensor | None]) -> Tensor | None:

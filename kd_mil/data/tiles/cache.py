@@ -88,7 +88,7 @@ class TileCache:
     def _stem(self, entry: SlideEntry) -> Path:
         """Path of the slide's files without their ends."""
         cutting = self.cutting
-        facts = [CACHE_VERSION, file_identity(entry.path), cutting.mpp_of(entry), cutting.backend]
+        facts = [CACHE_VERSION, file_identity(entry.path), *cutting.reading_of(entry)]
         return self.folder / f"{entry.slide_id}-{digest([*facts, asdict(cutting.tiling), asdict(cutting.tissue)])}"
 
     def _tiles(self, entry: SlideEntry, stem: Path) -> Tiles:

@@ -51,6 +51,7 @@ class SlidesData(BagDataModule):
         negatives_known: the first class means "no tumour".
         tumour_threshold: least tumour area fraction of a positive tile, in (0, 1].
         mpp: µm per level-0 pixel of slides that state none.
+        mpp_override: µm per level-0 pixel of all slides, whatever they state; the `mpp` of a list goes before it.
         backend: `openslide` or `fastslide`.
         cache: keep the pixels of all tiles, uncompressed, under `cache_dir`.
         cache_dir: where coordinates and tiles are kept.
@@ -80,6 +81,7 @@ class SlidesData(BagDataModule):
         negatives_known: bool = True,
         tumour_threshold: float = 0.25,
         mpp: float | None = None,
+        mpp_override: float | None = None,
         backend: Literal["openslide", "fastslide"] = "openslide",
         cache: bool = False,
         cache_dir: str = ".cache/kd_mil",
@@ -93,7 +95,7 @@ class SlidesData(BagDataModule):
         super().__init__(loading, split_file, seed)
         share("data.tumour_threshold", tumour_threshold, zero=False)
         self.slides, self.labels, self.classes = slides, labels, classes
-        self.cutting = Cutting(tiling, tissue, annotations or AnnotationSettings(), mpp, backend)
+        self.cutting = Cutting(tiling, tissue, annotations or AnnotationSettings(), mpp, backend, mpp_override)
         self.negatives_known, self.tumour_threshold = negatives_known, tumour_threshold
         self.cache, self.cache_dir, self.exclude = cache, Path(cache_dir), [str(name) for name in exclude]
         self.folds = Folds(fold, num_folds, val_fraction, seed)
@@ -162,7 +164,10 @@ class SlidesData(BagDataModule):
 
     @property
     def instance_source(self) -> dict[str, Any]:
-        """How tiles are cut; `mpp` is the median over the slides where the tiling goes by magnification."""
+        """How tiles are cut and what slides were said to measure.
+
+        `mpp` is the median over the slides where the tiling goes by magnification.
+        """
         cutting = self.cutting
         return {
             "kind": "tiles",
@@ -170,6 +175,8 @@ class SlidesData(BagDataModule):
             "tissue": asdict(cutting.tissue),
             "mpp": median(cut.tiles.mpp for cut in self.cuts),
             "backend": cutting.backend,
+            "slide_mpp": cutting.mpp,
+            "slide_mpp_override": cutting.mpp_override,
             "tumour_threshold": self.tumour_threshold,
         }
 

@@ -2,58 +2,41 @@
 
 import sys
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from kd_mil.core.atomic import remove_unfinished
 from kd_mil.core.checks import at_least, one_of
-from kd_mil.core.errors import UserError
+from kd_mil.core.errors import UserError, one_line
 from kd_mil.slides.extraction.claims import Claims
+from kd_mil.slides.extraction.earlier import given_mpp, has_same_truth, is_traceable, still_holds
+from kd_mil.slides.extraction.outcome import Encoder, Outcome
 from kd_mil.slides.extraction.planning import PlannedSlide, plan_slide, slide_attributes
 from kd_mil.slides.extraction.progress import Progress
-from kd_mil.slides.extraction.store import is_complete, num_tiles, read_attributes, read_slide, slide_file, write_slide
+from kd_mil.slides.extraction.store import (
+    OtherSettingsError,
+    UnwritableError,
+    num_tiles,
+    read_attributes,
+    read_slide,
+    slide_file,
+    write_slide,
+)
 from kd_mil.slides.extraction.tile_loader import TileBatch, requests_of, tile_loader
 from kd_mil.slides.slide_list import SlideEntry
 from kd_mil.slides.tiles.cutting import Cutting
 
 WAIT_SECONDS = 0.5
-Status = Literal["written", "kept", "failed"]
-
-
-class Encoder(Protocol):
-    """Turns tiles into features, as `kd_mil.models.encoders.tile_encoder.TileEncoder` does."""
-
-    device: torch.device
-    num_features: int
-    identity: dict[str, Any]
-    transform: dict[str, Any]
-
-    def __call__(self, tiles: Tensor) -> Tensor:
-        """Encode tiles (N, H, W, 3) uint8 to (N, D) on the device."""
-        ...
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The result for one slide."""
-
-    entry: SlideEntry
-    status: Status
-    """`kept`: its file existed already, or another process wrote it in the meantime."""
-    path: Path
-    tiles: int = 0
-    message: str = ""
-    """Why it failed, or what makes its tiles doubtful."""
 
 
 @dataclass
@@ -77,10 +60,11 @@ class Extraction:
         out: the folder; see `store.slide_file`.
         cutting: how slides are cut into tiles.
         encoder: None stores coordinates alone.
-        batch_size: tiles encoded together.
+        batch_size: tiles of a slide encoded together.
         num_workers: processes that read tiles; 0 = this one.
-        on_error: `skip` reports a slide that cannot be read and continues with the next; `stop` finishes the slides
-            that were begun, and raises.
+        on_error: `skip` reports a slide that cannot be done, whatever the reason, and continues with the next; `stop`
+            finishes the slides that were begun, and raises.
+        negatives_known: kept in the files for who trains on them: tiles of slides of the first class are negative.
 
     Raises:
         UserError: a value out of range.
@@ -95,6 +79,7 @@ class Extraction:
         batch_size: int = 64,
         num_workers: int = 0,
         on_error: Literal["skip", "stop"] = "skip",
+        negatives_known: bool = True,
     ) -> None:
         at_least("batch_size", batch_size, 1)
         at_least("num_workers", num_workers, 0)
@@ -102,37 +87,62 @@ class Extraction:
         self.entries, self.out, self.cutting, self.encoder = entries, out, cutting, encoder
         self.batch_size, self.num_workers, self.on_error = batch_size, num_workers, on_error
         made_by = {"encoder": encoder and encoder.identity, "transform": encoder and encoder.transform}
-        self.attributes = {entry.slide_id: slide_attributes(entry, cutting) | made_by for entry in entries}
+        self.attributes = made_by | {"negatives_known": negatives_known}
+        self._of_slides: dict[str, dict[str, Any]] = {}
         self._outcomes: dict[str, Outcome] = {}
         self._in_progress: dict[str, SlideInProgress] = {}
+        self._untraceable = 0
         self._stop: UserError | None = None
 
     def run(self) -> list[Outcome]:
         """Do what is not done yet; one outcome for each entry, in their order.
 
         Raises:
-            UserError: files made with other settings, a slide that cannot be read with `on_error=stop`, or a folder
+            UserError: files made with other settings, a slide that cannot be done with `on_error=stop`, or a folder
                 that cannot be written.
         """
-        remaining = [entry for entry in self.entries if not self._is_done(entry)]
         with Claims(self.out / ".claims") as self._claims, Progress(len(self.entries)) as self._progress:
-            self._progress.slides.update(len(self._outcomes))
+            remaining = [entry for entry in self.entries if self._stop is None and not self._is_done(entry)]
             while remaining and self._stop is None:
                 if not self._work_on(remaining):
                     time.sleep(WAIT_SECONDS)  # other processes have the rest in hand
                 remaining = [entry for entry in remaining if entry.slide_id not in self._outcomes]
         if self._stop is not None:
             raise self._stop
+        if self._untraceable:
+            warnings.warn(
+                f"{self._untraceable} files in {self.out} were made by an earlier version and do not say from which "
+                "slide: only its size in pixels and its resolution were compared",
+                stacklevel=2,
+            )
         return [self._outcomes[entry.slide_id] for entry in self.entries]
+
+    def _wanted(self, entry: SlideEntry) -> dict[str, Any]:
+        if entry.slide_id not in self._of_slides:
+            self._of_slides[entry.slide_id] = slide_attributes(entry, self.cutting) | self.attributes
+        return self._of_slides[entry.slide_id]
 
     def _path(self, entry: SlideEntry) -> Path:
         return slide_file(self.out, entry.slide_id, with_features=self.encoder is not None)
 
     def _is_done(self, entry: SlideEntry) -> bool:
-        path, wanted = self._path(entry), self.attributes[entry.slide_id]
-        if not is_complete(path, wanted) or read_attributes(path)["annotation"] != wanted["annotation"]:
+        """Whether nothing is left to do: the slide's file holds, or it is another slide's."""
+        path = self._path(entry)
+        try:
+            wanted = self._wanted(entry)
+            if not still_holds(path, entry, wanted, self.cutting):
+                return False
+            stored = read_attributes(path)
+        except OtherSettingsError:
+            raise
+        except Exception as error:  # whatever it is, the other slides are done
+            self._fail(entry, one_line(error))
+            return True
+        if not has_same_truth(stored, wanted):
             return False
-        self._outcomes[entry.slide_id] = Outcome(entry, "kept", path, num_tiles(path), doubts_in(path))
+        self._untraceable += not is_traceable(stored)
+        doubts = "; ".join(stored.get("doubts", ()))
+        self._finish(Outcome(entry, "kept", path, num_tiles(path), given_mpp(stored), doubts))
         return True
 
     def _work_on(self, entries: list[SlideEntry]) -> bool:
@@ -154,8 +164,6 @@ class Extraction:
             if not self._claims.take(entry.slide_id):
                 continue
             if self._is_done(entry):  # by another process, since we last looked
-                self._claims.release(entry.slide_id)
-                self._progress.slides.update()
                 continue
             remove_unfinished(self._path(entry))
             yield entry
@@ -174,28 +182,29 @@ class Extraction:
 
     def _plan(self, entry: SlideEntry) -> PlannedSlide:
         path = self._path(entry)
-        again = is_complete(path, self.attributes[entry.slide_id])  # but for its annotation
+        again = still_holds(path, entry, self._wanted(entry), self.cutting)  # but for its tumour
         return plan_slide(entry, self.cutting, read_slide(path) if again else None)
 
     def _plan_or_failure(self, entry: SlideEntry, plan: Future[PlannedSlide]) -> Iterator[PlannedSlide]:
         try:
             planned = plan.result()
-        except UserError as error:
-            self._fail(entry, str(error))
+        except Exception as error:  # whatever it is, the other slides are done
+            self._fail(entry, one_line(error))
             return
         if self._stop is None:
             yield planned
 
     def _encode(self, planned: Iterator[PlannedSlide]) -> None:
         assert self.encoder is not None
-        requests = requests_of(self._begun(planned), self.cutting, self.batch_size, self._in_progress.__contains__)
+        requests = requests_of(self._begun(planned), self.batch_size, self._in_progress.__contains__)
         pin_memory = self.encoder.device.type == "cuda"
         earlier: tuple[TileBatch, Tensor] | None = None
         for batch in tile_loader(requests, self.cutting.backend, self.num_workers, pin_memory):
-            for slide_id, message in batch.errors.items():
-                if slide_id in self._in_progress:
-                    self._fail(self._in_progress.pop(slide_id).plan.entry, message)
-            if batch.pieces:
+            if batch.slide_id not in self._in_progress:  # it failed meanwhile
+                continue
+            if batch.error:
+                self._fail(self._in_progress.pop(batch.slide_id).plan.entry, batch.error)
+            else:
                 features = self.encoder(batch.pixels).half()
                 if earlier is not None:  # collected one batch late, so that a GPU has the next one to work on
                     self._collect(*earlier)
@@ -219,31 +228,28 @@ class Extraction:
                 self._progress.tiles.update(count)
 
     def _collect(self, batch: TileBatch, features: Tensor) -> None:
-        parts = features.cpu().split([piece.length for piece in batch.pieces])
-        for piece, part in zip(batch.pieces, parts, strict=True):
-            work = self._in_progress.get(piece.slide_id)
-            if work is None:  # it failed meanwhile
-                continue
-            work.features[piece.first : piece.first + piece.length] = part.numpy()
-            work.missing -= piece.length
-            self._progress.tiles.update(piece.length)
-            if work.missing == 0:
-                del self._in_progress[piece.slide_id]
-                self._write(work.plan, work.features)
+        work = self._in_progress.get(batch.slide_id)
+        if work is None:  # it failed meanwhile
+            return
+        work.features[batch.first : batch.first + len(features)] = features.cpu().numpy()
+        work.missing -= len(features)
+        self._progress.tiles.update(len(features))
+        if work.missing == 0:
+            del self._in_progress[batch.slide_id]
+            self._write(work.plan, work.features)
 
     def _write(self, plan: PlannedSlide, features: np.ndarray | None) -> None:
-        path = self._path(plan.entry)
-        attributes = self.attributes[plan.entry.slide_id]
-        write_slide(path, plan.tiles, features, plan.tumour_fraction, attributes=attributes)
-        self._finish(
-            Outcome(
-                plan.entry,
-                "written",
-                path,
-                len(plan.tiles.coords),
-                "; ".join(plan.tiles.remarks),
-            )
-        )
+        path, entry = self._path(plan.entry), plan.entry
+        attributes = self._wanted(entry) | {"mpp_source": plan.mpp_source}
+        try:
+            write_slide(path, plan.tiles, features, plan.tumour_fraction, attributes=attributes)
+        except UnwritableError:
+            raise
+        except UserError as error:
+            self._fail(entry, str(error))
+            return
+        mpp = given_mpp(attributes | {"slide_mpp": plan.tiles.slide_mpp})
+        self._finish(Outcome(entry, "written", path, len(plan.tiles.coords), mpp, "; ".join(plan.tiles.remarks)))
 
     def _fail(self, entry: SlideEntry, message: str) -> None:
         if self.on_error == "stop":
@@ -256,8 +262,3 @@ class Extraction:
         self._outcomes[outcome.entry.slide_id] = outcome
         self._claims.release(outcome.entry.slide_id)
         self._progress.slides.update()
-
-
-def doubts_in(path: Path) -> str:
-    """What a stored slide's tiles were doubtful for, as a message; nothing in files of earlier versions."""
-    return "; ".join(read_attributes(path).get("doubts", ()))

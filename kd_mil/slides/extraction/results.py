@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 
 from kd_mil.core.atomic import atomic_path, write_new
+from kd_mil.core.checks import is_formula
 from kd_mil.core.errors import UserError
-from kd_mil.slides.extraction.extraction import Outcome
+from kd_mil.slides.extraction.outcome import Outcome
 from kd_mil.slides.extraction.store import refuse_other_settings
 
 
@@ -27,7 +28,7 @@ def held_to_settings(out: Path, settings: dict[str, Any]) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"out={out} cannot be written ({error})") from error
     if not new:
-        refuse_other_settings(path, json.loads(path.read_text()), settings)
+        refuse_other_settings(path, settings_in(path), settings)
     try:
         yield
     finally:
@@ -36,6 +37,21 @@ def held_to_settings(out: Path, settings: dict[str, Any]) -> Iterator[None]:
             for folder in [out / "features", out / "patches"] + ([out] if made else []):
                 with suppress(OSError):
                     folder.rmdir()
+
+
+def settings_in(path: Path) -> dict[str, Any]:
+    """The settings that a file holds.
+
+    Raises:
+        UserError: it holds none, as after a full disk.
+    """
+    try:
+        settings = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        settings = None
+    if not isinstance(settings, dict):
+        raise UserError(f"{path} is damaged: remove it; what was extracted is compared slide by slide")
+    return settings
 
 
 def write_tables(outcomes: Sequence[Outcome], out: Path) -> Path:
@@ -49,7 +65,7 @@ def write_tables(outcomes: Sequence[Outcome], out: Path) -> Path:
             "status": outcome.status,
             "tiles": outcome.tiles,
             "path": "" if outcome.status == "failed" else outcome.path.relative_to(out),
-            "message": outcome.message,
+            "message": harmless(outcome.message),
         }
         for outcome in outcomes
     ]
@@ -64,10 +80,10 @@ def write_tables(outcomes: Sequence[Outcome], out: Path) -> Path:
 
 
 def manifest_row(outcome: Outcome, out: Path) -> dict[str, Any]:
-    """A slide's row of the manifest, which serves as a slide list, too."""
+    """A slide's row of the manifest, which serves as a slide list, too; further columns of the list come along."""
     entry = outcome.entry
     with_features = outcome.path.parent.name == "features"
-    return {
+    row = {
         "slide_id": entry.slide_id,
         "case_id": entry.case_id,
         "label": entry.label,
@@ -75,6 +91,12 @@ def manifest_row(outcome: Outcome, out: Path) -> dict[str, Any]:
         "fold": entry.fold,
         "feature_path" if with_features else "coords_path": outcome.path.relative_to(out),
         "slide_path": entry.path.absolute(),
-        "mpp": entry.mpp,
+        "mpp": outcome.mpp,
         "annotation_path": entry.annotation_path and entry.annotation_path.absolute(),
     }
+    return row | {harmless(name): harmless(cell) for name, cell in entry.further.items()}
+
+
+def harmless(text: str) -> str:
+    """Text that a spreadsheet shows and does not run."""
+    return f"'{text}" if is_formula(text) else text

@@ -19,8 +19,16 @@ from kd_mil.slides.tiles.tiling import Tiles
 PREFIX = "kd_mil_"
 """Of the attributes added here; each holds JSON. Readers of TRIDENT's files ignore them."""
 ADVICE = "remove it and extract the slide again"
-SETTINGS = ("tiling", "tissue", "annotations", "backend", "encoder", "transform", "mpp_override")
+SETTINGS = ("tiling", "tissue", "annotations", "backend", "encoder", "transform")
 """Attributes that decide what a file holds: a file that differs in one is not reused."""
+
+
+class OtherSettingsError(UserError):
+    """Something was made with other settings than those asked for."""
+
+
+class UnwritableError(UserError):
+    """A file that cannot be written, as on a full disk: so it will be for the next one."""
 
 
 def slide_file(out: Path, slide_id: str, with_features: bool = True) -> Path:
@@ -64,7 +72,8 @@ def write_slide(
             features.
 
     Raises:
-        UserError: features that are not finite in half precision, or a disk that cannot be written.
+        UserError: features that are not finite in half precision.
+        UnwritableError: a disk that cannot be written.
     """
     half = None if features is None else half_precision(features, path)
     of_tiles = {
@@ -92,7 +101,9 @@ def write_slide(
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error}): is the disk full, or the folder read-only?") from error
+        raise UnwritableError(
+            f"{path} cannot be written ({error}): is the disk full, or the folder read-only?"
+        ) from error
 
 
 def half_precision(features: np.ndarray, path: Path) -> np.ndarray:
@@ -150,8 +161,13 @@ def read_attributes(path: str | Path) -> dict[str, Any]:
         bounds_offset: (x, y) of the scanned area in level-0 pixels.
         doubts: what makes tissue or tiles doubtful, one line each.
         backend: the slide reader.
-        mpp_override: µm per level-0 pixel given by the user, or None.
+        mpp_override: µm per level-0 pixel given by the user whatever the slide states, or None.
+        mpp_source: who says what `slide_mpp` is: `file`, `mpp` (given where the file states none), or `mpp_override`.
+        slide: `size`, `modified` and `content` of the slide's file, see `slide_content.slide_identity`.
         annotation: hash of the annotation file, or None.
+        negatives_known: whether tiles of slides of the first class count as negative.
+
+    Files of version 0.1 and before lack `mpp_source`, `slide` and `negatives_known`.
         encoder: None for coordinates alone, else `name`, `config` (factory and arguments), `weights` (hash), `features`
             (D), `precision`.
         transform: None, or `size` (pixels), `interpolation`, `mean`, `std` of pixels in [0, 1].
@@ -175,7 +191,7 @@ def is_complete(path: Path, attributes: Mapping[str, Any]) -> bool:
     """Whether a file exists that holds what these attributes ask for; a damaged one does not count.
 
     Raises:
-        UserError: it was made with other settings (those of `SETTINGS` that `attributes` has).
+        OtherSettingsError: it was made with others of those in `SETTINGS` that `attributes` has.
     """
     if not path.is_file():
         return False
@@ -192,13 +208,13 @@ def refuse_other_settings(path: Path, stored: Mapping[str, Any], wanted: Mapping
     """Do nothing where the two agree.
 
     Raises:
-        UserError: they do not; it names every value that differs.
+        OtherSettingsError: they do not; it names every value that differs.
     """
     there, here = flattened(json.loads(json.dumps(stored))), flattened(json.loads(json.dumps(wanted)))
     names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
     if names:
         listed = ", ".join(f"{name} was {there.get(name)!r} and is {here.get(name)!r}" for name in names)
-        raise UserError(f"{path} was made with other settings: {listed}; choose another out=")
+        raise OtherSettingsError(f"{path} was made with other settings: {listed}; choose another out=")
 
 
 def flattened(value: Mapping[str, Any], above: str = "") -> dict[str, Any]:

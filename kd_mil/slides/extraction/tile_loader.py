@@ -1,4 +1,4 @@
-"""Tiles of many slides in batches of equal size, read by worker processes."""
+"""Tiles of many slides in batches, read by worker processes."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from kd_mil.core.errors import UserError
+from kd_mil.core.errors import UserError, one_line
 from kd_mil.slides.extraction.planning import PlannedSlide
 from kd_mil.slides.formats.reader import Slide, open_slide
-from kd_mil.slides.tiles.cutting import Cutting
 
 PREFETCHED = 2
 BUFFERS = PREFETCHED + 2
@@ -25,7 +24,8 @@ class TileRequest(NamedTuple):
 
     slide_id: str
     path: Path
-    mpp_override: float | None
+    slide_mpp: float
+    """µm per level-0 pixel."""
     first: int
     """Position of the first of them among the slide's tiles."""
     coords: np.ndarray
@@ -34,22 +34,15 @@ class TileRequest(NamedTuple):
     mpp: float
 
 
-class Piece(NamedTuple):
-    """Where consecutive tiles of a batch belong."""
+class TileBatch(NamedTuple):
+    """The tiles of a request, as they come from a worker; valid until the next batch is asked for."""
 
     slide_id: str
     first: int
-    length: int
-
-
-class TileBatch(NamedTuple):
-    """Tiles of one slide or of several, as they come from a worker; valid until the next batch is asked for."""
-
     pixels: Tensor
-    """(M, H, W, 3) uint8, the tiles of `pieces` end to end."""
-    pieces: list[Piece]
-    errors: dict[str, str]
-    """Slides that could not be read, and why; their tiles are not in the batch."""
+    """(M, H, W, 3) uint8."""
+    error: str
+    """Why the slide could not be read, `pixels` mean nothing then; empty where it could."""
 
 
 class TileReader(Dataset):
@@ -60,20 +53,13 @@ class TileReader(Dataset):
         self._slide: Slide | None = None
         self._buffers: deque[Tensor] = deque(maxlen=BUFFERS)
 
-    def __getitem__(self, requests: list[TileRequest]) -> TileBatch:
-        batch = self._empty(sum(len(request.coords) for request in requests), requests[0].tile_size)
-        pixels = batch.numpy()
-        pieces, errors, filled = [], {}, 0
-        for request in requests:
-            count = len(request.coords)
-            try:
-                self._read(request, pixels[filled : filled + count])
-            except UserError as error:
-                errors[request.slide_id] = str(error)
-                continue
-            pieces.append(Piece(request.slide_id, request.first, count))
-            filled += count
-        return TileBatch(batch[:filled], pieces, errors)
+    def __getitem__(self, request: TileRequest) -> TileBatch:
+        pixels, error = self._empty(len(request.coords), request.tile_size), ""
+        try:
+            self._read(request, pixels.numpy())
+        except Exception as caught:  # whatever a reader raises, the slide is left out and the others are read
+            error = one_line(caught)
+        return TileBatch(request.slide_id, request.first, pixels, error)
 
     def _empty(self, count: int, side: int) -> Tensor:
         """(count, side, side, 3) uint8 to fill; in a worker, shared memory used in turn.
@@ -95,50 +81,58 @@ class TileReader(Dataset):
             tile[:] = slide.read(x, y, size, request.mpp)
 
     def _opened(self, request: TileRequest) -> Slide:
-        if self._slide is None or self._slide.path != request.path:
-            if self._slide is not None:
-                self._slide.close()
-            self._slide = None  # so that a slide that cannot be opened leaves none behind
-            self._slide = open_slide(request.path, request.mpp_override, self.backend)
+        slide = self._slide
+        if slide is not None and (slide.path, slide.mpp) == (request.path, request.slide_mpp):
+            return slide
+        if slide is not None:
+            slide.close()
+        self._slide = None  # so that a slide that cannot be opened leaves none behind
+        self._slide = open_slide(request.path, request.slide_mpp, self.backend)
         return self._slide
 
 
 def requests_of(
-    slides: Iterable[PlannedSlide], cutting: Cutting, batch_size: int, wanted: Callable[[str], bool]
-) -> Iterator[list[TileRequest]]:
-    """Batches of `batch_size` tiles, filled across slides; a slide is left as soon as it is not `wanted` any more."""
-    batch: list[TileRequest] = []
-    room = batch_size
+    slides: Iterable[PlannedSlide], batch_size: int, wanted: Callable[[str], bool]
+) -> Iterator[TileRequest]:
+    """Batches of `batch_size` tiles; a slide is left as soon as it is not `wanted` any more.
+
+    No batch holds tiles of two slides: networks round the same tile differently beside others, and so a slide has the
+    same features whatever was extracted before it.
+    """
     for slide in slides:
         entry, tiles = slide.entry, slide.tiles
-        first = 0
-        while first < len(tiles.coords) and wanted(entry.slide_id):
-            coords = tiles.coords[first : first + room]
-            origin = (entry.slide_id, entry.path, cutting.mpp_of(entry))
-            batch.append(TileRequest(*origin, first, coords, tiles.tile_size, tiles.mpp))
-            first, room = first + len(coords), room - len(coords)
-            if room == 0:
-                yield batch
-                batch, room = [], batch_size
-    if batch:
-        yield batch
+        for first in range(0, len(tiles.coords), batch_size):
+            if not wanted(entry.slide_id):
+                break
+            coords = tiles.coords[first : first + batch_size]
+            yield TileRequest(entry.slide_id, entry.path, tiles.slide_mpp, first, coords, tiles.tile_size, tiles.mpp)
 
 
 def tile_loader(
-    requests: Iterator[list[TileRequest]], backend: str, num_workers: int, pin_memory: bool
+    requests: Iterator[TileRequest], backend: str, num_workers: int, pin_memory: bool
 ) -> Iterator[TileBatch]:
-    """Read the requests in order; with workers, the next ones are requested while a batch is worked on."""
-    return iter(
-        DataLoader(
-            TileReader(backend),
-            sampler=_Once(requests),
-            batch_size=None,
-            num_workers=num_workers,
-            prefetch_factor=PREFETCHED if num_workers else None,
-            pin_memory=pin_memory,
-            collate_fn=_as_it_is,  # type: ignore[arg-type]
-        )
+    """Read the requests in order; with workers, the next ones are requested while a batch is worked on.
+
+    Raises:
+        UserError: a worker was killed.
+    """
+    loader = DataLoader(
+        TileReader(backend),
+        sampler=_Once(requests),
+        batch_size=None,
+        num_workers=num_workers,
+        prefetch_factor=PREFETCHED if num_workers else None,
+        pin_memory=pin_memory,
+        collate_fn=_as_it_is,  # type: ignore[arg-type]
     )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            "a process that reads tiles was killed: is the memory full? Lower num_workers; the same command resumes"
+        ) from error
 
 
 class _Once:

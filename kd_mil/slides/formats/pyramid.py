@@ -37,7 +37,13 @@ class SlideInfo(NamedTuple):
 class PyramidSlide(ABC):
     """Base of the readers, fulfilling `reader.Slide`: a subclass opens the file, describes it and reads one level."""
 
-    def __init__(self, path: Path, mpp: float | None = None, mpp_setting: str | None = "mpp") -> None:
+    def __init__(
+        self,
+        path: Path,
+        mpp: float | None = None,
+        mpp_setting: str | None = "mpp",
+        default_mpp: float | None = None,
+    ) -> None:
         self.path = path
         self._handles: dict[int, Any] = {}
         info = self._describe(self._handle())
@@ -46,7 +52,8 @@ class PyramidSlide(ABC):
         self.magnification = info.magnification
         self.bounds = info.bounds
         self.properties = info.properties
-        self.mpp = resolve_mpp(path, mpp, info.mpp, info.magnification, mpp_setting)
+        self.states_mpp = info.mpp is not None or info.magnification is not None
+        self.mpp = resolve_mpp(path, mpp, info.mpp, info.magnification, mpp_setting, default_mpp)
 
     @abstractmethod
     def _open(self) -> Any:
@@ -156,25 +163,30 @@ def resolve_mpp(
     stated: tuple[float, float] | None,
     magnification: float | None,
     setting: str | None = "mpp",
+    default: float | None = None,
 ) -> float:
-    """Resolution in µm per level-0 pixel: the override, else the file's x and y averaged, else 10 / magnification.
+    """Resolution in µm per level-0 pixel: the override, else the file's x and y averaged, 10 / magnification, default.
 
     Raises:
-        UserError: none of the three, a value no scanner has, or x and y more than 5 % apart.
+        UserError: none of the four, a value no scanner has, or x and y more than 5 % apart.
     """
     fix = f"give {f'`{setting}=` for the run, or ' if setting else ''}an `mpp` column in the slide list"
+    overrule = fix.replace(f"`{setting}=`", f"`{setting}_override=`")
     if override is not None:
         mpp = override
     elif stated is not None:
         if abs(stated[0] / stated[1] - 1) > 0.05:
-            raise UserError(f"slide {str(path)!r} has pixels of {stated[0]:g} x {stated[1]:g} µm, not square: {fix}")
+            sides = f"{stated[0]:g} x {stated[1]:g} µm"
+            raise UserError(f"slide {str(path)!r} has pixels of {sides}, not square: {overrule}")
         mpp = sum(stated) / 2
     elif magnification is not None:
         mpp = 10 / magnification
+    elif default is not None:
+        mpp = default
     else:
         raise UserError(f"slide {str(path)!r} states neither µm per pixel nor magnification: {fix}, as in mpp=0.25")
     if not PLAUSIBLE_MPP[0] <= mpp <= PLAUSIBLE_MPP[1]:
-        raise UserError(f"slide {str(path)!r}: {mpp:g} µm per pixel is no scanner's resolution: {fix}, as in mpp=0.25")
+        raise UserError(f"slide {str(path)!r}: {mpp:g} µm per pixel is no scanner's resolution: {overrule}, as in 0.25")
     return mpp
 
 

@@ -30,7 +30,9 @@ class Slide(Protocol):
     level_downsamples: tuple[float, ...]
     """Level-0 pixels per pixel of each level; starts with 1."""
     mpp: float
-    """µm per level-0 pixel: the override if one was given, else what the file says."""
+    """µm per level-0 pixel: the override if one was given, else what the file says, else the default."""
+    states_mpp: bool
+    """Whether the file says what its pixels measure, as µm per pixel or as a magnification."""
     magnification: float | None
     """Objective power as the file states it; None where it does not. Not corrected by `mpp`."""
     bounds: tuple[int, int, int, int]
@@ -80,7 +82,11 @@ class Slide(Protocol):
 
 
 def open_slide(
-    path: str | Path, mpp: float | None = None, backend: str = "openslide", mpp_setting: str | None = "mpp"
+    path: str | Path,
+    mpp: float | None = None,
+    backend: str = "openslide",
+    mpp_setting: str | None = "mpp",
+    default_mpp: float | None = None,
 ) -> Slide:
     """Open a slide file.
 
@@ -91,6 +97,7 @@ def open_slide(
         backend: `openslide`, `fastslide` (an optional package: faster, pixels not quite the same; see `fast_slide`), or
             the dotted path of a `PyramidSlide` of your own, as in `my_package.MySlide`.
         mpp_setting: The setting that says what slides measure, for messages; None where the command has none.
+        default_mpp: µm per level-0 pixel where neither `mpp` nor the file says it.
 
     Raises:
         UserError: no such file, an empty, damaged or foreign file, no resolution to be had, or an unknown backend.
@@ -100,8 +107,8 @@ def open_slide(
     reader = reader_class(backend)
     is_image = reader is OpenSlideSlide and path.suffix.lower() in IMAGE_SUFFIXES
     if is_image and openslide.OpenSlide.detect_format(path) is None:
-        return ImageSlide(path, mpp, mpp_setting)
-    return reader(path, mpp, mpp_setting)
+        return ImageSlide(path, mpp, mpp_setting, default_mpp)
+    return reader(path, mpp, mpp_setting, default_mpp)
 
 
 def reader_class(backend: str) -> type[PyramidSlide]:

@@ -1,7 +1,7 @@
 """How a slide is cut into tiles: the settings that decide it, and nothing else."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from kd_mil.core.checks import above
 from kd_mil.slides.annotations.annotations import AnnotationSettings
@@ -23,21 +23,34 @@ class Cutting:
     tissue: TissueSettings = field(default_factory=TissueSettings)
     annotations: AnnotationSettings = field(default_factory=AnnotationSettings)
     mpp: float | None = None
-    """µm per level-0 pixel of slides whose list gives none; None = what the files say."""
+    """µm per level-0 pixel of slides that state neither that nor a magnification."""
     backend: str = "openslide"
+    mpp_override: float | None = None
+    """µm per level-0 pixel of all slides, whatever they state; the `mpp` of a slide's list goes before it."""
 
     def __post_init__(self) -> None:
         reader_class(self.backend)
-        if self.mpp is not None:
-            above("mpp", self.mpp)
+        for name in ("mpp", "mpp_override"):
+            if getattr(self, name) is not None:
+                above(name, getattr(self, name))
 
-    def mpp_of(self, entry: SlideEntry) -> float | None:
-        """The resolution that the user gave for a slide, µm per level-0 pixel; None = what its file says."""
-        return self.mpp if entry.mpp is None else entry.mpp
+    def override_of(self, entry: SlideEntry) -> float | None:
+        """µm per level-0 pixel that the user gave for a slide, whatever its file states; None = what it states."""
+        return self.mpp_override if entry.mpp is None else entry.mpp
 
     def open(self, entry: SlideEntry) -> Slide:
         """The slide of a list's entry; UserError where it cannot be opened."""
-        return open_slide(entry.path, self.mpp_of(entry), self.backend)
+        return open_slide(entry.path, self.override_of(entry), self.backend, default_mpp=self.mpp)
+
+    def mpp_source(self, entry: SlideEntry, slide: Slide) -> Literal["file", "mpp", "mpp_override"]:
+        """Who says what the pixels of an opened slide measure: its file, or one of the settings."""
+        if self.override_of(entry) is not None:
+            return "mpp_override"
+        return "file" if slide.states_mpp else "mpp"
+
+    def reading_of(self, entry: SlideEntry) -> list[Any]:
+        """Plain values on which the pixels of an entry depend, beside its file."""
+        return [self.override_of(entry), self.backend] + ([] if self.mpp is None else [self.mpp])
 
     def cut(self, slide: Slide) -> Tiles:
         """Find the tissue of a slide and lay tiles on it; errors and warnings as in `find_tissue` and `tile_grid`."""

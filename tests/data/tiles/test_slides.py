@@ -169,7 +169,9 @@ def test_another_file_or_other_settings_are_cut_anew(slide_list, tmp_path):
     shutil.copytree(slide_list.parent, folder)
     before = module(folder / "slides.csv", tmp_path, cache=True).bags
     other, changed = (folder / "slides" / f"synthetic_00{number}.tif" for number in (1, 0))
-    shutil.copyfile(other, changed)
+    changed.rename(folder / "aside.tif")
+    other.rename(changed)
+    (folder / "aside.tif").rename(other)
     after = module(folder / "slides.csv", tmp_path, cache=True).bags
     assert torch.equal(after.batch(torch.tensor([0])).instances, before.batch(torch.tensor([1])).instances)
     coarse = SlidesData(

@@ -21,7 +21,6 @@ from kd_mil.slides.extraction import extraction
 from kd_mil.slides.extraction.extraction import Extraction
 from kd_mil.slides.extraction.planning import plan_slide
 from kd_mil.slides.extraction.store import read_slide
-from kd_mil.slides.extraction.tile_loader import TileReader, requests_of
 from kd_mil.slides.slide_list import list_slides
 from kd_mil.slides.synthetic.build import SyntheticSettings, build_synthetic_slides, truth_fractions
 from kd_mil.slides.tiles.cutting import Cutting
@@ -63,12 +62,11 @@ def leftovers(out: Path) -> list[str]:
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_features_are_those_of_the_slides_own_pixels(entries, tmp_path, num_workers):
-    """Against OpenSlide alone, tile by tile; batches are full whatever the slides' sizes."""
+    """Against OpenSlide alone, tile by tile; no batch holds tiles of two slides."""
     encoder = MeanColour()
     outcomes = Extraction(entries[:3], tmp_path, SETTINGS, encoder, batch_size=7, num_workers=num_workers).run()
     assert [one.status for one in outcomes] == ["written"] * 3
-    assert set(encoder.batches[:-1]) == {7}
-    assert sum(encoder.batches) == sum(one.tiles for one in outcomes)
+    assert encoder.batches == [min(7, one.tiles - first) for one in outcomes for first in range(0, one.tiles, 7)]
     for outcome in outcomes:
         stored = read_slide(outcome.path)
         handle = openslide.OpenSlide(outcome.entry.path)
@@ -105,7 +103,7 @@ def test_other_settings_are_refused_before_anything_is_done(entries, tmp_path):
     other = replace(SETTINGS, tiling=replace(SETTINGS.tiling, min_tissue=0.5))
     with pytest.raises(UserError, match=r"tiling\.min_tissue was 0\.25 and is 0\.5"):
         Extraction(entries[:2], tmp_path, other, MeanColour()).run()
-    with pytest.raises(UserError, match=r"mpp_override was 1\.0 and is 0\.9"):
+    with pytest.raises(UserError, match=r"slide_mpp was 1\.0 and is 0\.9"):
         Extraction([replace(entries[0], mpp=0.9)], tmp_path, SETTINGS, MeanColour()).run()
     assert len(files(tmp_path)) == 1
 
@@ -133,6 +131,58 @@ def test_a_damaged_slide_is_skipped(entries, tmp_path, capsys):
     assert capsys.readouterr().err.count("skipped bad: ") == 1
     assert len(files(tmp_path / "out")) == 2
     assert not leftovers(tmp_path / "out")
+
+
+class TooLarge(MeanColour):
+    """Beyond half precision on one tile of the second slide it sees."""
+
+    def __call__(self, tiles):
+        features = super().__call__(tiles)
+        if len(self.batches) == self.wrong_batch:
+            features[0, 0] = 1e6
+        return features
+
+
+def test_a_tile_beyond_half_precision_costs_its_slide_alone(entries, tmp_path, capsys):
+    encoder = TooLarge()
+    encoder.wrong_batch = 2
+    outcomes = Extraction(entries[:3], tmp_path, SETTINGS, encoder, batch_size=10_000).run()
+    assert [one.status for one in outcomes] == ["written", "failed", "written"]
+    assert "features of tile 0 are NaN or beyond half precision" in outcomes[1].message
+    assert not leftovers(tmp_path)
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("error", [RecursionError("too deep"), MemoryError(), OSError(5, "drive gone"), KeyError("x")])
+def test_whatever_a_slide_raises_is_listed_and_the_rest_is_done(entries, tmp_path, monkeypatch, error):
+    def plan_or_raise(entry, *arguments):
+        if entry.slide_id == entries[1].slide_id:
+            raise error
+        return plan_slide(entry, *arguments)
+
+    monkeypatch.setattr(extraction, "plan_slide", plan_or_raise)
+    outcomes = Extraction(entries[:3], tmp_path, SETTINGS, MeanColour(), 7).run()
+    assert [one.status for one in outcomes] == ["written", "failed", "written"]
+    assert type(error).__name__ in outcomes[1].message
+
+
+def test_an_annotation_that_cannot_be_read_is_listed(entries, tmp_path):
+    wrong = replace(entries[0], annotation_path=tmp_path)
+    outcomes = Extraction([wrong, entries[1]], tmp_path / "out", SETTINGS).run()
+    assert [one.status for one in outcomes] == ["failed", "written"]
+
+
+def test_features_do_not_depend_on_what_was_extracted_before(entries, tmp_path):
+    """Bit for bit, though the encoder looks at whole batches: so an interrupted run ends as an undisturbed one."""
+
+    class Normalised(MeanColour):
+        def __call__(self, tiles):
+            features = super().__call__(tiles)
+            return features - features.mean(dim=0)
+
+    together = Extraction(entries[:3], tmp_path / "a", SETTINGS, Normalised(), batch_size=7).run()
+    alone = Extraction(entries[2:3], tmp_path / "b", SETTINGS, Normalised(), batch_size=7).run()
+    np.testing.assert_array_equal(read_slide(together[2].path).features, read_slide(alone[0].path).features)
 
 
 def test_stop_finishes_what_was_begun_and_no_more(entries, tmp_path):
@@ -163,17 +213,6 @@ def test_a_slide_that_breaks_while_it_is_read_is_left_out(entries, tmp_path, mon
     assert [one.status for one in outcomes] == ["written", "failed", "written"]
     assert "gone.tif" in outcomes[1].message
     assert len(files(out)) == 2
-
-
-def test_a_batch_keeps_the_tiles_of_the_readable_slides(entries, tmp_path):
-    plans = [plan_slide(entry, SETTINGS) for entry in entries[:2]]
-    plans[0] = replace(plans[0], entry=replace(plans[0].entry, path=tmp_path / "gone.tif"))
-    first = len(plans[0].tiles.coords)
-    [requests] = [*requests_of(plans, SETTINGS, first + 5, lambda _: True)][:1]
-    batch = TileReader()[requests]
-    assert list(batch.errors) == [entries[0].slide_id]
-    assert batch.pieces == [(entries[1].slide_id, 0, 5)]
-    assert batch.pixels.shape == (5, 64, 64, 3)
 
 
 def test_a_slide_without_tissue_has_an_empty_file(tmp_path, recwarn):

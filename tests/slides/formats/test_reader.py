@@ -207,8 +207,10 @@ def test_resolution_by_hand():
     assert resolve_mpp(path, None, (0.5, 0.51), 20) == pytest.approx(0.505)
     with pytest.raises(UserError, match="not square"):
         resolve_mpp(path, None, (0.5, 0.6), 20)
-    with pytest.raises(UserError, match=r"mpp=0\.25"):
+    with pytest.raises(UserError, match=r"give `mpp_override=` for the run"):
         resolve_mpp(path, -1.0, None, None)
+    assert resolve_mpp(path, None, None, 20, default=1.0) == 0.5, "a magnification is a statement"
+    assert resolve_mpp(path, None, None, None, default=1.0) == 1.0
 
 
 def test_bounds_of_a_mirax_slide():

@@ -1,0 +1,40 @@
+"""What goes into an extraction beside slides, and what comes out for each of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from kd_mil.slides.slide_list import SlideEntry
+
+Status = Literal["written", "kept", "failed"]
+
+
+class Encoder(Protocol):
+    """Turns tiles into features, as `kd_mil.models.encoders.tile_encoder.TileEncoder` does."""
+
+    device: torch.device
+    num_features: int
+    identity: dict[str, Any]
+    transform: dict[str, Any]
+
+    def __call__(self, tiles: Tensor) -> Tensor:
+        """Encode tiles (N, H, W, 3) uint8 to (N, D) on the device."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result for one slide."""
+
+    entry: SlideEntry
+    status: Status
+    """`kept`: its file existed already, or another process wrote it in the meantime."""
+    path: Path
+    tiles: int = 0
+    mpp: float | None = None
+    """µm per level-0 pixel where a setting or the list says it, None where the slide does."""
+    message: str = ""
+    """Why it failed, or what makes its tiles doubtful."""
