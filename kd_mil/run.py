@@ -15,8 +15,6 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.table import Table
 
 from kd_mil import __version__
 from kd_mil.cli.command import command
@@ -27,13 +25,14 @@ from kd_mil.core.checkpoints import read_checkpoint
 from kd_mil.core.checks import at_least
 from kd_mil.core.devices import require_accelerator
 from kd_mil.core.errors import UserError
-from kd_mil.core.records import RunRecord, device_name, read_metrics, write_json
+from kd_mil.core.records import RunRecord, device_name, read_metrics, read_record, write_json
 from kd_mil.core.threads import use_threads
 from kd_mil.data.datamodules import DistillationData
 from kd_mil.methods.base.method import Method
 from kd_mil.sweep.points import run_point
 from kd_mil.training.keep_time import KeepTime
 from kd_mil.training.lr_scaling import scaled
+from kd_mil.training.results import print_results
 from kd_mil.training.stop_on_signal import StopOnSignal
 
 
@@ -89,8 +88,10 @@ def main(config: DictConfig) -> float | None:
             "select": config.select,
             "selected_by": method.selected_by,
         }
-        record.write("finished", best_checkpoint=best_checkpoint(trainer), **chosen)
-        print_results(metrics, directory)
+        best = best_checkpoint(trainer)
+        tested_epoch = read_checkpoint(best)["epoch"] + 1
+        record.write("finished", best_checkpoint=best, tested_epoch=tested_epoch, **chosen)
+        print_results(metrics, directory, read_record(record.path))
     return metrics.get(config.monitor)
 
 
@@ -103,7 +104,9 @@ def show_finished(record: RunRecord, processes: int = 1) -> float | None:
     if processes > 1:
         raise UserError(f"another command has finished the run in {record.directory}: the same command shows its table")
     metrics = read_metrics(record.directory / "metrics.json")
-    print_results(metrics, record.directory, note="already finished; overwrite=true runs it again")
+    print_results(
+        metrics, record.directory, read_record(record.path), note="already finished; overwrite=true runs it again"
+    )
     return metrics.get(str(record.monitor))
 
 
@@ -253,19 +256,6 @@ def log_hyperparameters(trainer: L.Trainer, plain: dict[str, Any], metrics: dict
             defined = {f"hp/{key}": value for key, value in metrics.items() if math.isfinite(value)}
             logger.log_hyperparams(chosen, defined)
             logger.finalize("success")
-
-
-def print_results(metrics: Mapping[str, float | None], directory: Path, note: str = "") -> None:
-    """The table a run ends with: test metrics by role."""
-    roles = list(dict.fromkeys(key.split("/")[1] for key in metrics if key.startswith("test/")))
-    names = list(dict.fromkeys(key.split("/")[2] for key in metrics if key.startswith("test/")))
-    table = Table("test metric", *roles, title=note or None)
-    for name in names:
-        values = [metrics.get(f"test/{role}/{name}") for role in roles]
-        table.add_row(name, *("nan" if value is None or math.isnan(value) else f"{value:.4f}" for value in values))
-    console = Console(width=max(Console().width, 60))
-    console.print(table)
-    console.print(f"results in {directory}", soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from torch import Tensor
 
 from kd_mil.core.checkpoints import read_checkpoint
@@ -16,7 +16,7 @@ from kd_mil.core.hashing import file_digest
 from kd_mil.methods.base.bag_method import BagMethod
 from kd_mil.methods.base.method import Method
 from kd_mil.methods.base.segmentation_method import SegmentationMethod
-from kd_mil.prediction.card import ModelCard, read_card, refuse_foreign_targets, without_downloads
+from kd_mil.prediction.card import ModelCard, is_allowed, read_card, refuse_foreign_targets, without_downloads
 from kd_mil.prediction.moved_targets import with_targets_of_today
 
 
@@ -65,11 +65,23 @@ def load_method(path: Path, trust: bool = False) -> tuple[BagMethod, ModelCard]:
         UserError: no such checkpoint, one that prediction cannot use, or one that names what may not be run.
     """
     checkpoint = read_checkpoint(path)
+    if segments(checkpoint["model_card"]):
+        raise UserError(f"checkpoint {path} holds a method that segments images: use kd_mil.segment")
     card = read_card(checkpoint, path)
     method = built_method(checkpoint, path, trust)
     if not isinstance(method, BagMethod):
         raise UserError(f"checkpoint {path} holds {type(method).__name__}: prediction is for methods on bags")
     return method, card
+
+
+def segments(card: Any) -> bool:
+    """Whether a model card names a method whose outputs are masks; looked up, not built."""
+    method = with_targets_of_today(card.get("method")) if isinstance(card, dict) else None
+    target = method.get("_target_") if isinstance(method, dict) else None
+    if not isinstance(target, str) or not is_allowed(target):
+        return False
+    found = get_object(target)
+    return isinstance(found, type) and issubclass(found, SegmentationMethod)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from kd_mil.cli.command import CONFIG_DIR
 from kd_mil.core.errors import UserError
 from kd_mil.core.hashing import file_digest
 from kd_mil.prediction.card import is_allowed, read_card, refuse_foreign_targets, walk, without_downloads
+from kd_mil.prediction.loading import segments
 
 GROUPS = ("method", "encoder", "aggregator", "student_head", "hpm", "preprocess", "optimizer")
 CARD = {
@@ -107,3 +108,21 @@ def test_a_run_on_something_else_than_slides() -> None:
 def test_a_source_says_what_its_kind_needs(source):
     with pytest.raises(UserError, match="its model card does not say its"):
         read_card({"model_card": CARD | {"instance_source": source}}, NOWHERE)
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("kd_mil.methods.ifkd.ifkd.IFKD", True),
+        ("kd_mil.methods.ifkd.IFKD", True),
+        ("kd_mil.methods.baselines.cam.CAM", True),
+        ("kd_mil.methods.weno.weno.WENO", False),
+        ("os.system", False),
+        (["IFKD"], False),
+        (None, False),
+    ],
+)
+def test_a_card_of_a_method_that_segments_is_recognised_without_building_it(target, expected):
+    assert segments({"method": {"_target_": target}}) == expected
+    assert not segments({"method": target})
+    assert not segments(target)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from kd_mil.core.errors import UserError
 from kd_mil.core.suggestions import closest
 from kd_mil.models.encoders.small import InstanceShape, image_shape, output_width
+from kd_mil.models.published_weights import create_model
 
 
 class TimmEncoder(nn.Module):
@@ -73,7 +74,7 @@ def create_backbone(name: str, pretrained: bool, channels: int, img_size: int | 
         raise UserError(f"encoder.name={name!r} is not a model of timm {timm.__version__}: {hint}")
     options: dict[str, Any] = {} if img_size is None else {"img_size": img_size}
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=channels, **options)
+        return create_model(name, pretrained=pretrained, num_classes=0, in_chans=channels, **options)
     except TypeError as error:
         if img_size is None:
             raise

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-import timm
 from torch import Tensor, nn
 
 from kd_mil.core.errors import UserError
 from kd_mil.models.outputs import SegmentationOutput
+from kd_mil.models.published_weights import create_model
 from kd_mil.models.segmenters.side_heads import SideHeads, require_side
 
 
@@ -61,7 +61,7 @@ def feature_backbone(
     """
     options: dict[str, Any] = {} if size is None else {"img_size": size}
     try:
-        return timm.create_model(
+        return create_model(
             name, pretrained=pretrained, features_only=True, out_indices=tuple(stages), in_chans=channels, **options
         )
     except (OSError, RuntimeError, ValueError, TypeError, IndexError, AssertionError, AttributeError) as error:

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-import timm
 import torch
 from torch import Tensor, nn
 
 from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
 from kd_mil.models.outputs import SegmentationOutput
+from kd_mil.models.published_weights import create_model
 from kd_mil.models.segmenters.attention import CrissCrossAttention
 from kd_mil.models.segmenters.side_heads import SideHeads, require_side
 
@@ -100,7 +100,7 @@ def pretrained_model(name: str) -> nn.Module:
         UserError: out of reach.
     """
     try:
-        return timm.create_model(name, pretrained=True)
+        return create_model(name, pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).partition(". ")[0]
         raise UserError(
