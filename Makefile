@@ -10,9 +10,17 @@ help: ## show this help
 
 setup: $(READY) ## make the virtual environment and install the package with its development tools
 
+# PyTorch's Linux builds bring CUDA along: most of the download. CPU=URL takes PyTorch from the index of CPU builds that
+# the selector on pytorch.org/get-started shows (its --index-url).
 $(READY): pyproject.toml
 	@test -x $(PYTHON) || python3 -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+ifdef CPU
+	@echo "installing into $(VENV): about 0.6 GB to download (PyTorch for CPUs), 2 GB on disk, 2 to 10 minutes"
+	$(PYTHON) -m pip install --disable-pip-version-check --index-url '$(CPU)' torch torchvision
+else
+	@echo "installing into $(VENV): about 3 GB to download (PyTorch with CUDA), 7 GB on disk, 5 to 20 minutes; without a GPU: make setup CPU=URL"
+endif
+	$(PYTHON) -m pip install --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
 demo: $(READY) ## the main job on embedded data: WENO end to end
