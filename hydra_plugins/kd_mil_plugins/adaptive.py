@@ -33,8 +33,8 @@ class AdaptiveSweeper(Sweeper):
         from kd_mil.sweep.search import Search
 
         parsed = OverridesParser.create(config_loader=self.context.config_loader).parse_overrides(arguments)
-        space = {one.get_key_element(): space_of(one) for one in parsed if one.is_sweep_override()}
-        fixed = [one.input_line or "" for one in parsed if not one.is_sweep_override()]
+        space = {item.get_key_element(): space_of(item) for item in parsed if item.is_sweep_override()}
+        fixed = [item.input_line or "" for item in parsed if not item.is_sweep_override()]
         settings, directory = self.settings.sweep, Path(self.settings.hydra.sweep.dir)
         search = Search(
             Path(settings.study or directory / "study.sqlite"),
@@ -86,5 +86,5 @@ def space_of(override: Override) -> "Range | Choice":
         integer = isinstance(value.start, int) and isinstance(value.end, int)
         return Range(value.start, value.end, "log" in value.tags, integer)
     if isinstance(value, ChoiceSweep) or override.is_discrete_sweep():
-        return Choice(tuple(str(one) for one in override.sweep_string_iterator()))
+        return Choice(tuple(str(value) for value in override.sweep_string_iterator()))
     raise AssertionError(f"{override.input_line}: neither an interval nor a list")

@@ -48,7 +48,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             @functools.wraps(task)
             def quiet_task(config: DictConfig) -> Any:
                 silence_known_warnings()
-                if HydraConfig.get().mode == RunMode.MULTIRUN:  # the sweep goes on and reports its failures at the end
+                if HydraConfig.get().mode == RunMode.MULTIRUN:  # the sweep reports its failures at the end
                     return task(config)
                 if not verbose:
                     os.environ.pop(FULL_ERROR)

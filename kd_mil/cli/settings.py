@@ -41,10 +41,10 @@ def check_settings(config: Any, path: str = "") -> None:
     if isinstance(config, dict):
         expected = constructor_hints(config["_target_"]) if isinstance(config.get("_target_"), str) else {}
         for key, value in config.items():
-            place = f"{path}.{key}" if path else str(key)
+            key_path = f"{path}.{key}" if path else str(key)
             if key in expected:
-                check_value(place, value, expected[key])
-            check_settings(value, place)
+                check_value(key_path, value, expected[key])
+            check_settings(value, key_path)
     elif isinstance(config, list):
         for position, value in enumerate(config):
             check_settings(value, f"{path}.{position}")
@@ -74,23 +74,23 @@ def annotations(function: Any) -> dict[str, Any]:
         return {}
 
 
-def check_value(place: str, value: Any, hint: Any) -> None:
+def check_value(key_path: str, value: Any, hint: Any) -> None:
     """Refuse a value that is of none of the types of an annotation; the items of a list are compared one by one.
 
     Raises:
-        UserError: naming the place, the value and what it should be.
+        UserError: naming the key, its value and what it should be.
     """
     kinds = union_members(hint)
     items = [typing.get_args(kind)[0] for kind in kinds if is_sequence(kind) and typing.get_args(kind)]
     if isinstance(value, list) and items:
         for position, item in enumerate(value):
-            check_value(f"{place}.{position}", item, items[0])
+            check_value(f"{key_path}.{position}", item, items[0])
     elif not any(fits(value, kind) for kind in kinds):
         choices = [choice for kind in kinds for choice in choices_of(kind)]
         if all(choices_of(kind) for kind in kinds):
-            one_of(place, value, choices)
+            one_of(key_path, value, choices)
         words = [WORDS[_plain(kind)] for kind in kinds if not choices_of(kind)]
-        raise UserError(f"{place}={shown(value)}: must be {' or '.join([*words, *map(shown, choices)])}")
+        raise UserError(f"{key_path}={shown(value)}: must be {' or '.join([*words, *map(shown, choices)])}")
 
 
 def union_members(hint: Any) -> tuple[Any, ...]:
@@ -105,7 +105,7 @@ def is_sequence(kind: Any) -> bool:
 
 
 def choices_of(kind: Any) -> tuple[Any, ...]:
-    """The values that a `Literal` allows; `None` is one of its own."""
+    """The values that a `Literal` allows; `None` is such a value."""
     if kind is type(None):
         return (None,)
     return typing.get_args(kind) if typing.get_origin(kind) is Literal else ()

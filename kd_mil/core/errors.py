@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """A mistake the user can mend: the message says what is wrong, where, and how to mend it, in one line."""
+    """A mistake the user can fix: the message says what is wrong, where, and how to fix it, in one line."""
 
 
 def one_line(error: Exception) -> str:

@@ -96,9 +96,9 @@ def test_a_misplaced_setting_is_found(override, line):
 
 def test_mistakes_exit_with_2_and_bugs_pass(capsys):
     with pytest.raises(SystemExit) as exit_, one_line_for_each_mistake():
-        raise UserError("mend this")
+        raise UserError("fix this")
     assert exit_.value.code == 2
-    assert capsys.readouterr().err == "error: mend this\n"
+    assert capsys.readouterr().err == "error: fix this\n"
     with pytest.raises(ZeroDivisionError), one_line_for_each_mistake():
         raise ZeroDivisionError
     with pytest.raises(UserError), one_line_for_each_mistake(verbose=True):
