@@ -19,7 +19,6 @@ from omegaconf import DictConfig, OmegaConf
 from kd_mil import __version__
 from kd_mil.cli.command import command
 from kd_mil.cli.configuration import configuration_files, write_configuration
-from kd_mil.cli.settings import check_settings
 from kd_mil.core.atomic import remove_unfinished
 from kd_mil.core.checkpoints import read_checkpoint
 from kd_mil.core.checks import at_least
@@ -43,7 +42,6 @@ def main(config: DictConfig) -> float | None:
         return run_point(config, HydraConfig.get())
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     configuration = configuration_files(config)
-    check_settings(plain)
     directory = Path(plain["run_dir"]).absolute()
     record = RunRecord(directory, plain, overwrite=config.overwrite)
     if record.finished:

@@ -249,6 +249,7 @@ def bad_inputs(folder: Path, slides: Path) -> dict[str, str]:
         "on_error=halt: choose skip or stop": "slides=zero.svs on_error=halt",
         "batch_size=0": "slides=zero.svs batch_size=0",
         "precision=half": "slides=zero.svs encoder=timm precision=half",
+        "encoder.norm=layer: choose batch, group or none": "slides=zero.svs encoder=small_cnn encoder.norm=layer",
         "give one of them": "slides=zero.svs tiling.mpp=0.5",
         "no device": "slides=zero.svs encoder=timm device=abacus",
         "backend=vips: choose openslide or fastslide": "slides=zero.svs backend=vips",

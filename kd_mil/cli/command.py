@@ -12,7 +12,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.kd_mil_plugins.adaptive import AdaptiveSweeper
 from hydra_plugins.kd_mil_plugins.launcher import ProcessLauncher
@@ -21,6 +21,7 @@ from kd_mil.cli.experiments import register_experiments
 from kd_mil.cli.help import help_text
 from kd_mil.cli.mistakes import one_line_for_each_mistake
 from kd_mil.cli.resolvers import register_resolvers
+from kd_mil.cli.settings import check_settings
 from kd_mil.core.environment import FULL_ERROR, TRACEBACK_WANTED
 
 # at import: a job of another launcher imports this module, then composes its configuration
@@ -54,6 +55,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                     os.environ.pop(FULL_ERROR)
                 with one_line_for_each_mistake(verbose):
                     check_additions(HydraConfig.get().overrides.task, config_name)
+                    check_settings(OmegaConf.to_container(config, resolve=True))
                     return task(config)
 
             if {"-h", "--help"} & set(sys.argv[1:]):
