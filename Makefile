@@ -8,7 +8,7 @@ SINGLE := OMP_NUM_THREADS=1
 help: ## show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: $(READY) ## make .venv and install the package with its development tools (5.5 GB with CUDA)
+setup: $(READY) ## make the virtual environment and install the package with its development tools
 
 # PyTorch's Linux builds bring CUDA along: most of the download. CPU=URL takes PyTorch from the index of CPU builds that
 # the selector on pytorch.org/get-started shows (its --index-url).
