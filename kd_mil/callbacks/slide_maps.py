@@ -39,14 +39,12 @@ class SlideMaps(Callback):
         due = selected or trainer.current_epoch % self.every_n_epochs == 0
         if not (due and trainer.is_global_zero and hasattr(data, "slide_picture")):
             return
-        module, writer = cast(Any, pl_module), tensorboard(trainer)
-        tables: PredictionTables = module.tables["val"]
+        writer = tensorboard(trainer)
+        tables: PredictionTables = cast(Any, pl_module).tables["val"]
         for bag in chosen_slides(tables.bags["bag"], data.bags.labels, self.slides):
             if bag not in self._pictures:
                 self._pictures[bag] = data.slide_picture(bag, self.max_side)
-            figure = slide_figure(
-                data.bags, bag, tables, list(module.roles), self._pictures[bag], data.tile_size_level0(bag)
-            )
+            figure = slide_figure(data.bags, bag, tables, tables.roles, self._pictures[bag], data.tile_size_level0(bag))
             if selected:
                 write_figure(self.directory / f"slide_{data.bags.bag_ids[bag]}.png", figure)
             if writer is not None:
