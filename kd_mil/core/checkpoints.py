@@ -24,11 +24,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | os.PathLike, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        return read_checkpoint(path, map_location)
+        """Read into memory of the CPU, from where Lightning moves all to each rank's own device."""
+        return read_checkpoint(path)
 
 
-def read_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[str, Any]:
-    """Load a checkpoint of this project with `weights_only=True`.
+def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
+    """Load a checkpoint of this project onto the CPU, wherever it was saved, with `weights_only=True`.
 
     Raises:
         UserError: no such file, a truncated one, one that holds anything but tensors and plain containers, or the
@@ -38,7 +39,7 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist: give the path of a .ckpt file of a run")
     try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"checkpoint {path} holds more than tensors and plain data, it is refused: {_first_line(error)}"
