@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_mil.core.checks import at_least
+from kd_mil.core.draws import apart
 from kd_mil.core.errors import UserError
 from kd_mil.data.batches import ImageBatch
 from kd_mil.methods.base.method import ModuleFactory
@@ -166,8 +167,7 @@ class IFKD(SegmentationMethod):
 
     def _fresh_weights(self) -> dict[str, Tensor]:
         """New weights, the same on every rank, another set at each switch."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed * 1_000_003 + int(self.switches) + 1)
+        with apart(self.seed * 1_000_003 + int(self.switches) + 1):
             return self.new_segmenter(instance_shape=self.instance_shape).state_dict()
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> None:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_mil.core.checks import one_of
+from kd_mil.core.draws import apart
 
 Precision = Literal["float32", "bfloat16"]
 INTERPOLATIONS = ("bilinear", "bicubic")
@@ -47,8 +48,7 @@ class TileEncoder:
         one_of("precision", precision, (*get_args(Precision), None))
         self.precision = precision or best_precision(device)
         self.size = own_size(config) or tile_size
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with apart(seed):
             encoder = factory(instance_shape=(3, self.size, self.size)).eval().requires_grad_(False)
         self.num_features = int(encoder.out_features)  # type: ignore[arg-type]
         self.identity = {
