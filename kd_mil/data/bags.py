@@ -1,5 +1,6 @@
 """Packed bags: B >= 1 bags laid end to end, without padding and without masks."""
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
@@ -8,6 +9,9 @@ from torch import Tensor
 
 from kd_mil.core.errors import UserError
 from kd_mil.data.batches import BagBatch, InstanceBatch
+
+SAMPLE_VALUES = 2**27
+"""Numbers in a sample of instances: half a GiB in single precision, 170 tiles of 512 pixels."""
 
 
 class LazyInstances(Protocol):
@@ -139,6 +143,15 @@ class Bags:
             instance_ids=positions.to(device),
             bag_indices=owners.to(device),
         )
+
+    def sample(self, positions: Tensor, most: int) -> Tensor:
+        """At most `most` of the instances at positions (N,) int64, always the same ones; fewer where they are large.
+
+        For statistics of pixels: thousands of large tiles or images would not fit in memory.
+        """
+        count = max(1, min(most, SAMPLE_VALUES // math.prod(self.instance_shape)))
+        order = torch.randperm(len(positions), generator=torch.Generator().manual_seed(0))
+        return self.instance_batch(positions[order[:count]].sort().values).instances
 
     def to(self, device: torch.device | str) -> "Bags":
         """Move the instances; tables stay on the CPU, where batches are planned. Lazy instances stay in their files."""

@@ -102,9 +102,7 @@ class SegmentationMethod(Method):
             )
         if self.preprocess.standardise:
             splits = data.splits
-            order = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(0))
-            sample = splits.train[order[:STATISTICS_SAMPLE]].sort().values
-            self.preprocess.fit(splits.bags.instance_batch(sample).instances)
+            self.preprocess.fit(splits.bags.sample(splits.train, STATISTICS_SAMPLE))
 
     def on_validation_start(self) -> None:
         for part in self.trained_parts():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kd_mil.core.errors import UserError
+from kd_mil.data import bags
 from kd_mil.data.batches import UNKNOWN, MaskedBatch
 from kd_mil.methods.baselines.cam import CAM
 from kd_mil.methods.baselines.unet_supervised import UNetSupervised
@@ -102,6 +103,17 @@ def test_masks_turn_with_their_images(monkeypatch):
 def test_mistakes_are_named(build, message):
     with pytest.raises(UserError, match=message):
         build()
+
+
+def test_few_large_images_are_enough_for_pixel_statistics(monkeypatch):
+    seen = []
+    monkeypatch.setattr(Preprocess, "fit", lambda _, images: seen.append(len(images)))
+    monkeypatch.setattr(bags, "SAMPLE_VALUES", 5 * 3 * 32 * 32)
+    method = CAM(
+        **image_parts(preprocess=Preprocess(standardise=True), segmenter=partial(CamClassifier, widths=(4, 6)))
+    )
+    fit(method, tiny_glands())
+    assert seen == [5]
 
 
 def test_training_without_any_mask_is_refused(monkeypatch):
