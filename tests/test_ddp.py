@@ -65,7 +65,9 @@ def train_rank(rank, port, world_size, method, norm, lonely, folder):
     patience = timedelta(seconds=60)
     strategy = DDPStrategy(find_unused_parameters=True, process_group_backend="gloo", timeout=patience)
     trainer = fit(model, data, epochs=2, devices=world_size, strategy=strategy)
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+    metrics = {
+        name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(("val/", "loss/"))
+    }
     torch.save({"state": model.state_dict(), "metrics": metrics}, Path(folder) / f"rank{rank}.pt")
 
 

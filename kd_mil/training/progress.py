@@ -36,24 +36,25 @@ class Progress(TQDMProgressBar):
         self._earlier = dict(trainer.callback_metrics)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        metrics = dict(trainer.callback_metrics)  # on every rank: reading them is what reduces them over the ranks
         if trainer.is_global_zero:
             seconds = time.monotonic() - self._started
             of = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
-            Tqdm.write(f"epoch {trainer.current_epoch + 1}{of}  {self._results(trainer)}  {seconds:.1f} s")
+            Tqdm.write(f"epoch {trainer.current_epoch + 1}{of}  {self._results(metrics)}  {seconds:.1f} s")
 
-    def _results(self, trainer: Trainer) -> str:
+    def _results(self, every: dict[str, Tensor]) -> str:
         """Losses, then bag and instance AUROC on validation, roles side by side.
 
-        Lightning keeps the last value of a loss that is computed no more: those of a phase that is over are left out.
+        Lightning keeps the last value of a loss that is computed no more: those of a phase that is over are left out,
+        and so are roles that have not begun to train.
         """
-        every, earlier = trainer.callback_metrics, self._earlier
-        metrics = {key: value for key, value in every.items() if value is not earlier.get(key)}
+        metrics = {key: value for key, value in every.items() if value is not self._earlier.get(key)}
         parts = [f"{key} {float(value):.4f}" for key, value in metrics.items() if key.startswith("loss/")]
         for level in ("bag", "instance", "image"):
             areas = [
                 f"{key.split('/')[1]} {float(value):.3f}"
                 for key, value in metrics.items()
-                if key.startswith("val/") and key.endswith(f"/{level}_auroc")
+                if key.startswith("val/") and key.endswith(f"/{level}_auroc") and value.isfinite()
             ]
             parts += [f"{level} AUROC {', '.join(areas)}"] if areas else []
         return "  ".join(parts)

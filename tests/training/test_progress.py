@@ -9,6 +9,7 @@ from tests.support.tiny_images import tiny_glands, tiny_ifkd
 def test_an_epoch_is_one_line(capsys):
     trainer = trainer_of(None, epoch=1)
     trainer.callback_metrics = {
+        "val/rnn/bag_auroc": torch.tensor(float("nan")),
         "loss/teacher": torch.tensor(0.51),
         "val/teacher/bag_auroc": torch.tensor(0.9),
         "val/student/bag_auroc": torch.tensor(0.75),

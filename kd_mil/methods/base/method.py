@@ -125,10 +125,13 @@ class Method(L.LightningModule):
             optimizer.step()
 
     def log_loss(self, role: str, loss: Tensor, batch_size: int, **terms: Tensor) -> None:
-        """Log the training loss of a role as `loss/ROLE`, and its terms as `terms/ROLE_TERM`: means over the epoch."""
+        """Log the training loss of a role as `loss/ROLE`, and its terms as `terms/ROLE_TERM`.
+
+        Means over the epoch and all ranks, each of which must log the same names.
+        """
         values = {f"loss/{role}": loss} | {f"terms/{role}_{name}": term for name, term in terms.items()}
         for name, value in values.items():
-            self.log(name, value.detach(), on_step=False, on_epoch=True, batch_size=batch_size)
+            self.log(name, value.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=batch_size)
 
     def on_train_epoch_start(self) -> None:
         """Dropout and augmentation depend on (seed, epoch, rank) alone, so a resumed epoch repeats exactly."""
