@@ -75,15 +75,18 @@ def _write_histograms(writer: SummaryWriter, tables: PredictionTables, roles: li
 
 
 def roc_figure(tables: PredictionTables, roles: list[str]) -> Figure:
-    """ROC curves of all roles, bags on the left, instances on the right."""
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    """ROC curves of all roles, one panel for bags and one for instances where the labels of some are known."""
+    known = tables.instances["label"] >= 0
+    titles = ["bags", "instances"] if known.any() else ["bags"]
+    figure = Figure(figsize=(4.5 * len(titles), 4.2), layout="constrained")
+    panels = dict(zip(titles, figure.subplots(1, len(titles), squeeze=False).flat, strict=True))
     for role in roles:
         if tables.bags[f"{role}/probs"].shape[1] == 2:
-            _roc(left, tables.bags[f"{role}/probs"][:, 1], tables.bags["label"], role)
-        known = tables.instances["label"] >= 0
-        _roc(right, tables.instances[f"{role}/scores"][known], tables.instances["label"][known], role)
-    for axes, title in ((left, "bags"), (right, "instances")):
+            _roc(panels["bags"], tables.bags[f"{role}/probs"][:, 1], tables.bags["label"], role)
+        if "instances" in panels:
+            labels = tables.instances["label"][known]
+            _roc(panels["instances"], tables.instances[f"{role}/scores"][known], labels, role)
+    for title, axes in panels.items():
         axes.plot([0, 1], [0, 1], color="0.8", linewidth=1, zorder=0)
         axes.set(title=title, xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
         if axes.get_legend_handles_labels()[0]:

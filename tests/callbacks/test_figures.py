@@ -52,3 +52,10 @@ def test_validation_goes_to_tensorboard_at_its_intervals(tables, tmp_path, epoch
 def test_the_test_leaves_files(tables, tmp_path):
     Figures(str(tmp_path)).on_test_end(trainer_of(None), Method(roles=("model",), tables={"test": tables}))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["probabilities.png", "roc.png"]
+
+
+def test_without_labels_of_instances_there_is_no_panel_of_them(tables):
+    tables.instances["label"][:] = -1
+    figure = roc_figure(tables, ["model"])
+    assert [axes.get_title() for axes in figure.axes] == ["bags"]
+    assert legend(probability_figure(tables, ["model"]).axes[0]) == ["unknown (5)"]

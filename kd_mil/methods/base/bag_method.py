@@ -1,9 +1,9 @@
 """Base of the methods on bags: pixel statistics, evaluation without padding, selection by bag labels only."""
 
-import math
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from kd_mil.core.distributed import sync_batchnorm_statistics
@@ -11,14 +11,13 @@ from kd_mil.data.batches import BagBatch
 from kd_mil.evaluation.metrics import BAG_METRICS, Scores, bag_scores, instance_class_scores, instance_scores
 from kd_mil.evaluation.tables import PredictionTables, Rows, prediction_rows
 from kd_mil.evaluation.thresholds import youden_threshold
+from kd_mil.evaluation.ties import without_rounding
 from kd_mil.methods.base.bag_losses import bag_loss
 from kd_mil.methods.base.method import Method, refuse_nan
 from kd_mil.models.outputs import MILOutput, Prediction, critical_logits
 from kd_mil.models.preprocess import Preprocess
 
 STATISTICS_SAMPLE = 20_000
-STATISTICS_VALUES = 2**27
-"""Numbers read for the statistics of pixels: half a GiB, 170 tiles of 512 pixels."""
 
 
 class BagMethod(Method):
@@ -26,6 +25,7 @@ class BagMethod(Method):
 
     Args:
         preprocess: from stored instances to encoder input.
+        num_classes: C >= 2.
         **training: optimizer, gradient_clip, seed of `Method`.
     """
 
@@ -34,9 +34,9 @@ class BagMethod(Method):
 
     bag_thresholds: Tensor
 
-    def __init__(self, preprocess: Preprocess, **training: Any) -> None:
+    def __init__(self, preprocess: Preprocess, num_classes: int = 2, **training: Any) -> None:
         super().__init__(**training)
-        self.preprocess = preprocess
+        self.preprocess, self.num_classes = preprocess, num_classes
         self.register_buffer("bag_thresholds", torch.full((len(self.roles),), 0.5, dtype=torch.float64))
         self._bag_rows, self._instance_rows = Rows("bag"), Rows("instance")
 
@@ -61,22 +61,23 @@ class BagMethod(Method):
 
     def selectable(self, role: str) -> tuple[str, ...]:
         """Scores of bags: instance labels select nothing."""
-        return tuple(f"bag_{name}" for name in BAG_METRICS)
+        binary = self.num_classes == 2
+        return tuple(f"bag_{name}" for name in BAG_METRICS if binary or not name.endswith("_tuned"))
 
     def setup(self, stage: str) -> None:
         """Pixel statistics of the training data."""
         super().setup(stage)
-        if stage == "fit" and self.preprocess.standardise:
+        if stage != "fit":
+            return
+        if self.preprocess.standardise:
             self.preprocess.fit(self.training_sample())
+        if not (self.trainer.datamodule.bags.instance_labels >= 0).any():  # type: ignore[attr-defined]
+            rank_zero_only(print)("no instance labels: instance scores are left out")
 
     def training_sample(self) -> Tensor:
         """Stored training instances (M, ...), always the same; fewer where they are large."""
         splits = self.trainer.datamodule.splits  # type: ignore[attr-defined]
-        instances = splits.bags.instances_of(splits.train)
-        generator = torch.Generator().manual_seed(0)
-        count = max(1, min(STATISTICS_SAMPLE, STATISTICS_VALUES // math.prod(splits.bags.instance_shape)))
-        sample = instances[torch.randperm(len(instances), generator=generator)[:count]]
-        return splits.bags.instance_batch(sample.sort().values).instances
+        return splits.bags.sample(splits.bags.instances_of(splits.train), STATISTICS_SAMPLE)
 
     def on_validation_start(self) -> None:
         sync_batchnorm_statistics(self)
@@ -87,10 +88,12 @@ class BagMethod(Method):
         self._instance_rows.add(rows.instances)
 
     def gather(self) -> PredictionTables:
-        return PredictionTables(self._bag_rows.collect(), self._instance_rows.collect())
+        bags = self._bag_rows.collect()
+        bags |= {name: without_rounding(column) for name, column in bags.items() if name.endswith("/probs")}
+        return PredictionTables(bags, self._instance_rows.collect())
 
     def score_role(self, stage: str, role: str) -> Scores | None:
-        """Scores of bags, at 0.5 and at the threshold that validation chose, and of instances."""
+        """Scores of bags, at 0.5 and at the threshold that validation chose, and of instances with a known label."""
         bags, instances = self.tables[stage]
         if f"{role}/probs" not in bags:
             return None
@@ -101,6 +104,8 @@ class BagMethod(Method):
         threshold, of = float(self.bag_thresholds[number]), f"{stage}/{role}"
         scores = bag_scores(probs, labels, threshold, of=f"{of} bags") | {"bag_threshold": threshold}
         known, of = instances["label"], f"{of} instances"
+        if not (known >= 0).any():
+            return scores
         scores |= instance_scores(instances[f"{role}/probs"], instances[f"{role}/scores"], known, of=of)
         if f"{role}/class_probs" in instances:
             scores |= instance_class_scores(instances[f"{role}/class_probs"], known, of=of)

@@ -58,7 +58,7 @@ class RNNMIL(BagMethod):
         rnn_start_epoch: int = 20,
         **training: Any,
     ) -> None:
-        super().__init__(**training)
+        super().__init__(num_classes=num_classes, **training)
         for name, count in {"top": top, "read": read, "state": state, "rnn_start_epoch": rnn_start_epoch}.items():
             at_least(f"method.{name}", count, 1)
         self.encoder = encoder(instance_shape=tuple(instance_shape))

@@ -40,7 +40,7 @@ class Supervised(BagMethod):
         student_head: ModuleFactory,
         **training: Any,
     ) -> None:
-        super().__init__(**training)
+        super().__init__(num_classes=num_classes, **training)
         if num_classes != 2:
             raise UserError(f"method=supervised is binary, but the data has {num_classes} classes")
         self.encoder = encoder(instance_shape=tuple(instance_shape))

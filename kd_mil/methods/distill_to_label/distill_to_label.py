@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kd_mil.core.checks import at_least, share
+from kd_mil.core.draws import apart
 from kd_mil.core.errors import UserError
 from kd_mil.data.batches import BagBatch
 from kd_mil.methods.base.bag_method import BagMethod, aggregator_loss
@@ -81,7 +82,7 @@ class DistillToLabel(BagMethod):
         at_least("method.rounds", rounds, 1)
         share("method.instance_stream_weight", instance_stream_weight)
         self.roles = ("teacher", "student") if student_epochs else ("teacher",)
-        super().__init__(**training)
+        super().__init__(num_classes=num_classes, **training)
         self._parts = encoder, aggregator, {"instance_shape": tuple(instance_shape)}, {"num_classes": num_classes}
         self.teacher, self.student = self._new_network(), self._new_network()
         self.best = copy.deepcopy(self.teacher).requires_grad_(False)
@@ -134,8 +135,7 @@ class DistillToLabel(BagMethod):
         self.student_began.fill_(True)
         if number > 0:
             self.optimizer_list()[1].state.clear()
-            with torch.random.fork_rng(devices=[]):  # on the CPU and without the rank: all ranks draw the same
-                torch.manual_seed(self.seed * 1_000_003 + number)
+            with apart(self.seed * 1_000_003 + number):
                 self.student.load_state_dict(self._new_network().state_dict())
         if self.student_init == "teacher":
             self.student.load_state_dict(self.teacher.state_dict())

@@ -69,9 +69,8 @@ class WENO(BagMethod):
         instance_stream_weight: float = 0.5,
         **training: Any,
     ) -> None:
-        super().__init__(**training)
+        super().__init__(num_classes=num_classes, **training)
         self.check_classes(num_classes)
-        self.num_classes = num_classes
         share("method.negative_weight", negative_weight, zero=False, one=False)
         share("method.instance_stream_weight", instance_stream_weight)
         self.encoder: nn.Module = encoder(instance_shape=tuple(instance_shape))

@@ -1,9 +1,15 @@
 """What the methods on bags share."""
 
-import pytest
+import math
+from dataclasses import replace
+from functools import partial
 
-from kd_mil.methods.base import bag_method
+import pytest
+import torch
+
+from kd_mil.data import bags
 from kd_mil.methods.weno.weno import WENO
+from kd_mil.models.aggregators.dsmil import DSMIL
 from kd_mil.models.preprocess import Preprocess
 from tests.support.methods import make_d2l, make_mhim, make_mil, make_rnn_mil, make_weno
 from tests.support.tiny import WIDTH, TinyData, fit, no_mining, tiny_abmil, tiny_head, tiny_parts, tiny_splits
@@ -14,7 +20,7 @@ def test_few_large_instances_are_enough_for_pixel_statistics(monkeypatch):
     seen = []
     monkeypatch.setattr(Preprocess, "fit", lambda _, instances: seen.append(tuple(instances.shape)))
     for values, expected in ((5 * WIDTH, 5), (1, 1)):
-        monkeypatch.setattr(bag_method, "STATISTICS_VALUES", values)
+        monkeypatch.setattr(bags, "SAMPLE_VALUES", values)
         parts = tiny_parts() | {"preprocess": Preprocess(standardise=True)}
         method = WENO(**parts, aggregator=tiny_abmil(), student_head=tiny_head(), hpm=no_mining())
         fit(method, TinyData(tiny_splits()))
@@ -38,3 +44,27 @@ def test_preprocessing_knows_the_bags_of_what_it_changes(make):
     told = [(count, of_bags) for count, of_bags in witness.seen if make is not make_weno or of_bags is not None]
     assert told
     assert all(count == of_bags for count, of_bags in told)
+
+
+def without_instance_labels(splits):
+    return splits._replace(bags=replace(splits.bags, instance_labels=torch.empty(0, dtype=torch.long)))
+
+
+@pytest.mark.parametrize("make", [make_d2l, make_mhim, make_mil, make_rnn_mil, make_weno])
+def test_without_labels_of_instances_their_scores_are_left_out_and_that_is_said_once(make, capsys, recwarn):
+    method = make()
+    trainer = fit(method, TinyData(without_instance_labels(tiny_splits())), epochs=6)
+    trainer.validate(method, datamodule=trainer.datamodule, verbose=False)
+    assert capsys.readouterr().out.count("no instance labels: instance scores are left out") == 1
+    assert not [key for key in trainer.callback_metrics if "instance_" in key]
+    assert all(math.isfinite(value) for value in method.exact_scores.values())
+    assert not [warning for warning in recwarn if "undefined" in str(warning.message)]
+
+
+@pytest.mark.parametrize("aggregator", [tiny_abmil(), partial(DSMIL)], ids=["abmil", "dsmil"])
+def test_bags_that_nothing_tells_apart_have_an_auroc_of_one_half(aggregator):
+    """Constant features: probabilities differ in their last digits, by the sizes of the bags."""
+    splits = tiny_splits(bags=40, largest=200)
+    constant = splits._replace(bags=replace(splits.bags, instances=torch.ones(len(splits.bags.instances), WIDTH)))
+    trainer = fit(make_mil(aggregator=aggregator), TinyData(constant), epochs=1)
+    assert trainer.callback_metrics["val/model/bag_auroc"] == 0.5
