@@ -29,6 +29,7 @@ class DistillationMonitor(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         memory, dropped = getattr(pl_module, "memory", None), getattr(pl_module, "dropped", None)
         if memory is not None:
+            memory.finalize()  # a method does so after its callbacks
             pl_module.log_dict({"attention/low": memory.low.mean(), "attention/high": memory.high.mean()})
         bags: Bags = trainer.datamodule.bags  # type: ignore[attr-defined]
         if getattr(pl_module, "pseudo_labels", None):

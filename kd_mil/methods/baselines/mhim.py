@@ -67,7 +67,7 @@ class MHIM(BagMethod):
         instance_stream_weight: float = 0.5,
         **training: Any,
     ) -> None:
-        super().__init__(**training)
+        super().__init__(num_classes=num_classes, **training)
         for name, value in {"mask_ratio": mask_ratio, "low_ratio": low_ratio, "momentum": momentum}.items():
             share(f"method.{name}", value)
         share("method.instance_stream_weight", instance_stream_weight)
@@ -125,6 +125,10 @@ class MHIM(BagMethod):
 
     def on_validation_start(self) -> None:
         super().on_validation_start()
+        self.memory.finalize()
+
+    def on_train_epoch_end(self) -> None:
+        """The range is that of one epoch, also where not every epoch is validated."""
         self.memory.finalize()
 
     def encode(self, instances: Tensor) -> tuple[Tensor, ...]:

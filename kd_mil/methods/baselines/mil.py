@@ -36,12 +36,11 @@ class MIL(BagMethod):
         instance_stream_weight: float = 0.5,
         **training: Any,
     ) -> None:
-        super().__init__(**training)
+        super().__init__(num_classes=num_classes, **training)
         share("method.instance_stream_weight", instance_stream_weight)
         self.encoder = encoder(instance_shape=tuple(instance_shape))
         self.aggregator = aggregator(in_features=self.encoder.out_features, num_classes=num_classes)
         self.instance_stream_weight = instance_stream_weight
-        self.num_classes = num_classes
         self.memory = AttentionMemory(classes=None if num_classes == 2 else num_classes - 1)
 
     def parts(self) -> list[nn.Module]:
@@ -56,6 +55,10 @@ class MIL(BagMethod):
 
     def on_validation_start(self) -> None:
         super().on_validation_start()
+        self.memory.finalize()
+
+    def on_train_epoch_end(self) -> None:
+        """The range is that of one epoch, also where not every epoch is validated."""
         self.memory.finalize()
 
     def encode(self, instances: Tensor) -> tuple[Tensor, ...]:

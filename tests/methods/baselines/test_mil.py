@@ -13,7 +13,7 @@ from kd_mil.methods.baselines.mil import MIL
 from kd_mil.models.aggregators.dsmil import DSMIL
 from kd_mil.models.aggregators.pooling import Mean
 from kd_mil.training.selection import BestCheckpoint
-from tests.support.methods import make_mil
+from tests.support.methods import make_mhim, make_mil
 from tests.support.tiny import TinyData, fit, tiny_abmil, tiny_splits
 
 
@@ -78,6 +78,18 @@ def test_instance_probabilities_are_attention_scaled_by_its_training_range():
     torch.testing.assert_close(prediction.instance_probs, expected)
     assert low < high
     torch.testing.assert_close(prediction.bag_probs.sum(1), torch.ones(len(bags.sizes), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("make", [make_mil, make_mhim])
+def test_the_attention_range_is_that_of_the_last_epoch_however_seldom_validation_comes(make, tmp_path):
+    """Of one epoch, and in the checkpoint of an epoch that was not validated."""
+    ranges = []
+    for every in (1, 2, 3):
+        model = make()
+        fit(model, TinyData(tiny_splits()), epochs=4, check_val_every_n_epoch=every)
+        ranges.append((float(model.memory.low), float(model.memory.high)))
+    assert ranges[1:] == ranges[:1] * 2
+    assert ranges[0] != (0, 1)
 
 
 def test_a_run_with_a_token_budget_goes_on_with_its_next_epoch(tmp_path):
