@@ -53,6 +53,7 @@ def bag_frame(tables: PredictionTables, bags: Bags) -> pd.DataFrame:
 def instance_frame(tables: PredictionTables, bags: Bags) -> pd.DataFrame:
     """Columns `bag_id, instance_id, x, y, label`, then `attention`, `{role}_prob`, `{role}_score`.
 
+    `attention` is that of the first role that has any, as in the tables of `kd_mil.predict`.
     Roles that tell more than two classes of instances apart add `{role}_prob_{class}`.
     `instance_id` counts from 0 within each bag; x and y are -1 without coordinates, label -1 where unknown.
     """
@@ -70,7 +71,8 @@ def instance_frame(tables: PredictionTables, bags: Bags) -> pd.DataFrame:
     for name, values in rows.items():
         role, _, kind = name.partition("/")
         if kind == "attention":
-            frame["attention"] = values.numpy()
+            if "attention" not in frame:
+                frame["attention"] = values.numpy()
         elif kind == "class_probs":
             for number, class_name in enumerate(bags.class_names):
                 frame[f"{role}_prob_{class_name}"] = values[:, number].numpy()

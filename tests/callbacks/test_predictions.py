@@ -89,3 +89,9 @@ def test_files_are_written_whole_by_the_first_rank_only(bags, tables, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bags.csv", "instances.parquet"]
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "bags.csv"), bag_frame(tables, bags))
     assert len(pd.read_parquet(tmp_path / "instances.parquet")) == 3
+
+
+def test_attention_is_that_of_the_first_role_that_has_any(bags, tables):
+    """As in the tables of prediction; the last one's would be another network's, by the order of the roles."""
+    tables.instances["student/attention"] = torch.tensor([0.6, 0.3, 0.1])
+    assert instance_frame(tables, bags).attention.tolist() == pytest.approx([0.2, 0.3, 0.5])
