@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
+import pandas as pd
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
@@ -26,8 +27,10 @@ from kd_mil.core.devices import require_accelerator
 from kd_mil.core.errors import UserError
 from kd_mil.core.records import RunRecord, device_name, read_metrics, read_record, write_json
 from kd_mil.core.threads import use_threads
+from kd_mil.data.changes import refuse_changed_data
 from kd_mil.data.datamodules import DistillationData
 from kd_mil.methods.base.method import Method
+from kd_mil.prediction.moved_targets import with_targets_of_today
 from kd_mil.sweep.points import run_point
 from kd_mil.training.keep_time import KeepTime
 from kd_mil.training.lr_scaling import scaled
@@ -44,9 +47,6 @@ def main(config: DictConfig) -> float | None:
     configuration = configuration_files(config)
     directory = Path(plain["run_dir"]).absolute()
     record = RunRecord(directory, plain, overwrite=config.overwrite)
-    if record.finished:
-        return show_finished(record)
-
     if not 0 <= config.seed < 2**32:
         raise UserError(f"seed={config.seed}: must lie in [0, 2**32)")
     if config.trainer.max_epochs == 0:
@@ -58,6 +58,10 @@ def main(config: DictConfig) -> float | None:
     new_method = instantiate(config.method, _convert_="all")
     data: DistillationData = instantiate(config.data, _convert_="all")
     data.setup()
+    if record.has_trained:
+        refuse_changed_data(directory / "splits.csv", pd.DataFrame(data.split_rows()))
+    if record.finished:
+        return show_finished(record)
     method: Method = new_method(**data.model_inputs)
     method.model_card = model_card(plain, data)
     choose_monitor(config, method)
@@ -70,7 +74,8 @@ def main(config: DictConfig) -> float | None:
         if record.finished:
             return show_finished(record, trainer.world_size)
     start = starting_point(config, record, trainer.world_size)
-    check_before_training(method, start)
+    check_before_training(method, start, trainer)
+    data.check_processes(trainer.world_size)
     if trainer.is_global_zero:
         begin(record, configuration, facts(plain, data, trainer))
         data.write_split_file(directory / "splits.csv")
@@ -161,12 +166,18 @@ def check_optimizer(config: DictConfig) -> None:
         raise UserError(f"optimizer: {error}") from error
 
 
-def check_before_training(method: Method, start: str | None) -> None:
-    """Find now what would otherwise end training: optimiser settings, a checkpoint of another method.
+def check_before_training(method: Method, start: str | None, trainer: L.Trainer) -> None:
+    """Find now what would otherwise end or spoil training: optimiser settings, a checkpoint of another method.
 
     Raises:
-        UserError: the optimiser refuses its settings, or the checkpoint does not fit.
+        UserError: the optimiser refuses its settings, its gradients would be clipped while they are scaled, or the
+            checkpoint does not fit.
     """
+    if trainer.precision == "16-mixed" and method.gradient_clip is not None:
+        raise UserError(
+            f"method.gradient_clip={method.gradient_clip} would clip the scaled gradients of "
+            "trainer.precision=16-mixed: use bf16-mixed or 32-true, or method.gradient_clip=null"
+        )
     try:
         method.configure_optimizers()
     except (TypeError, ValueError) as error:
@@ -174,6 +185,7 @@ def check_before_training(method: Method, start: str | None) -> None:
     if start is None:
         return
     card = {"select": "best"} | read_checkpoint(start)["model_card"]
+    card["method"] = with_targets_of_today(card["method"])
     for key in ("select", "method", "model_inputs", "class_names"):
         if card.get(key) != method.model_card[key]:
             raise UserError(f"checkpoint {start} belongs to another configuration: its {key} differs from this run's")
@@ -191,6 +203,7 @@ def starting_point(config: DictConfig, record: RunRecord, processes: int) -> str
 def evaluate(trainer: L.Trainer, method: Method, data: DistillationData) -> dict[str, float]:
     """Metrics of the checkpoint to test (`select`): validation again, then test, once."""
     best = best_checkpoint(trainer)
+    method.scores.clear()  # of the last epoch, which need not be the one tested
     [val] = trainer.validate(method, datamodule=data, ckpt_path=best, verbose=False)
     [test] = trainer.test(method, datamodule=data, ckpt_path=best, verbose=False)
     logged = {**val, **test}

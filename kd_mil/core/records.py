@@ -86,6 +86,11 @@ class RunRecord:
         self.earlier_processes = earlier.get("processes")
         self.earlier_threads = earlier.get("threads")
 
+    @property
+    def has_trained(self) -> bool:
+        """Whether the directory holds an epoch at least of this configuration."""
+        return self.finished or (self.continues and (self.directory / "checkpoints" / "last.ckpt").exists())
+
     def last_checkpoint(self, processes: int) -> Path | None:
         """Where an interrupted run of the same configuration can resume.
 
@@ -204,13 +209,24 @@ def config_hash(config: dict[str, Any]) -> str:
     """Hash of what determines a result: the configuration without places, pictures, and the way it was started."""
     apart = ("run_dir", "ckpt_path", "overwrite", "paths", "callbacks", "logger", "sweep")
     fixed = {key: _without_places(value) for key, value in config.items() if key not in apart}
+    callbacks = config.get("callbacks", {}).items()
+    fixed["callbacks"] = {key: _without_places(value) for key, value in callbacks if value and not _only_shows(value)}
     return hashlib.sha256(json.dumps(fixed, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+PLACES = ("data_dir", "cache_dir", "dirpath", "directory")
+SHOWS = ("kd_mil.callbacks.", "kd_mil.training.progress.", "lightning.pytorch.callbacks.Progress")
+"""Where callbacks live that draw and write, and change nothing that is trained."""
 
 
 def _without_places(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_places(item) for key, item in value.items() if key not in ("data_dir", "cache_dir")}
+        return {key: _without_places(item) for key, item in value.items() if key not in PLACES}
     return value
+
+
+def _only_shows(callback: dict[str, Any]) -> bool:
+    return str(callback.get("_target_")).startswith(SHOWS)
 
 
 def git_commit() -> str | None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from kd_mil.core.atomic import atomic_path
 from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
 from kd_mil.data.bags import Bags, BagSplits
@@ -83,9 +84,28 @@ class DistillationData(L.LightningDataModule):
         """How many bags or images train, val and test hold."""
         raise NotImplementedError
 
-    def write_split_file(self, path: Path) -> None:
-        """Write the split as used, as CSV."""
+    def check_processes(self, processes: int) -> None:
+        """Refuse more processes than a part to evaluate has bags or images, before anything is trained.
+
+        Raises:
+            UserError: naming the part.
+        """
+        counts = self.counts()
+        for part in ("val", "test"):
+            if counts[part] < processes:
+                raise UserError(
+                    f"the {part} part has {counts[part]} bags or images for {processes} processes: "
+                    "use fewer devices, or give it more"
+                )
+
+    def split_rows(self) -> list[dict[str, str]]:
+        """The split as used: `bag_id` or `image_id`, `case_id`, `label`, `split`, and `content`, a hash, of each."""
         raise NotImplementedError
+
+    def write_split_file(self, path: Path) -> None:
+        """Write the split as used, fit to be read back as `split_file`."""
+        with atomic_path(path) as temporary:
+            pd.DataFrame(self.split_rows()).to_csv(temporary, index=False)
 
 
 class SplitDataModule(DistillationData):
@@ -119,6 +139,7 @@ class SplitDataModule(DistillationData):
                 check_splits(splits)
             if self.loading.limit_bags is not None:
                 labels = splits.bags.labels[splits.train]
+                at_least("loading.limit_bags", self.loading.limit_bags, len(splits.bags.class_names))
                 splits = splits._replace(train=splits.train[classes_in_turn(labels, self.loading.limit_bags)])
             self.splits = splits
         if self.trainer is not None and self.bags.nbytes <= self.loading.resident_gib * GIBIBYTE:
@@ -142,20 +163,12 @@ class SplitDataModule(DistillationData):
     def counts(self) -> dict[str, int]:
         return {name: len(part) for name, part in zip(("train", "val", "test"), self.splits[1:], strict=True)}
 
-    def write_split_file(self, path: Path) -> None:
-        """Write `bag_id, case_id, label, split`: the split as used, fit to be read back as `split_file`."""
-        pd.DataFrame(split_table(self.splits)).to_csv(path, index=False)
+    def split_rows(self) -> list[dict[str, str]]:
+        return split_table(self.splits)
 
     def _shard(self) -> tuple[int, int]:
         """(rank, number of ranks) of this process."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-
-    def _share(self, members: Tensor, kind: str) -> tuple[int, int]:
-        """The same, once it is sure that every rank has something to evaluate."""
-        rank, world_size = self._shard()
-        if len(members) < world_size:
-            raise UserError(f"{len(members)} {kind} to evaluate on {world_size} processes: use fewer devices")
-        return rank, world_size
 
 
 class BagDataModule(SplitDataModule):
@@ -198,7 +211,8 @@ class BagDataModule(SplitDataModule):
         return self._eval_loader(self.splits.test)
 
     def _eval_loader(self, bag_indices: Tensor) -> DataLoader:
-        rank, world_size = self._share(bag_indices, "bags")
+        rank, world_size = self._shard()
+        self.check_processes(world_size)
         share = bag_indices[equal_shares(self.bags.sizes[bag_indices], world_size)[rank]]
         budget = self.loading.eval_instances_per_step
         sampler = BagSampler(self.bags.sizes, share, len(share), budget, shuffle=False)

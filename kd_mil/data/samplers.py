@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from kd_mil.core.errors import UserError
+
 
 class IndexedView(Dataset):
     """A data set whose index is a whole batch of positions: no Python per sample."""
@@ -113,6 +115,9 @@ class InstanceSampler(EpochSampler):
     """Random batches of instance positions; every rank takes the same number of steps, of the same size.
 
     The last batch holds the rest, unless that is fewer than two instances a rank: batch normalisation needs two.
+
+    Raises:
+        UserError: fewer than two instances a rank in all.
     """
 
     def __init__(
@@ -120,6 +125,10 @@ class InstanceSampler(EpochSampler):
     ) -> None:
         super().__init__(seed + 1, rank, world_size)
         self.instances, self.instances_per_step = instances, instances_per_step
+        if len(self) == 0:
+            raise UserError(
+                f"{len(instances)} training instances for {world_size} process(es): each needs two at least"
+            )
 
     def __iter__(self) -> Iterator[Tensor]:
         order = self.shuffled(self.instances)

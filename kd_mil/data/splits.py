@@ -1,7 +1,7 @@
 """Train, val and test: made by stratification with cases kept whole, read from a file, checked, written out."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,10 @@ from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
 from kd_mil.core.suggestions import did_you_mean
 from kd_mil.core.tables import read_table
-from kd_mil.data.bags import BagSplits
+from kd_mil.data.bags import Bags, BagSplits
 
 PARTS = ("train", "val", "test")
+WORD_OF_PART = {"train": "training", "val": "validation", "test": "test"}
 AUXILIARY = "auxiliary"
 """Images that serve without their labels."""
 Parts = tuple[Tensor, Tensor, Tensor]
@@ -71,6 +72,8 @@ def hold_out(
 ) -> tuple[Tensor, Tensor]:
     """Divide the given bags in two: what is left, and about `fraction` of their cases, stratified by label.
 
+    Either part holds a case of each label, however rare it is and however small the part.
+
     Args:
         labels: (B,) int64 labels of all bags.
         cases: case of each of the B bags; None = every bag is a case of its own.
@@ -89,8 +92,21 @@ def hold_out(
     num_classes, num_cases = len(np.unique(case_labels)), len(case_labels)
     count = int(np.clip(round(fraction * num_cases), num_classes, num_cases - num_classes))
     _, held = train_test_split(np.arange(num_cases), test_size=count, stratify=case_labels, random_state=seed)
-    is_held = torch.from_numpy(np.isin(case_of_bag, held))
+    is_held = torch.from_numpy(np.isin(case_of_bag, _with_every_label(held, case_labels, seed)))
     return bags[~is_held], bags[is_held]
+
+
+def _with_every_label(held: np.ndarray, case_labels: np.ndarray, seed: int) -> np.ndarray:
+    """The held-out cases, one more or one fewer of each label that one of the two parts would lack."""
+    rng = np.random.default_rng(seed)
+    for label in np.unique(case_labels):
+        cases = np.flatnonzero(case_labels == label)
+        inside = np.isin(cases, held)
+        if not inside.any():
+            held = np.append(held, rng.choice(cases))
+        elif inside.all():
+            held = np.setdiff1d(held, [rng.choice(cases)])
+    return held
 
 
 def _cases(labels: Tensor, cases: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
@@ -151,7 +167,7 @@ def check_splits(splits: BagSplits) -> None:
     """Refuse a split that would train or report on something else than it says.
 
     Raises:
-        UserError: an empty part, a bag or a case in two parts, or a class without a training bag.
+        UserError: an empty part, a bag or a case in two parts, or a class that a part has no bag of.
     """
     bags, parts = splits.bags, {part: getattr(splits, part).tolist() for part in PARTS}
     part_of_bag: dict[int, str] = {}
@@ -167,14 +183,40 @@ def check_splits(splits: BagSplits) -> None:
                 raise UserError(
                     f"case {case!r} is in both {part_of_case[case]} and {part}: keep all bags of a case in one part"
                 )
-    present = set(bags.labels[splits.train].tolist())
-    for label, name in enumerate(bags.class_names):
-        if label not in present:
-            raise UserError(f"no training bag has class {name!r}: every class needs at least one")
+    labels = {part: bags.labels[members].tolist() for part, members in zip(PARTS, splits[1:], strict=True)}
+    require_every_class(labels, bags.class_names, "bag")
+
+
+def require_every_class(labels: Mapping[str, Iterable[int]], class_names: Sequence[str], kind: str) -> None:
+    """Refuse a part that lacks a class: it could not be learned, selected by, or scored.
+
+    Args:
+        labels: those of each part.
+        class_names: C names.
+        kind: `bag` or `image`, for the message.
+
+    Raises:
+        UserError: naming the class and the part.
+    """
+    everywhere = {label for part in labels.values() for label in part}
+    if len(everywhere) == 1:
+        [label] = everywhere
+        raise UserError(f"every {kind} has class {class_names[label]!r}: to tell classes apart takes two at least")
+    for part, members in labels.items():
+        present = set(members)
+        for label, name in enumerate(class_names):
+            if label not in present:
+                raise UserError(
+                    f"no {WORD_OF_PART[part]} {kind} has class {name!r}: each part needs at least one {kind} of every "
+                    "class; give more of them, or another split"
+                )
 
 
 def split_table(splits: BagSplits) -> list[dict[str, str]]:
-    """Rows `bag_id, case_id, label, split` in the order of the bags; `label` is the name of the class."""
+    """Rows `bag_id, case_id, label, split, content` in the order of the bags.
+
+    `label` is the name of the class, `content` a hash of the instances; see `bag_content`.
+    """
     bags = splits.bags
     rows = {
         bag: {
@@ -182,11 +224,29 @@ def split_table(splits: BagSplits) -> list[dict[str, str]]:
             "case_id": bags.bag_ids[bag] if bags.case_ids is None else bags.case_ids[bag],
             "label": bags.class_names[int(bags.labels[bag])],
             "split": part,
+            "content": bag_content(bags, bag),
         }
         for part in PARTS
         for bag in getattr(splits, part).tolist()
     }
     return [rows[bag] for bag in sorted(rows)]
+
+
+def bag_content(bags: Bags, bag: int) -> str:
+    """12 hex digits of a hash of a bag's instances and their labels.
+
+    Of instances that stay in files the first and the last one are read: enough to tell another slide or encoder, and
+    little to read.
+    """
+    start, size = int(bags.starts[bag]), int(bags.sizes[bag])
+    if isinstance(bags.instances, Tensor):
+        instances = bags.instances[start : start + size].cpu()
+    else:
+        instances = bags.instances[torch.tensor([start, start + size - 1])]
+    digest = hashlib.blake2b(str(tuple(instances.shape)).encode(), digest_size=6)
+    for tensor in (bags.instance_labels[start : start + size], instances):
+        digest.update(tensor.detach().contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def bags_fingerprint(splits: BagSplits) -> str:

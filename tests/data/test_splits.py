@@ -111,7 +111,8 @@ def test_a_split_file_replaces_the_split(tmp_path):
 def test_the_written_split_reads_back(tmp_path):
     splits = make_splits(train=(3, 0), val=(1,), test=(2,), cases=["p", "q", "r", "p"])
     rows = split_table(splits)
-    assert rows[0] == {"bag_id": "a", "case_id": "p", "label": "negative", "split": "train"}
+    assert list(rows[0].values())[:4] == ["a", "p", "negative", "train"]
+    assert list(rows[0]) == ["bag_id", "case_id", "label", "split", "content"]
     assert [row["bag_id"] for row in rows] == ["a", "b", "c", "d"]
     text = "\n".join([",".join(rows[0]), *(",".join(row.values()) for row in rows)])
     again = apply_split_file(make_splits(), write(tmp_path, text))
@@ -139,13 +140,28 @@ def test_a_missing_split_file_is_refused(tmp_path):
         apply_split_file(make_splits(), tmp_path / "nowhere.csv")
 
 
+def whole_splits(train=(0, 1, 6, 7), val=(2, 3), test=(4, 5), cases=None, labels=(0, 1) * 4):
+    """Eight bags, every second one positive, both classes in each part."""
+    bags = Bags(
+        instances=torch.zeros(8, 2),
+        sizes=torch.ones(8, dtype=torch.long),
+        labels=torch.tensor(labels),
+        bag_ids=list("abcdefgh"),
+        case_ids=None if cases is None else list(cases),
+    )
+    return BagSplits(bags, *(torch.tensor(part, dtype=torch.long) for part in (train, val, test)))
+
+
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
-        (make_splits(val=()), "the val part has no bags"),
-        (make_splits(val=(1,)), "bag 'b' is in both train and val"),
-        (make_splits(cases=["p", "q", "r", "q"]), "case 'q' is in both train and test"),
-        (make_splits(train=(0,), val=(1, 2)), "no training bag has class 'positive'"),
+        (whole_splits(val=()), "the val part has no bags"),
+        (whole_splits(val=(1, 2)), "bag 'b' is in both train and val"),
+        (whole_splits(cases="pqrstqvw"), "case 'q' is in both train and test"),
+        (whole_splits(train=(0, 6), val=(1, 2, 3)), "no training bag has class 'positive'"),
+        (whole_splits(train=(0, 1, 3), val=(2, 6)), "no validation bag has class 'positive'"),
+        (whole_splits(train=(0, 1, 4), test=(5, 7)), "no test bag has class 'negative'"),
+        (whole_splits(labels=(1,) * 8), "every bag has class 'positive'"),
     ],
 )
 def test_a_split_that_deceives_is_refused(splits, message):
@@ -154,4 +170,23 @@ def test_a_split_that_deceives_is_refused(splits, message):
 
 
 def test_a_sound_split_passes():
-    check_splits(make_splits(cases=["p", "p", "q", "r"]))
+    check_splits(whole_splits(cases="ppqqrrpp"))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("fraction", [0.02, 0.05, 0.1, 0.98])
+def test_either_part_holds_a_case_of_a_rare_class(fraction, seed):
+    """100 negative and 4 positive cases: rounding alone would leave validation without a positive one."""
+    labels = torch.tensor([0] * 100 + [1] * 4)
+    left, held = hold_out(labels, None, torch.arange(104), fraction, seed)
+    assert sorted(left.tolist() + held.tolist()) == list(range(104))
+    assert all((labels[part] == label).any() for part in (left, held) for label in (0, 1))
+    assert abs(len(held) - round(fraction * 104)) <= 1
+    assert torch.equal(held, hold_out(labels, None, torch.arange(104), fraction, seed)[1])
+
+
+def test_a_rare_class_is_in_every_part_of_every_fold():
+    labels, cases = torch.tensor([0] * 200 + [1] * 10 + [2] * 8), [f"case{bag // 2}" for bag in range(218)]
+    for fold in range(2):
+        for part in stratified_folds(labels, cases, fold, 2, 0.05, seed=3):
+            assert set(labels[part].tolist()) == {0, 1, 2}

@@ -109,7 +109,8 @@ class SegmentationData(SplitDataModule):
 
     def _eval_loader(self, part: str) -> DataLoader:
         members, masks = getattr(self.splits, part), self.masks(part)
-        rank, world_size = self._share(members, "images")
+        rank, world_size = self._shard()
+        self.check_processes(world_size)
 
         def fetch(rows: Tensor) -> MaskedBatch:
             batch = self.bags.instance_batch(members[rows])

@@ -9,7 +9,7 @@ from torch import Tensor
 from kd_mil.core.checks import share
 from kd_mil.core.errors import UserError
 from kd_mil.data.pairs.stack import ImageSource
-from kd_mil.data.splits import AUXILIARY, PARTS, hold_out, read_split_file, stratified_folds
+from kd_mil.data.splits import AUXILIARY, PARTS, hold_out, read_split_file, require_every_class, stratified_folds
 
 Unlabelled = Literal["train", "auxiliary", "both"]
 
@@ -85,8 +85,8 @@ def check_parts(source: ImageSource, parts: list[str], distil_on: Unlabelled) ->
     """Refuse a split that would train or report on something else than it says.
 
     Raises:
-        UserError: an empty part, a case in two parts, an image without a label that needs one, a class
-            without a training image, or no auxiliary images where the student is to learn from them.
+        UserError: an empty part, a case in two parts, an image without a label that needs one, a class that a part
+            has no image of, or no auxiliary images where the student is to learn from them.
     """
     for part in PARTS:
         if part not in parts:
@@ -97,7 +97,7 @@ def check_parts(source: ImageSource, parts: list[str], distil_on: Unlabelled) ->
             "or mark images `auxiliary`"
         )
     part_of_case: dict[str, str] = {}
-    present = set()
+    labels: dict[str, set[int]] = {name: set() for name in PARTS}
     for index, part in enumerate(parts):
         case = source.ids[index] if source.cases is None else source.cases[index]
         if part_of_case.setdefault(case, part) != part:
@@ -108,7 +108,5 @@ def check_parts(source: ImageSource, parts: list[str], distil_on: Unlabelled) ->
             continue
         if source.labels[index] < 0:
             raise UserError(f"image {source.ids[index]!r} has no label: only auxiliary images may lack one")
-        present |= {int(source.labels[index])} if part == "train" else set()
-    for label, name in enumerate(source.class_names):
-        if label not in present:
-            raise UserError(f"no training image has class {name!r}: every class needs at least one")
+        labels[part].add(int(source.labels[index]))
+    require_every_class(labels, source.class_names, "image")

@@ -2,17 +2,14 @@
 
 import hashlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from kd_mil.core.checks import at_least
-from kd_mil.core.errors import UserError
 from kd_mil.data.batches import PairBatch
 from kd_mil.data.datamodules import GIBIBYTE, DistillationData, classes_in_turn
 from kd_mil.data.pairs.division import Division, Unlabelled, check_parts, divide, members
@@ -161,11 +158,20 @@ class PairedImages(DistillationData):
     def counts(self) -> dict[str, int]:
         return {part: len(self.positions[part]) for part in (*PARTS, AUXILIARY)}
 
-    def write_split_file(self, path: Path) -> None:
-        """Write `image_id, case_id, label, split`: fit to be read back as `split_file`."""
+    def split_rows(self) -> list[dict[str, str]]:
         part_of = {index: part for part, positions in self.positions.items() for index in positions.tolist()}
-        rows = [self._row(index) | {"split": part_of[index]} for index in sorted(part_of)]
-        pd.DataFrame(rows).to_csv(path, index=False)
+        return [
+            self._row(index) | {"split": part_of[index], "content": self._content(index)} for index in sorted(part_of)
+        ]
+
+    def _content(self, index: int) -> str:
+        """Hash of the sizes of an image, and of its pixels where they are in memory."""
+        digest = hashlib.blake2b(digest_size=6)
+        for stack in self.images.values():
+            digest.update(repr(stack.sizes[index]).encode())
+            if index in stack.kept:
+                digest.update(stack.kept[index].numpy().data)
+        return digest.hexdigest()
 
     def _row(self, index: int) -> dict[str, str]:
         label = int(self.source.labels[index])
@@ -213,11 +219,8 @@ class PairedImages(DistillationData):
 
     def _eval_loader(self, part: str) -> DataLoader:
         rank, world_size = self._shard()
+        self.check_processes(world_size)
         members = self.positions[part][rank::world_size]
-        if not len(members):
-            raise UserError(
-                f"{len(self.positions[part])} images to evaluate on {world_size} processes: use fewer devices"
-            )
         resolutions, steps = self._method().resolutions, list(members.split(self.images_per_step))
         return self._data_loader(PairView(self.images, self.source.labels, resolutions), steps)
 

@@ -168,7 +168,7 @@ def test_split_file_reads_back(tmp_path):
         part: positions.tolist() for part, positions in data.positions.items()
     }
     assert again.fingerprint() == data.fingerprint()
-    assert list(pd.read_csv(tmp_path / "splits.csv")) == ["image_id", "case_id", "label", "split"]
+    assert list(pd.read_csv(tmp_path / "splits.csv")) == ["image_id", "case_id", "label", "split", "content"]
 
 
 def test_fingerprint_and_held_out_follow_what_they_name():
