@@ -239,6 +239,18 @@ def test_the_checkpoint_to_start_from_is_part_of_the_command(tmp_path):
             RunRecord(out, other)
 
 
+def test_the_record_tells_where_training_really_started(tmp_path):
+    """A run that was killed before its first epoch ended starts anew; and one may start from another's in its place."""
+    out, given = tmp_path / "out", config(ckpt_path=str(tmp_path / "first.ckpt"))
+    RunRecord(out, given).write("running")
+    assert RunRecord(out, config()).started_from is None, "no checkpoint of that run exists"
+    (out / "checkpoints").mkdir()
+    (out / "checkpoints" / "last.ckpt").touch()
+    assert RunRecord(out, config()).started_from == given["ckpt_path"], "it continues that run"
+    longer = config(ckpt_path=str(out / "checkpoints" / "best.ckpt"), epochs=9)
+    assert RunRecord(out, longer).started_from == longer["ckpt_path"]
+
+
 def test_an_interrupted_run_goes_on_with_as_many_processes(tmp_path):
     RunRecord(tmp_path, config()).write("running", processes=2)
     (tmp_path / "checkpoints").mkdir()

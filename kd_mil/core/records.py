@@ -79,8 +79,9 @@ class RunRecord:
                 "choose another hydra.run.dir=..., or overwrite=true"
             )
         self.finished = same and earlier.get("status") == "finished"
-        self.started_from = earlier.get("started_from", self.given)
-        self.continues = bool(earlier) and same
+        self.last = directory / "checkpoints" / "last.ckpt"
+        self.continues = bool(earlier) and same and self.last.exists()
+        self.started_from = earlier.get("started_from") if self.continues else self.given
         self.monitor = earlier.get("monitor")
         self.earlier_seconds = earlier.get("wall_seconds", 0.0)
         self.earlier_processes = earlier.get("processes")
@@ -89,7 +90,7 @@ class RunRecord:
     @property
     def has_trained(self) -> bool:
         """Whether the directory holds an epoch at least of this configuration."""
-        return self.finished or (self.continues and (self.directory / "checkpoints" / "last.ckpt").exists())
+        return self.finished or self.continues
 
     def last_checkpoint(self, processes: int) -> Path | None:
         """Where an interrupted run of the same configuration can resume.
@@ -97,15 +98,14 @@ class RunRecord:
         Raises:
             UserError: it was interrupted with another number of processes, which would visit other bags together.
         """
-        path = self.directory / "checkpoints" / "last.ckpt"
-        if not (self.continues and path.exists()):
+        if not self.continues:
             return None
         if self.earlier_processes not in (None, processes):
             raise UserError(
                 f"the interrupted run in {self.directory} had {self.earlier_processes} process(es), now there are "
                 f"{processes}: it would not end as it began; give it as many, or overwrite=true"
             )
-        return path
+        return self.last
 
     def lock(self) -> None:
         """Keep other processes out of the directory for as long as this one lives, and look at what it holds again.
