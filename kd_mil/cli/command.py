@@ -85,6 +85,7 @@ def silence_known_warnings() -> None:
         ".*log_every_n_steps.*",
         ".*exists and is not empty.*",
         ".*treespec, LeafSpec.*",
+        ".*The dirpath has changed.*",  # a run that starts from another one's checkpoint
         ".*sync_dist=True.*",  # scores come from tables that were gathered before
     ):
         warnings.filterwarnings("ignore", message=pattern)

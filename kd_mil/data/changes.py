@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from kd_mil.core.errors import UserError
+from kd_mil.core.tables import read_table
 
 CHANGES = {"case_id": "another case", "label": "another label", "split": "another part", "content": "another content"}
 """Columns of the table, and what to say of rows that differ in one."""
@@ -21,12 +22,12 @@ def refuse_changed_data(path: Path, now: pd.DataFrame) -> None:
         now: the same table of the present data.
 
     Raises:
-        UserError: they differ; names how many bags or images, and some of them.
+        UserError: they differ, which names how many bags or images and some of them; or a damaged table.
     """
     if not path.exists():
         print(f"{path} is gone: whether the data have changed cannot be told")
         return
-    before = pd.read_csv(path, dtype=str, keep_default_na=False)
+    before = read_table(path, (now.columns[0], "split"))
     if changes := data_changes(before, now):
         raise UserError(
             f"the data are no longer those of the run in {path.parent}: {'; '.join(changes)}. "

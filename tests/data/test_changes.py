@@ -94,6 +94,13 @@ def test_a_table_of_an_earlier_version_is_compared_as_far_as_it_goes(recorded, c
         compare(recorded, moved())
 
 
+@pytest.mark.parametrize("text", ["", "image_id,split\n", "bag_id,split\nbag0,tr"])
+def test_a_damaged_table_is_one_line(recorded, text):
+    recorded.write_text(text)
+    with pytest.raises(UserError, match=r"splits.csv|no longer those"):
+        compare(recorded, tiny_splits())
+
+
 class InFiles:
     """Instances that stay in files, and which of them were read."""
 

@@ -90,7 +90,7 @@ def test_a_split_file_decides_what_features_are_standardised_by(tmp_path):
     values = np.array([[1.0], [3.0], [100.0], [7.0], [2.0], [2.0], [2.0], [2.0]])
     labels = np.arange(8) % 2
     write(tmp_path / "tiny.npz", X=values, bag=np.arange(8), bag_label=labels, bag_name=np.array(names))
-    parts = ["train", "train", "val", "test", "test", "test", "test", "test"]
+    parts = ["train", "train", "val", "test", "test", "test", "test", "val"]
     rows = [f"{name},{part}" for name, part in zip(names, parts, strict=True)]
     (tmp_path / "split.csv").write_text("\n".join(["bag_id,split", *rows]))
     module = benchmark(tmp_path, "tiny", num_folds=2, val_fraction=0.25, split_file=str(tmp_path / "split.csv"))

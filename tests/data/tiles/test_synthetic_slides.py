@@ -8,7 +8,7 @@ from kd_mil.slides.tiles.tissue import TissueSettings
 
 
 def test_synthetic_slides_are_built_once_and_follow_the_seed(tmp_path):
-    few = SyntheticSettings(slides=5, size=768, mpp=1.0, slides_per_case=1)
+    few = SyntheticSettings(slides=10, size=768, mpp=1.0, slides_per_case=1)
     settings = {
         "tiling": TilingSettings(tile_size=32, mpp=2.0),
         "tissue": TissueSettings(),
@@ -18,6 +18,6 @@ def test_synthetic_slides_are_built_once_and_follow_the_seed(tmp_path):
     first, again, other = (SyntheticSlides(few, Loading(), seed=seed, **settings) for seed in (0, 0, 1))
     for data in (first, again, other):
         data.setup()
-    assert first.counts() == {"train": 3, "val": 1, "test": 1}
+    assert first.counts() == {"train": 6, "val": 2, "test": 2}
     assert first.fingerprint() == again.fingerprint() != other.fingerprint()
     assert len(list(tmp_path.glob("synthetic_slides_*"))) == 2
