@@ -9,6 +9,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import torch.multiprocessing as mp
@@ -167,6 +168,6 @@ def test_the_command_runs_on_two_processes(tmp_path):
     out = tmp_path / "out"
     metrics = json.loads((out / "metrics.json").read_text())
     assert 0 <= metrics["test/student/instance_auroc"] <= 1
-    splits = [line.split(",") for line in (out / "splits.csv").read_text().splitlines()[1:]]
+    splits = pd.read_csv(out / "splits.csv")
     tested = [line.split(",")[0] for line in (out / "bags.csv").read_text().splitlines()[1:]]
-    assert sorted(tested) == sorted(row[0] for row in splits if row[-1] == "test")
+    assert sorted(tested) == sorted(splits.bag_id[splits.split == "test"])
