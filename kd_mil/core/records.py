@@ -79,7 +79,7 @@ class RunRecord:
                 "choose another hydra.run.dir=..., or overwrite=true"
             )
         self.finished = same and earlier.get("status") == "finished"
-        self.last = directory / "checkpoints" / "last.ckpt"
+        self.last = self.directory / "checkpoints" / "last.ckpt"
         self.continues = bool(earlier) and same and self.last.exists()
         self.started_from = earlier.get("started_from") if self.continues else self.given
         self.monitor = earlier.get("monitor")
