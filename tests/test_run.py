@@ -1,6 +1,7 @@
 """What a run refuses before it trains, what it answers when it has finished, and what it leaves behind."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import pandas as pd
@@ -112,6 +113,7 @@ def test_a_checkpoint_from_before_its_class_moved_starts_a_run(finished, tmp_pat
     text = json.dumps(old["model_card"])
     assert "kd_mil.methods.baselines.mil.MIL" in text
     card = json.loads(text.replace("kd_mil.methods.baselines.mil.MIL", "kd_mil.methods.mil.MIL"))
+    shutil.copy(finished[0] / "checkpoints" / "best.ckpt", tmp_path)
     torch.save(old | {"model_card": card}, tmp_path / "old.ckpt")
     train(tmp_path / "run", *MIL, *QUIET, "trainer.max_epochs=2", f"ckpt_path={tmp_path / 'old.ckpt'}")
     assert json.loads((tmp_path / "run" / "run.json").read_text())["epochs"] == 2

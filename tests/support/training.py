@@ -15,9 +15,10 @@ def train(directory, *overrides):
     config = compose_run(*device, *overrides, run_dir=str(directory))
     with open_dict(config):
         config.pop("hydra")
-    listening = signal.getsignal(signal.SIGTERM)
+    listening = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
     try:
         return main.__wrapped__(config)
     finally:  # a run listens for signals, and holds the lock of its directory, for as long as it lives
-        signal.signal(signal.SIGTERM, listening)
+        for signum, handler in listening.items():
+            signal.signal(signum, handler)
         gc.collect()
