@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from kd_mil.cli.command import CONFIG_DIR
-from kd_mil.cli.experiments import METHODS, named_by_rule
+from kd_mil.cli.experiments import METHODS, NEED_MORE, named_by_rule
 from tests.support.configs import compose_run
 
 
@@ -26,7 +26,9 @@ def test_every_aggregator_has_a_name_with_every_method(method):
     aggregators = {path.stem for path in (CONFIG_DIR / "aggregator").glob("*.yaml")}
     files = {path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml")}
     by_rule = {name for name, *_ in named_by_rule(CONFIG_DIR)}
-    assert {f"{method}_{aggregator}" for aggregator in aggregators} <= by_rule | files
+    wanted = {name for name in aggregators - NEED_MORE if not name.endswith("_released")}
+    wanted -= {"mean"} if method == "weno" else set()
+    assert {f"{method}_{aggregator}" for aggregator in wanted} <= by_rule | files
     assert not by_rule & files, "a file comes first"
 
 
