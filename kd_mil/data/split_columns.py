@@ -56,5 +56,5 @@ def choose_parts(bags: Bags, splits: Sequence[str | None], folds: Sequence[int |
 def _is_filled(column: str, cells: Sequence[str | int | None], bag_ids: Sequence[str]) -> bool:
     empty = [bag_id for bag_id, cell in zip(bag_ids, cells, strict=True) if cell is None]
     if empty and len(empty) < len(cells):
-        raise UserError(f"slide {empty[0]!r} has no {column}, but others have one: fill the column, or remove it")
+        raise UserError(f"{empty[0]!r} has no {column}, but others have one: fill the column, or remove it")
     return not empty

@@ -55,8 +55,8 @@ def test_without_columns_stratified_folds_are_dealt():
 @pytest.mark.parametrize(
     ("splits", "column", "fold", "message"),
     [
-        (["train"] * 19 + [None], NONE, None, "slide 's19' has no split, but others have one"),
-        (NONE, [None] + [0] * 19, 0, "slide 's0' has no fold, but others have one"),
+        (["train"] * 19 + [None], NONE, None, "'s19' has no split, but others have one"),
+        (NONE, [None] + [0] * 19, 0, "'s0' has no fold, but others have one"),
         (NONE, [1] * 10 + [12] * 5 + [2] * 5, 0, "data.fold=0: the column `fold` has 1, 2, 12"),
     ],
 )

@@ -17,7 +17,8 @@ from kd_mil.data.batches import UNKNOWN
 from kd_mil.data.datamodules import Loading
 from kd_mil.data.masks.mask_data import ImageSize, SegmentationData, image_size_of, negative_masks
 from kd_mil.data.patches.image_files import decode_image
-from kd_mil.data.splits import PARTS, hold_out, stratified_folds
+from kd_mil.data.split_columns import Folds, choose_parts
+from kd_mil.data.splits import Parts
 from kd_mil.slides.formats.label_masks import read_mask
 
 
@@ -35,6 +36,8 @@ class ImageEntry:
     """Patient; None = the image is a case of its own."""
     split: str | None = None
     """`train`, `val` or `test`; None = by folds."""
+    fold: int | None = None
+    """The fold in which the image is tested, from 0 on; None = folds are drawn."""
 
 
 class ImageFileData(SegmentationData):
@@ -89,19 +92,13 @@ class ImageFileData(SegmentationData):
             bag_ids=[entry.image_id for entry in entries],
             case_ids=cases,
         )
-        return BagSplits(bags, *self._parts(bags.labels, cases))
+        return BagSplits(bags, *self._parts(bags))
 
-    def _parts(self, labels: Tensor, cases: list[str]) -> tuple[Tensor, Tensor, Tensor]:
-        words = [entry.split for entry in self._entries]
-        if not any(words):
-            return stratified_folds(labels, cases, self.fold, self.num_folds, self.val_fraction, self.seed)
-        missing = next((entry.image_id for entry in self._entries if entry.split is None), None)
-        if missing is not None:
-            raise UserError(f"image {missing!r} has no split, others have: give all or none")
-        train, val, test = (torch.tensor([i for i, word in enumerate(words) if word == part]).long() for part in PARTS)
-        if len(val) == 0:
-            train, val = hold_out(labels, cases, train, self.val_fraction * len(labels) / max(len(train), 1), self.seed)
-        return train, val, test
+    def _parts(self, bags: Bags) -> Parts:
+        splits = [entry.split for entry in self._entries]
+        fold = None if any(splits) else self.fold
+        how = Folds(fold, self.num_folds, self.val_fraction, self.seed)
+        return choose_parts(bags, splits, [entry.fold for entry in self._entries], how)
 
     def read_masks(self, positions: Tensor) -> Tensor:
         chosen = [self._entries[position] for position in positions.tolist()]

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from kd_mil.core.errors import UserError
 from kd_mil.data.bags import Bags
-from kd_mil.data.batches import UNKNOWN, ImageBatch, MaskedBatch
+from kd_mil.data.batches import ImageBatch, MaskedBatch
 from kd_mil.data.datamodules import Loading, SplitDataModule
 from kd_mil.data.samplers import BagSampler, EpochSampler, IndexedView, InstanceSampler, InTurn
 
@@ -157,8 +157,3 @@ def image_size_of(name: str, value: ImageSize) -> tuple[int, int]:
 def negative_masks(count: int, size: Sequence[int]) -> Tensor:
     """Masks (count, H, W) of images that hold no positive pixel."""
     return torch.zeros(count, *size, dtype=torch.uint8)
-
-
-def unknown_masks(count: int, size: Sequence[int]) -> Tensor:
-    """Masks (count, H, W) of images nobody has outlined."""
-    return torch.full((count, *size), UNKNOWN, dtype=torch.uint8)

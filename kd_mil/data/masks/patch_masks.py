@@ -8,6 +8,7 @@ from kd_mil.data.datamodules import Loading
 from kd_mil.data.masks.image_files import ImageEntry, ImageFileData, existing
 from kd_mil.data.patches.image_files import image_paths
 from kd_mil.data.splits import PARTS
+from kd_mil.slides.slide_list import fold_of
 
 LABEL_WORDS = {"0": 0, "1": 1, "neg": 0, "pos": 1, "negative": 0, "positive": 1}
 
@@ -15,9 +16,9 @@ LABEL_WORDS = {"0": 0, "1": 1, "neg": 0, "pos": 1, "negative": 0, "positive": 1}
 class PatchMasks(ImageFileData):
     """Your own images.
 
-    From a CSV: `image_path,label` and, where there are some, `mask_path,case_id,split,image_id`; relative paths start
-    at the CSV's folder; a label is 0, 1, neg, pos, negative or positive. From folders, as IFKD's released code has
-    them: `root/{train,val,test}/{pos,neg}/NAME` with masks of positive images in `root/{train,val,test}/gt/NAME.*`.
+    From a CSV: `image_path,label` and, where there are some, `mask_path,case_id,split,fold,image_id`; relative paths
+    start at the CSV's folder; a label is 0, 1, neg, pos, negative or positive. From folders, as in IFKD's released
+    code: `root/{train,val,test}/{pos,neg}/NAME` with masks of positive images in `root/{train,val,test}/gt/NAME.*`.
 
     Folders know no patients: give the CSV where a patient has several images.
 
@@ -50,7 +51,7 @@ def read_image_table(path: Path) -> list[ImageEntry]:
     Raises:
         UserError: no such CSV, a missing file, an unknown label or split; with the line.
     """
-    table = read_table(path, ("image_path", "label"))
+    table = read_table(path, ("image_path", "label"), ("mask_path", "case_id", "split", "fold", "image_id"))
     entries = []
     for line, row in zip(table.index, table.to_dict("records"), strict=True):
         where = f"{path}, line {line}"
@@ -69,6 +70,7 @@ def read_image_table(path: Path) -> list[ImageEntry]:
                 mask_path=None if mask is None else existing(path.parent / mask, where),
                 case_id=cells.get("case_id"),
                 split=cells.get("split"),
+                fold=fold_of(row, where),
             )
         )
     return entries

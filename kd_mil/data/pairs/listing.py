@@ -70,7 +70,7 @@ def image_files(rows: list[Row], classes: Sequence[str] | None, where: str) -> I
 
 def table_rows(path: Path) -> list[Row]:
     """Images of a CSV; relative paths start at its folder."""
-    table = read_table(path, ("image_path", "label"))
+    table = read_table(path, ("image_path", "label"), ("image_id", "case_id", "split"))
     for column in ("image_id", "case_id", "split"):
         if column not in table:
             table[column] = ""

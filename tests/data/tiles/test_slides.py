@@ -282,7 +282,7 @@ def test_labels_come_from_a_table_too(slide_list, tmp_path):
         ({}, {"classes": None}, r"data.classes=\[negative,positive\]"),
         ({}, {"classes": ["negative", "tumour"]}, r"label 'positive' is outside the classes; known: negative, tumour"),
         ({"label": lambda _: ""}, {}, r"10 slides \('synthetic_000', .*, \.\.\.\) have no label"),
-        ({"split": lambda row: row["split"] * (row["slide_id"][-1] != "3")}, {}, "slide 'synthetic_003' has no split"),
+        ({"split": lambda row: row["split"] * (row["slide_id"][-1] != "3")}, {}, "'synthetic_003' has no split"),
         ({"label": lambda _: "negative"}, {}, "correct one of them"),
         ({}, {"exclude": ["synthetic_999"]}, "data.exclude names slide 'synthetic_999'"),
         ({}, {"tumour_threshold": 25}, "tumour_threshold=25"),
