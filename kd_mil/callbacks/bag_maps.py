@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
-from PIL import Image
 from torch import Tensor
 
 from kd_mil.callbacks.figures import tensorboard
 from kd_mil.core.atomic import write_figure
 from kd_mil.data.bags import Bags
 from kd_mil.evaluation.tables import PredictionTables
+from kd_mil.slides.formats.image_decoding import decode_rgb
 
 
 class BagMaps(Callback):
@@ -42,7 +42,7 @@ class BagMaps(Callback):
         writer = tensorboard(trainer)
         for bag in self._chosen(tables):
             name = bags.bag_ids[bag]
-            figure = map_figure(np.asarray(Image.open(paths[name]).convert("RGB")), tables, bags, bag)
+            figure = map_figure(np.asarray(decode_rgb(paths[name])), tables, bags, bag)
             write_figure(self.directory / "maps" / f"{name}.png", figure, dpi=110)
             if writer is not None:
                 writer.add_figure(f"test/map_{name}", figure, trainer.current_epoch)
