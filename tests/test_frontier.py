@@ -28,8 +28,8 @@ def test_commands_from_teacher_to_figure(tmp_path):
     metrics, images = json.loads((out / "metrics.json").read_text()), pd.read_csv(out / "images.csv")
     decided = np.where(images.student_prob_malignant > 0.5, "malignant", "benign")
     assert metrics["test/student/image_accuracy"] == pytest.approx((decided == images.label).mean())
-    taught = json.loads((tmp_path / "runs" / "t" / "metrics.json").read_text())
-    assert metrics["test/teacher/image_loss"] == pytest.approx(taught["test/teacher/image_loss"])
+    teacher_metrics = json.loads((tmp_path / "runs" / "t" / "metrics.json").read_text())
+    assert metrics["test/teacher/image_loss"] == pytest.approx(teacher_metrics["test/teacher/image_loss"])
     cost = {name: one["cost"] for name, one in json.loads((out / "report.json").read_text())["roles"].items()}
     assert 14 < cost["teacher"]["gmac"] / cost["student"]["gmac"] < 18
     result = kd_mil("frontier", "runs=runs/*", "within=99", cwd=tmp_path)

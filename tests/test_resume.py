@@ -1,4 +1,4 @@
-"""Whatever ends a run, the same command goes on, and ends where an undisturbed run would have."""
+"""Whatever ends a run, the same command resumes, and ends where an undisturbed run would have."""
 
 import json
 import os
@@ -225,7 +225,7 @@ def test_the_time_of_an_interrupted_run_is_kept(tmp_path):
 
 
 def test_the_checkpoint_to_start_from_is_part_of_the_command(tmp_path):
-    """The same command goes on with its own last epoch; a finished run of another start is not passed off as this."""
+    """The same command resumes from its own last epoch; a finished run of another start is not passed off as this."""
     given = config(ckpt_path=str(tmp_path / "other.ckpt"))
     out = tmp_path / "out"
     RunRecord(out, given).write("running")

@@ -39,7 +39,7 @@ def settings_of(lines: list[str]) -> list[tuple[str, str]]:
         if found is None or (found["key"] is None and not (found["comment"] and found["space"])):
             continue
         indent, key, comment = len(found["space"]), found["key"], found["comment"] or ""
-        if key is None:  # a comment that goes on from the line above
+        if key is None:  # a comment continued from the line above
             rows[-1] = (rows[-1][0], f"{rows[-1][1]} {comment}")
             continue
         path = [(above, name) for above, name in path if above < indent] + [(indent, key)]

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from kd_mil.core.errors import UserError
 from kd_mil.core.suggestions import closest, did_you_mean
 
-MENDABLE = (TypeError, ValueError, ImportError, AttributeError, MisconfigurationException)
+FIXABLE = (TypeError, ValueError, ImportError, AttributeError, MisconfigurationException)
 """What objects raise on settings they cannot take."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -64,7 +64,7 @@ def explain(error: BaseException) -> str | None:
             unknown = str(chain[0]).startswith("Could not override")  # and Hydra advises `+`, which nobody would read
             return (f"{link.full_key}: no such setting." if unknown else _one_line(chain[0])) + _suggestion(link)
     cause = chain[1] if isinstance(error, InstantiationException) and len(chain) > 1 else error
-    said = MENDABLE if cause is not error else (HydraException, OmegaConfBaseException, MisconfigurationException)
+    said = FIXABLE if cause is not error else (HydraException, OmegaConfBaseException, MisconfigurationException)
     return _one_line(error) if isinstance(cause, said) else None
 
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind for people and other tools: run.json, metrics.json, and the rules of its directory."""
+"""The record of a run: run.json, metrics.json, and the rules of its directory."""
 
 import hashlib
 import json

@@ -19,7 +19,7 @@ class Finding(NamedTuple):
 
 @contextmanager
 def as_finding(found: list[Finding], topic: str) -> Iterator[None]:
-    """A mistake that the code refuses becomes an error in the list, and the checks go on."""
+    """A mistake that the code refuses becomes an error in the list, and the checks continue."""
     try:
         yield
     except UserError as error:

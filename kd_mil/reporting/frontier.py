@@ -29,7 +29,7 @@ class FrontierPoint(NamedTuple):
     """A network of one kind at one resolution, over its runs (seeds, folds)."""
 
     kind: str
-    """Experiment without `resolution_`; `teacher` for the network that taught."""
+    """Experiment without `resolution_`; `teacher` for the teacher network."""
     downsample: float
     runs: int
     cost: float

@@ -43,7 +43,7 @@ class Choice(NamedTuple):
 
 
 class Search:
-    """Trials of one study, kept in a file: the same command goes on until `trials` of them are complete.
+    """Trials of one study, kept in a file: the same command resumes until `trials` of them are complete.
 
     The study belongs to the process that proposes; points are processes of their own and know nothing of it.
 

@@ -12,7 +12,7 @@ from kd_mil.core.errors import UserError
 class LearningRateDecay(Callback):
     """Multiply all learning rates by a function of how much of the phase is over, anew for each epoch.
 
-    A rate is a function of the epoch alone, so a resumed run goes on with the right one. In none of the papers.
+    A rate is a function of the epoch alone, so a resumed run has the right one. In none of the papers.
 
     Args:
         shape: `none`, or `cosine`: from the optimiser's own rate along half a cosine towards 0.

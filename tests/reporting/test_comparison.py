@@ -80,10 +80,10 @@ def test_each_point_is_compared_with_the_one_of_its_settings(plug_and_play):
     compare(entries, plug_and_play, baselines)
     by_point = {entry.point: entry for entry in entries}
     alone = by_point["mil aggregator=dsmil"]
-    taught = by_point["weno aggregator=dsmil hpm.start_epoch=5"]
+    distilled = by_point["weno aggregator=dsmil hpm.start_epoch=5"]
     assert len(alone.values) == 3
-    assert taught.versus.pairs == 2, "a seed without its partner does not count"
-    assert taught.versus.values == pytest.approx([taught.values[i] - alone.values[i] for i in (0, 1)])
+    assert distilled.versus.pairs == 2, "a seed without its partner does not count"
+    assert distilled.versus.values == pytest.approx([distilled.values[i] - alone.values[i] for i in (0, 1)])
     assert alone.versus is None
 
 
@@ -92,14 +92,14 @@ def test_the_interval_of_a_difference_is_over_resamples_of_the_same_bags(plug_an
     entries = entries_of(plug_and_play, ["bag_auroc"], resamples=300, seed=7)
     compare(entries, plug_and_play, baselines_of(plug_and_play, "mil"))
     versus = next(entry.versus for entry in entries if entry.versus)
-    alone, taught = (
+    alone, distilled = (
         next(point for point in plug_and_play if point.name.startswith(f"{name} aggregator=abmil")).runs[:2]
         for name in ("mil", "weno")
     )
-    draws = CaseDraws({run.directory: run.held_out for run in (*taught, *alone)}, 300, 7)
+    draws = CaseDraws({run.directory: run.held_out for run in (*distilled, *alone)}, 300, 7)
     drawn = [
         draws.resample(ours.directory, "student", "bag_auroc") - draws.resample(theirs.directory, "model", "bag_auroc")
-        for ours, theirs in zip(taught, alone, strict=True)
+        for ours, theirs in zip(distilled, alone, strict=True)
     ]
     assert (versus.low, versus.high) == pytest.approx(tuple(np.quantile(np.mean(drawn, 0), [0.025, 0.975])), abs=1e-9)
 

@@ -194,7 +194,7 @@ def test_a_search_finds_the_good_region_and_can_be_taken_up_again(tmp_path):
 
 
 def test_what_was_under_way_when_a_search_ended_is_asked_again(tmp_path):
-    """The point's directory is named by its values: its run goes on from its last epoch."""
+    """The point's directory is named by its values: its run resumes from its last epoch."""
     asked = []
 
     def die(points):

@@ -27,7 +27,7 @@ SOURCE = (
 
 
 class ColonNuclei(BagDataModule):
-    """CRCHistoPhenotypes as multiple-instance set: a bag is an image of 500x500 pixels at 20x (0.55 um per pixel).
+    """CRCHistoPhenotypes as multiple-instance set: a bag is an image of 500x500 pixels at 20x (0.55 µm per pixel).
 
     A bag is positive if the image has at least one epithelial nucleus: 51 of 100 are. Instances are (3, patch_size,
     patch_size) uint8, from left to right and top to bottom, so that their order tells nothing about their class. The

@@ -79,7 +79,7 @@ class Method(L.LightningModule):
     # ---- training
 
     def setup(self, stage: str) -> None:
-        """Settle how many epochs the run has; raises `UserError` where they do not suit the phases."""
+        """Decide how many epochs the run has; raises `UserError` where they do not suit the phases."""
         if stage == "fit":
             self.trainer.fit_loop.max_epochs = self.phases.run_epochs(self.trainer.max_epochs)
 

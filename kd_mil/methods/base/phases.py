@@ -76,7 +76,7 @@ class Phases:
         """Epochs of a run, from what `trainer.max_epochs` asks for; None and -1 ask for all.
 
         Raises:
-            UserError: the run would end before the last phase begins, or go on after it has ended.
+            UserError: the run would end before the last phase begins, or continue after it has ended.
         """
         if asked in (None, -1):
             return asked if self.total is None else self.total

@@ -28,7 +28,7 @@ class MHIM(BagMethod):
 
     Sec. 3: the teacher scores the instances of the whole bag; some of the highest are masked; the student classifies
     the rest and keeps its bag embedding consistent with the teacher's. Masking is by a share of the bag, so unlike
-    WENO's threshold it goes on hiding instances where none is easy, and negative bags lose theirs as well. The
+    WENO's threshold it keeps hiding instances where none is easy, and negative bags lose theirs as well. The
     authors start the teacher from a trained baseline: `start_epoch` trains one first.
 
     Args:

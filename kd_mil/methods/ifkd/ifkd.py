@@ -128,7 +128,7 @@ class IFKD(SegmentationMethod):
         self.metric = monitor.split("/")[2]
 
     def on_train_epoch_start(self) -> None:
-        """Freeze, switch, or go on: decided before the epoch, so that checkpoints hold what validation scored."""
+        """Freeze, switch or continue: decided before the epoch, so that checkpoints hold what validation scored."""
         super().on_train_epoch_start()
         epochs = self.current_epoch - self.phases.starts[1]
         if epochs >= 0 and not self.distilling:

@@ -24,7 +24,7 @@ class RoleSwitch:
     source: Literal["best", "last"] = "best"
     """Which student is promoted: the best since the last switch, or the present one."""
     student_reinit: Literal["old_teacher", "keep", "fresh"] = "old_teacher"
-    """Where the student goes on from: the old teacher's weights (released), its own, or new ones."""
+    """What the student starts from after a switch: the old teacher's weights (released), its own, or new ones."""
     reset_optimizer: bool = False
     """Forget the student's optimiser state at a switch."""
 

@@ -96,7 +96,7 @@ class WENO(BagMethod):
             )
 
     def new_memory(self, normalisation: Normalisation, num_classes: int) -> AttentionMemory:
-        """What the teacher phase leaves behind for the student."""
+        """Memory of the teacher phase: range and bank of its scores."""
         return AttentionMemory(normalisation, keep_scores=not self.recompute)
 
     def parts(self) -> list[nn.Module]:

@@ -16,7 +16,7 @@ from kd_mil.models.aggregators.dtfd import DTFD
 from kd_mil.models.aggregators.loss_abmil import LossABMIL
 from tests.support.tiny import TinyData, fit, no_mining, tiny_abmil, tiny_head, tiny_parts, tiny_splits
 
-RIVALS = {
+PUBLISHED = {
     "clam": partial(CLAM, hidden=(8,), attention_dim=5, clustered=2),
     "clam-mb": partial(CLAM, hidden=(8,), attention_dim=5, branches="multi"),
     "loss abmil": partial(LossABMIL, hidden=(8,)),
@@ -32,7 +32,7 @@ def make(method=MIL, classes=3, **settings):
 
 
 @pytest.mark.parametrize(
-    ("aggregator", "by_class"), [(partial(DSMIL), True), (RIVALS["clam-mb"], True), (tiny_abmil(), False)]
+    ("aggregator", "by_class"), [(partial(DSMIL), True), (PUBLISHED["clam-mb"], True), (tiny_abmil(), False)]
 )
 def test_attention_of_each_class_is_scaled_by_its_own_range(aggregator, by_class):
     model = make(aggregator=aggregator)
@@ -65,7 +65,7 @@ def test_classes_of_instances_are_scored_and_written():
     assert {"model_prob", "model_prob_class0", "model_prob_class2"} <= set(columns)
 
 
-@pytest.mark.parametrize("factory", RIVALS.values(), ids=RIVALS.keys())
+@pytest.mark.parametrize("factory", PUBLISHED.values(), ids=PUBLISHED.keys())
 def test_what_an_aggregator_adds_to_the_loss_trains_it_alone_and_as_a_teacher(factory):
     """One step on four bags: gradients are those of the bag loss plus the aggregator's own, in both methods."""
     splits = tiny_splits(bags=4)
@@ -91,7 +91,7 @@ def test_what_an_aggregator_adds_to_the_loss_trains_it_alone_and_as_a_teacher(fa
     torch.testing.assert_close(losses[0], bag_part + own)
 
 
-@pytest.mark.parametrize("factory", RIVALS.values(), ids=RIVALS.keys())
+@pytest.mark.parametrize("factory", PUBLISHED.values(), ids=PUBLISHED.keys())
 def test_rivals_learn_bags_from_their_labels(factory):
     model = make(MIL, 2, aggregator=factory, optimizer=partial(torch.optim.AdamW, lr=0.01))
     metrics = fit(model, TinyData(tiny_splits(bags=80)), epochs=12).callback_metrics

@@ -92,7 +92,7 @@ def test_a_better_student_becomes_the_teacher_and_goes_on_from_its_weights(scrip
     fit(method, tiny_glands(), epochs=6, callbacks=[watch])
     before, after = watch.end[4], watch.start[5]
     assert same(after[0], watch.end[3][1]), "the best student, of epoch 3, is the teacher"
-    assert same(after[1], before[0]), "the student goes on from the old teacher"
+    assert same(after[1], before[0]), "the student starts from the old teacher"
     assert method.switches == 1
     assert method.score_to_beat == -0.1
 

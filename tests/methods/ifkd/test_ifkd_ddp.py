@@ -33,7 +33,7 @@ def train_rank(rank, port, folder):
 
 @pytest.mark.slow
 def test_two_ranks_share_roles_weights_and_scores_and_resume_at_a_switch(tmp_path):
-    """The switch comes before epoch 4: a run that goes on from the end of epoch 3 makes it anew."""
+    """The switch comes before epoch 4: a run resumed from the end of epoch 3 makes it anew."""
     context, port = mp.get_context("spawn"), free_port()
     workers = [context.Process(target=train_rank, args=(rank, port, str(tmp_path))) for rank in range(2)]
     for worker in workers:

@@ -83,16 +83,16 @@ def test_generalised_mean():
 
 
 def test_negative_images_are_taught_by_zero_whatever_the_teacher_says():
-    taught = maps(3, 4, 4)
-    targets = teacher_targets(taught, LABELS)
-    assert torch.equal(targets[0], taught[0])
+    by_teacher = maps(3, 4, 4)
+    targets = teacher_targets(by_teacher, LABELS)
+    assert torch.equal(targets[0], by_teacher[0])
     assert not targets[1].any()
     assert not teacher_targets(maps(3, 2, 4, 4), LABELS)[1].any()
 
 
 @pytest.mark.parametrize("mode", ["fusion", "layer", "output"])
 def test_distillation_teaches_the_maps_that_the_mode_says(mode):
-    sides, fused, taught_sides, taught = (
+    sides, fused, teacher_sides, by_teacher = (
         maps(3, 2, 4, 4),
         maps(3, 4, 4, seed=1),
         maps(3, 2, 4, 4, seed=2),
@@ -100,13 +100,13 @@ def test_distillation_teaches_the_maps_that_the_mode_says(mode):
     )
     expected = torch.zeros(3)
     for image, label in enumerate(LABELS.tolist()):
-        pairs = [(fused[image], taught[image])]
+        pairs = [(fused[image], by_teacher[image])]
         if mode == "fusion":
-            pairs += [(own, taught[image]) for own in sides[image]]
+            pairs += [(own, by_teacher[image]) for own in sides[image]]
         elif mode == "layer":
-            pairs += list(zip(sides[image], taught_sides[image], strict=True))
+            pairs += list(zip(sides[image], teacher_sides[image], strict=True))
         expected[image] = sum(polar_by_hand(own, target * label, label) for own, target in pairs)
-    loss = distillation_loss(sides, fused, taught_sides, taught, LABELS, mode)
+    loss = distillation_loss(sides, fused, teacher_sides, by_teacher, LABELS, mode)
     torch.testing.assert_close(loss, expected)
 
 
@@ -120,8 +120,8 @@ def test_cross_entropy_of_probabilities_taken_for_logits():
 
 def test_released_reading_is_an_area_penalty():
     """Truncation leaves no positive pixel below a probability of 1: the mean of softplus(2p - 1), also in positives."""
-    probs, taught = maps(2, 5, 5), maps(2, 5, 5, seed=1)
-    loss = weighted_cross_entropy(probs, taught, target="trunc", space="prob")
+    probs, by_teacher = maps(2, 5, 5), maps(2, 5, 5, seed=1)
+    loss = weighted_cross_entropy(probs, by_teacher, target="trunc", space="prob")
     torch.testing.assert_close(loss, torch.nn.functional.softplus(2 * probs - 1).flatten(1).mean(1))
 
 
@@ -129,10 +129,10 @@ def test_released_reading_is_an_area_penalty():
 @pytest.mark.parametrize("space", ["logit", "prob"])
 @pytest.mark.parametrize("easy_examples", [True, False])
 def test_cross_entropy_equals_a_loop_over_pixels(target, space, easy_examples):
-    probs, taught = maps(2, 3, 4), maps(2, 3, 4, seed=1)
-    taught[0, 0, 0] = 1.0
+    probs, by_teacher = maps(2, 3, 4), maps(2, 3, 4, seed=1)
+    by_teacher[0, 0, 0] = 1.0
     expected = []
-    for p_image, t_image in zip(probs, taught, strict=True):
+    for p_image, t_image in zip(probs, by_teacher, strict=True):
         losses, masks = [], []
         for p, t in zip(p_image.flatten().tolist(), t_image.flatten().tolist(), strict=True):
             mask = {"threshold": float(t >= 0.5), "soft": t, "trunc": float(int(t))}[target]
@@ -146,7 +146,7 @@ def test_cross_entropy_equals_a_loop_over_pixels(target, space, easy_examples):
         expected.append(
             sum(loss * (w / mean if weigh else 1) for loss, w in zip(losses, weights, strict=True)) / len(losses)
         )
-    loss = weighted_cross_entropy(probs, taught, target, space, easy_examples)
+    loss = weighted_cross_entropy(probs, by_teacher, target, space, easy_examples)
     torch.testing.assert_close(loss, torch.tensor(expected))
 
 
@@ -162,9 +162,9 @@ def test_easy_weights_have_mean_one_and_are_one_for_a_single_class():
 
 def test_easy_weights_carry_no_gradient():
     probs = maps(1, 4, 4).requires_grad_()
-    taught = maps(1, 4, 4, seed=1)
-    (weighted,) = torch.autograd.grad(weighted_cross_entropy(probs, taught, space="prob"), probs)
-    masks = (taught >= 0.5).float()
+    by_teacher = maps(1, 4, 4, seed=1)
+    (weighted,) = torch.autograd.grad(weighted_cross_entropy(probs, by_teacher, space="prob"), probs)
+    masks = (by_teacher >= 0.5).float()
     each = torch.nn.functional.softplus((1 - 2 * masks) * (2 * probs - 1)).flatten(1)
     weights = easy_weights(each.detach(), masks.flatten(1))
     (expected,) = torch.autograd.grad((each * weights).mean(), probs)
