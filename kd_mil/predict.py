@@ -14,7 +14,8 @@ from kd_mil.core.atomic import require_writable
 from kd_mil.core.devices import usable_device
 from kd_mil.core.errors import UserError
 from kd_mil.prediction.console import one_line_warnings, print_results
-from kd_mil.prediction.inputs import feature_inputs, slide_inputs
+from kd_mil.prediction.feature_inputs import feature_inputs
+from kd_mil.prediction.inputs import slide_inputs
 from kd_mil.prediction.ledger import Ledger
 from kd_mil.prediction.loading import checkpoint_path, load_method
 from kd_mil.prediction.outputs import Model, OutputSettings

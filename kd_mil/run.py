@@ -14,7 +14,6 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 from kd_mil import __version__
@@ -25,7 +24,7 @@ from kd_mil.core.checkpoints import read_checkpoint
 from kd_mil.core.checks import at_least
 from kd_mil.core.devices import require_accelerator
 from kd_mil.core.errors import UserError
-from kd_mil.core.records import RunRecord, device_name, read_metrics, read_record, write_json
+from kd_mil.core.records import RunRecord, device_name, read_record, write_json
 from kd_mil.core.threads import use_threads
 from kd_mil.data.changes import refuse_changed_data
 from kd_mil.data.datamodules import DistillationData
@@ -34,7 +33,7 @@ from kd_mil.prediction.moved_targets import with_targets_of_today
 from kd_mil.sweep.points import run_point
 from kd_mil.training.keep_time import KeepTime
 from kd_mil.training.lr_scaling import scaled
-from kd_mil.training.results import print_results
+from kd_mil.training.results import log_hyperparameters, print_results, show_finished
 from kd_mil.training.stop_on_signal import StopOnSignal
 
 
@@ -96,21 +95,6 @@ def main(config: DictConfig) -> float | None:
         record.write("finished", best_checkpoint=best, tested_epoch=tested_epoch, **chosen)
         print_results(metrics, directory, read_record(record.path))
     return metrics.get(config.monitor)
-
-
-def show_finished(record: RunRecord, processes: int = 1) -> float | None:
-    """Print what the run in the directory of the record found; its validation score.
-
-    Raises:
-        UserError: its metrics.json is missing or damaged; or other ranks wait for this one, which has nothing to do.
-    """
-    if processes > 1:
-        raise UserError(f"another command has finished the run in {record.directory}: the same command shows its table")
-    metrics = read_metrics(record.directory / "metrics.json")
-    print_results(
-        metrics, record.directory, read_record(record.path), note="already finished; overwrite=true runs it again"
-    )
-    return metrics.get(str(record.monitor))
 
 
 def begin(record: RunRecord, configuration: Mapping[str, str], known: Mapping[str, Any]) -> None:
@@ -257,16 +241,6 @@ def forget(directory: Path) -> None:
     """Remove what an earlier run left in its own subdirectories."""
     for name in ("checkpoints", "tensorboard", "figures"):
         shutil.rmtree(directory / name, ignore_errors=True)
-
-
-def log_hyperparameters(trainer: L.Trainer, plain: dict[str, Any], metrics: dict[str, float]) -> None:
-    """Hyper-parameters with final metrics on TensorBoard's HPARAMS page."""
-    chosen = {key: plain[key] for key in ("experiment_name", "seed", "loading", "hpm", "optimizer", "data", "method")}
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            defined = {f"hp/{key}": value for key, value in metrics.items() if math.isfinite(value)}
-            logger.log_hyperparams(chosen, defined)
-            logger.finalize("success")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,14 @@ MAY_IMPORT = {
     "data.masks": {"core", "data", "slides"},
     "data.pairs": {"core", "data", "slides"},
     "evaluation": {"core", "data.batches", "models.outputs"},
-    "callbacks": {"core", "data.bags", "data.batches", "evaluation", "slides.overlays"},
+    "callbacks": {
+        "core",
+        "data.bags",
+        "data.batches",
+        "evaluation",
+        "slides.overlays",
+        "slides.formats.image_decoding",
+    },
     "training": {"core"},
     "methods.base": {"core", "data.batches", "evaluation", "models"},
     "methods.weno": {"core", "data.batches", "evaluation", "models", "methods.base"},
@@ -117,6 +124,11 @@ def test_losses_are_pure_torch():
 def test_the_top_holds_commands_and_folders_only():
     for path in PACKAGE.glob("*.py"):
         assert path.name == "__init__.py" or '__name__ == "__main__"' in path.read_text(), path.name
+
+
+def test_files_can_be_read_at_a_sitting():
+    for path in FILES:
+        assert len(path.read_text().splitlines()) <= 250, path.relative_to(PACKAGE)
 
 
 def test_nothing_is_called_utils_and_nothing_is_re_exported():

@@ -1,4 +1,4 @@
-"""What a run refuses before it trains, what it answers when it has finished, and what it leaves behind."""
+"""What a run refuses before it trains, what it answers when it has finished, and what it writes."""
 
 import json
 import shutil

@@ -16,7 +16,8 @@ from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
 from kd_mil.data.bags import Bags, BagSplits
 from kd_mil.data.samplers import BagSampler, EpochSampler, IndexedView, InstanceSampler, InTurn, equal_shares
-from kd_mil.data.splits import apply_split_file, bags_fingerprint, check_splits, split_table
+from kd_mil.data.split_table import bags_fingerprint, split_table
+from kd_mil.data.splits import apply_split_file, check_splits
 
 GIBIBYTE = 1024**3
 

@@ -1,6 +1,5 @@
 """Train, val and test: made by stratification with cases kept whole, read from a file, checked, written out."""
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
 from kd_mil.core.suggestions import did_you_mean
 from kd_mil.core.tables import read_table
-from kd_mil.data.bags import Bags, BagSplits
+from kd_mil.data.bags import BagSplits
 
 PARTS = ("train", "val", "test")
 WORD_OF_PART = {"train": "training", "val": "validation", "test": "test"}
@@ -210,51 +209,3 @@ def require_every_class(labels: Mapping[str, Iterable[int]], class_names: Sequen
                     f"no {WORD_OF_PART[part]} {kind} has class {name!r}: each part needs at least one {kind} of every "
                     "class; give more of them, or another split"
                 )
-
-
-def split_table(splits: BagSplits) -> list[dict[str, str]]:
-    """Rows `bag_id, case_id, label, split, content` in the order of the bags.
-
-    `label` is the name of the class, `content` a hash of the instances; see `bag_content`.
-    """
-    bags = splits.bags
-    rows = {
-        bag: {
-            "bag_id": bags.bag_ids[bag],
-            "case_id": bags.bag_ids[bag] if bags.case_ids is None else bags.case_ids[bag],
-            "label": bags.class_names[int(bags.labels[bag])],
-            "split": part,
-            "content": bag_content(bags, bag),
-        }
-        for part in PARTS
-        for bag in getattr(splits, part).tolist()
-    }
-    return [rows[bag] for bag in sorted(rows)]
-
-
-def bag_content(bags: Bags, bag: int) -> str:
-    """12 hex digits of a hash of a bag's instances and their labels.
-
-    Of instances that stay in files the first and the last one are read: enough to tell another slide or encoder, and
-    little to read.
-    """
-    start, size = int(bags.starts[bag]), int(bags.sizes[bag])
-    if isinstance(bags.instances, Tensor):
-        instances = bags.instances[start : start + size].cpu()
-    else:
-        instances = bags.instances[torch.tensor([start, start + size - 1])]
-    digest = hashlib.blake2b(str(tuple(instances.shape)).encode(), digest_size=6)
-    for tensor in (bags.instance_labels[start : start + size], instances):
-        digest.update(tensor.detach().contiguous().numpy().data)
-    return digest.hexdigest()
-
-
-def bags_fingerprint(splits: BagSplits) -> str:
-    """Hash of labels, sizes, ids and split, and of the instances where they are in memory."""
-    bags = splits.bags
-    digest = hashlib.sha256("\n".join(bags.bag_ids).encode())
-    tensors = [bags.sizes, bags.labels, bags.instance_labels, *splits[1:]]
-    tensors += [bags.instances] if isinstance(bags.instances, torch.Tensor) else []
-    for tensor in tensors:
-        digest.update(tensor.detach().cpu().contiguous().numpy().data)
-    return digest.hexdigest()[:16]

@@ -119,3 +119,9 @@ def without_downloads(config: Any) -> Any:
     if isinstance(config, Mapping):
         return {key: False if key == "pretrained" else without_downloads(value) for key, value in config.items()}
     return [without_downloads(value) for value in config] if isinstance(config, list | tuple) else config
+
+
+def describe(source: Mapping[str, Any]) -> str:
+    """What is known of the features a checkpoint was trained on, in a few words."""
+    names = ("encoder", "weights", "mpp", "magnification", "tile_size", "width")
+    return ", ".join(f"{name} {source[name]}" for name in names if source.get(name) is not None)

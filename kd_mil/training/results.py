@@ -6,8 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import lightning as L
+from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.table import Table
+
+from kd_mil.core.errors import UserError
+from kd_mil.core.records import RunRecord, read_metrics, read_record
 
 
 def print_results(
@@ -50,3 +55,28 @@ def places(directory: Path) -> Iterator[str]:
         yield f"figures in {directory / 'figures'}: {', '.join(figures[:4] if more else figures)}{more}"
     if (directory / "tensorboard").is_dir():
         yield f"curves: tensorboard --logdir {shlex.quote(str(directory))}"
+
+
+def show_finished(record: RunRecord, processes: int = 1) -> float | None:
+    """Print what the run in the directory of the record found; its validation score.
+
+    Raises:
+        UserError: its metrics.json is missing or damaged; or other ranks wait for this one, which has nothing to do.
+    """
+    if processes > 1:
+        raise UserError(f"another command has finished the run in {record.directory}: the same command shows its table")
+    metrics = read_metrics(record.directory / "metrics.json")
+    print_results(
+        metrics, record.directory, read_record(record.path), note="already finished; overwrite=true runs it again"
+    )
+    return metrics.get(str(record.monitor))
+
+
+def log_hyperparameters(trainer: L.Trainer, plain: dict[str, Any], metrics: dict[str, float]) -> None:
+    """Hyper-parameters with final metrics on TensorBoard's HPARAMS page."""
+    chosen = {key: plain[key] for key in ("experiment_name", "seed", "loading", "hpm", "optimizer", "data", "method")}
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            defined = {f"hp/{key}": value for key, value in metrics.items() if math.isfinite(value)}
+            logger.log_hyperparams(chosen, defined)
+            logger.finalize("success")

@@ -8,7 +8,7 @@ import torch
 
 from kd_mil.core.errors import UserError
 from kd_mil.data.changes import refuse_changed_data
-from kd_mil.data.splits import bag_content
+from kd_mil.data.split_table import bag_content
 from tests.support.tiny import TinyData, tiny_splits
 
 

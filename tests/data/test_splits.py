@@ -5,7 +5,8 @@ import torch
 
 from kd_mil.core.errors import UserError
 from kd_mil.data.bags import Bags, BagSplits
-from kd_mil.data.splits import apply_split_file, check_splits, hold_out, split_around, split_table, stratified_folds
+from kd_mil.data.split_table import split_table
+from kd_mil.data.splits import apply_split_file, check_splits, hold_out, split_around, stratified_folds
 
 
 def make_splits(train=(0, 1), val=(2,), test=(3,), cases=None):

@@ -10,7 +10,8 @@ from PIL import Image
 from kd_mil.core.errors import UserError
 from kd_mil.data.features.layouts import list_features
 from kd_mil.prediction.card import ModelCard
-from kd_mil.prediction.inputs import FeatureInput, SlideInput, slide_inputs
+from kd_mil.prediction.feature_inputs import FeatureInput
+from kd_mil.prediction.inputs import SlideInput, slide_inputs
 from kd_mil.slides.slide_list import SlideEntry
 from kd_mil.slides.tiles.cutting import Cutting
 from kd_mil.slides.tiles.tiling import TilingSettings

@@ -13,7 +13,8 @@ from kd_mil.core.errors import UserError
 from kd_mil.core.readable import readable
 from kd_mil.data.datamodules import Loading
 from kd_mil.data.locations import find_root
-from kd_mil.data.tiles.slides import SlidesData, slides_in
+from kd_mil.data.tiles.listing import slides_in
+from kd_mil.data.tiles.slides import SlidesData
 from kd_mil.slides.slide_list import SlideEntry
 
 FOLDERS = ("camelyon16", "CAMELYON16", "Camelyon16")

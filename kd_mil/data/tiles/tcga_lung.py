@@ -6,7 +6,8 @@ from typing import Any
 from kd_mil.core.errors import UserError
 from kd_mil.data.datamodules import Loading
 from kd_mil.data.locations import find_root
-from kd_mil.data.tiles.slides import SlidesData, slides_in
+from kd_mil.data.tiles.listing import slides_in
+from kd_mil.data.tiles.slides import SlidesData
 from kd_mil.slides.slide_list import SlideEntry, list_slides
 
 TCGA_SOURCE = "diagnostic slides of TCGA-LUAD and TCGA-LUSC (https://portal.gdc.cancer.gov, gdc-client)"

@@ -6,7 +6,6 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +19,7 @@ from kd_mil.core.checks import at_least, one_of
 from kd_mil.core.errors import UserError, one_line
 from kd_mil.slides.extraction.claims import Claims
 from kd_mil.slides.extraction.earlier import given_mpp, has_same_truth, is_traceable, still_holds
-from kd_mil.slides.extraction.outcome import Encoder, Outcome
+from kd_mil.slides.extraction.outcome import Encoder, Outcome, SlideInProgress
 from kd_mil.slides.extraction.planning import PlannedSlide, plan_slide, slide_attributes
 from kd_mil.slides.extraction.progress import Progress
 from kd_mil.slides.extraction.store import (
@@ -39,21 +38,8 @@ from kd_mil.slides.tiles.cutting import Cutting
 WAIT_SECONDS = 0.5
 
 
-@dataclass
-class SlideInProgress:
-    """A slide whose features are being computed."""
-
-    plan: PlannedSlide
-    features: np.ndarray
-    """(N, D) float16, filled as they come."""
-    missing: int
-
-
 class Extraction:
-    """Writes one file per slide into a folder; `run` does the work.
-
-    A slide in hand is claimed by a file in `out/.claims`, so that several processes may do this at once, on one machine
-    or on several; each leaves when all slides are done, and takes over from those that died.
+    """Writes one file per slide into a folder; `run` does the work, which several processes may share by claims.
 
     Args:
         entries: the slides.
@@ -62,9 +48,8 @@ class Extraction:
         encoder: None stores coordinates alone.
         batch_size: tiles of a slide encoded together.
         num_workers: processes that read tiles; 0 = this one.
-        on_error: `skip` reports a slide that cannot be done, whatever the reason, and continues with the next; `stop`
-            finishes the slides that were begun, and raises.
-        negatives_known: kept in the files for who trains on them: tiles of slides of the first class are negative.
+        on_error: `skip` reports a slide that cannot be done and continues; `stop` finishes those begun, and raises.
+        negatives_known: kept in the files: tiles of slides of the first class are negative.
 
     Raises:
         UserError: a value out of range.

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from kd_mil.slides.extraction.planning import PlannedSlide
 from kd_mil.slides.slide_list import SlideEntry
 
 Status = Literal["written", "kept", "failed"]
@@ -38,3 +40,13 @@ class Outcome:
     """µm per level-0 pixel where a setting or the list says it, None where the slide does."""
     message: str = ""
     """Why it failed, or what makes its tiles doubtful."""
+
+
+@dataclass
+class SlideInProgress:
+    """A slide whose features are being computed."""
+
+    plan: PlannedSlide
+    features: np.ndarray
+    """(N, D) float16, filled as they come."""
+    missing: int
