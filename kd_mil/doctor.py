@@ -33,6 +33,7 @@ def main(config: DictConfig) -> None:
     found = environment_findings(Path(config.paths.run_root))
     settings = list(config.run)
     check_additions(settings, "run")
+    compose("run", overrides=settings)  # refuses what is no setting, whatever is looked at below
     if config.data_sets:
         found += data_set_findings([text for text in settings if text.startswith("paths.")])
     if any(text.startswith("data=") for text in settings):

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from kd_mil import __version__
 from kd_mil.cli.command import command
 from kd_mil.cli.configuration import configuration_files, write_configuration
+from kd_mil.cli.settings import check_value
 from kd_mil.core.atomic import remove_unfinished
 from kd_mil.core.checkpoints import read_checkpoint
 from kd_mil.core.checks import at_least
@@ -52,6 +53,7 @@ def main(config: DictConfig) -> float | None:
         raise UserError("trainer.max_epochs=0: nothing would be trained; give at least 1")
     require_accelerator(plain["trainer"]["accelerator"])
     check_optimizer(config)
+    check_value("trainer.threads", plain["trainer"]["threads"], int | None)
     use_threads(plain["trainer"]["threads"], record.earlier_threads)
     L.seed_everything(config.seed, workers=True, verbose=False)
     new_method = instantiate(config.method, _convert_="all")

@@ -1,7 +1,7 @@
 """Command lines as people type them, in the words of Hydra: paths and names with `=`, commas and spaces take quotes."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +78,16 @@ def check_additions(overrides: Sequence[str], command: str) -> None:
     for text in overrides:
         key = text.lstrip("+").partition("=")[0]
         head, *rest = re.split(r"[./@]", key)
-        within = content.get(head, {}) if head in CLOSED else {}
+        within = settings_within(head, content) if head in CLOSED else {}
         if not text.startswith("+") or (head in known and not (head in CLOSED and rest and rest[0] not in within)):
             continue
         names = [f"{head}.{name}" for name in within] if head in known else known
         guess = "".join(f"; did you mean {near}?" for near in closest(key, names, similarity=0.7))
         raise UserError(f"{text}: kd_mil.{command} has no setting {key}{guess}")
+
+
+def settings_within(part: str, content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings of one part of a command's configuration, written in its own file or in that of a group."""
+    path = CONFIG_DIR / part / "default.yaml"
+    found: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else content.get(part)
+    return found or {}

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -51,7 +52,7 @@ def explain(error: BaseException) -> str | None:
     for link in chain:
         if isinstance(link, UserError):
             return str(link).rsplit("UserError: ", 1)[-1].strip()  # a loader worker wraps it in its traceback
-    if lines := [line for link in chain if (line := _of_the_file_system(link))]:
+    if lines := [line for link in chain if (line := _of_the_file_system(link) or _of_hydra(link))]:
         return lines[0]
     for link in chain:
         if isinstance(link, MissingConfigException) and link.options and "/" in str(link.missing_cfg_file):
@@ -78,6 +79,17 @@ def _of_the_file_system(error: BaseException) -> str | None:
     why = os.strerror(number if number in (*FULL, *CLOSED) else errno.ENOSPC)
     remedy = "make room, then the same command resumes" if full else "give leave to write there, or another folder"
     return f"{place}{why}: {remedy}"
+
+
+def _of_hydra(error: BaseException) -> str | None:
+    """What Hydra does not say of itself: a folder it cannot make, a group of settings chosen by a number."""
+    calls = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, OSError) and "run_job" in calls and calls[-1] == "mkdir":
+        return f"{error.filename}: {os.strerror(error.errno or 0)}: choose another hydra.run.dir=FOLDER"
+    if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):
+        typed = [text for text in sys.argv[1:] if re.fullmatch(r"[a-z_/]+=(-?[\d.]+|true|false)", text)]
+        return f"{' or '.join(typed)}: choose a group of settings by its name; --help lists them"
+    return None
 
 
 def _one_line(error: BaseException) -> str:

@@ -2,9 +2,9 @@
 
 import sys
 
-from tests.campaign import faults, kills
+from tests.campaign import faults, kills, training_kills, wrong_inputs
 
-CAMPAIGNS = (faults, kills)
+CAMPAIGNS = (faults, kills, training_kills, wrong_inputs)
 """Modules with a `main(arguments)` that returns an exit code."""
 
 if __name__ == "__main__":

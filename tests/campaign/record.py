@@ -49,8 +49,11 @@ def failures(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join(f"- {name}: {'; '.join(complaints)}" for name, complaints in named if complaints)
 
 
+TABLES = {"faults": fault_table, "kills": kill_table, "training_kills": kill_table, "wrong_inputs": fault_table}
+"""By name of the file that a campaign records."""
+
 if __name__ == "__main__":
-    for name, table in (("faults", fault_table), ("kills", kill_table)):
+    for name, table in TABLES.items():
         path = Path(sys.argv[1]) / f"{name}.json"
         if not path.is_file():
             continue

@@ -10,12 +10,12 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.campaign.cases import Result
 
-COMMANDS = ("extract", "predict", "segment", "export", "doctor", "run")
+COMMANDS = ("extract", "predict", "segment", "export", "doctor", "run", "report", "frontier")
 EXTRA_MEMORY = 6 * 1024**3
 """Bytes a command may take beyond what the parent has: a bomb ends here and not with the machine."""
 
@@ -26,8 +26,17 @@ def load_commands() -> None:
         importlib.import_module(f"kd_mil.{name}")
 
 
-def start(command: str, folder: Path, settings: Sequence[str], log: str = "log") -> int:
-    """Start a command in `folder`; its output goes to `LOG.out` and `LOG.err` there. Returns the process id."""
+def start(
+    command: str,
+    folder: Path,
+    settings: Sequence[str],
+    log: str = "log",
+    before: Callable[[], None] | None = None,
+) -> int:
+    """Start a command in `folder`; its output goes to `LOG.out` and `LOG.err` there. Returns the process id.
+
+    `before` is called in the new process first.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
@@ -39,6 +48,8 @@ def start(command: str, folder: Path, settings: Sequence[str], log: str = "log")
         os.chdir(folder)
         for number, name in ((1, f"{log}.out"), (2, f"{log}.err")):
             os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), number)
+        if before is not None:
+            before()
         code = _command(command, settings)
     finally:
         sys.stdout.flush()
@@ -95,7 +106,7 @@ def _command(command: str, settings: Sequence[str]) -> int:
     if command == "doctor":
         sys.argv[1:] = module.with_run_settings(sys.argv[1:])
     try:
-        (module.start if command == "predict" else module.main)()
+        (module.start if command in ("predict", "report") else module.main)()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException:

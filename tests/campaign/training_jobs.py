@@ -1,0 +1,74 @@
+"""What the campaign of killed training runs kills: every method, two ranks, a sweep; each a few seconds long."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+DIGITS = ("data=digits_mil", "data.max_train_bags=20", "data.max_test_bags=10", "encoder=tiny_cnn")
+SHORT = ("trainer.max_epochs=5", "instances_per_step=64")
+GLANDS = (
+    *("data.image_size=32", "data.train_images=12", "data.val_images=6", "data.test_images=6"),
+    *("instances_per_step=3", "segmenter.widths=[4,6,8]"),
+)
+PICTURES = (
+    *("data=paired_images", "data.root=../pictures", "data.images_per_step=8", "method.network.stem=small"),
+    *("method.network.width=8", "method.network.groups=4"),
+)
+SWITCHES = (
+    *("method.teacher_epochs=2", "method.switch.rule=periodic", "method.switch.student_reinit=fresh"),
+    *("method.switch.first=2", "method.switch.period=2", "trainer.max_epochs=6"),
+)
+SWEPT = ("seed=0,1,2,3", "sweep.parallel=2", "sweep.attempts=4")
+TWO_RANKS = ("trainer=ddp_cpu",)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command that is killed."""
+
+    settings: Sequence[str]
+    processes: bool = False
+    """Whether it starts others, for which it must be a command of its own and no fork of the campaign."""
+
+
+def _bags(experiment: str, *more: str) -> Job:
+    return Job((f"experiment={experiment}", *DIGITS, *SHORT, *more, "hydra.run.dir=out"))
+
+
+def _phases(experiment: str, *settings: str) -> Job:
+    return Job((f"experiment={experiment}", *settings, "hydra.run.dir=out"))
+
+
+D2L = _phases(
+    "d2l_mnist", *DIGITS, "method.teacher_epochs=2", "method.student_epochs=2", "method.rounds=2", "trainer=cpu"
+)
+RESOLUTION = _phases(
+    *("resolution_kd", *PICTURES, "method.teacher_epochs=2", "method.student_epochs=2"),
+    *("method.finetune_epochs=2", "method.finetune=on", "trainer=cpu"),
+)
+JOBS: dict[str, Job] = {
+    "weno": _bags("weno_dsmil", "hpm.start_epoch=2", "trainer=cpu"),
+    "weno_multiclass": _phases("weno_multiclass", "loading.limit_bags=20", "trainer.max_epochs=4", "trainer=cpu"),
+    "mil": _bags("mil_gated_abmil", "preprocess=tissue", "aggregator.dropout=0.3", "trainer=cpu"),
+    "mhim": _bags("mhim_abmil", "trainer=cpu"),
+    "rnn_mil": _phases("rnn_mil", *DIGITS, "instances_per_step=64", "phase_epochs=2", "trainer=cpu"),
+    "supervised": _bags("supervised", "trainer=cpu"),
+    "distill_to_label": D2L,
+    "ifkd": _phases("ifkd_vgg", *GLANDS, *SWITCHES, "trainer=cpu"),
+    "cam": _phases("cam_baseline", *GLANDS, "trainer.max_epochs=4", "trainer=cpu"),
+    "unet": _phases("unet_supervised", *GLANDS[:-1], "segmenter=vgg_mil_small", "trainer.max_epochs=4", "trainer=cpu"),
+    "resolution": RESOLUTION,
+    "weno_two_ranks": Job(_bags("weno_abmil", "hpm.start_epoch=2", *TWO_RANKS).settings, processes=True),
+    "ifkd_two_ranks": Job(_phases("ifkd_vgg", *GLANDS, *SWITCHES, *TWO_RANKS).settings, processes=True),
+    "sweep": Job(
+        (
+            "-m",
+            "experiment=mil_max",
+            *DIGITS,
+            *SHORT,
+            "trainer=cpu",
+            *SWEPT,
+        ),
+        processes=True,
+    ),
+}
+"""By name; a new method adds a line."""
