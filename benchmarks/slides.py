@@ -133,8 +133,7 @@ def loader_loop(plan: PlannedSlide, num_workers: int) -> Callable[[], None]:
     """The tiles as extraction reads them."""
 
     def work() -> None:
-        settings = Cutting(TilingSettings(TILE, mpp=plan.tiles.mpp))
-        requests = requests_of([plan], settings, BATCH, lambda _: True)
+        requests = requests_of([plan], BATCH, lambda _: True)
         for _ in tile_loader(requests, "openslide", num_workers, pin_memory=False):
             pass
 

@@ -135,7 +135,7 @@ def goals(row: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 class RandomBags(BagDataModule):
-    """Random pixels or features; half of the bags are positive. One bag more each for validation and test."""
+    """Random pixels or features; half of the bags are positive. Two bags more each for validation and test."""
 
     def __init__(self, setting: Setting, loading: Loading) -> None:
         super().__init__(loading)
@@ -144,7 +144,7 @@ class RandomBags(BagDataModule):
     def load(self) -> BagSplits:
         """Draw the bags."""
         setting, generator = self.setting, torch.Generator().manual_seed(0)
-        order = torch.arange(setting.bags + 2)
+        order = torch.arange(setting.bags + 4)
         shape = (len(order) * setting.bag_length, *setting.instance_shape)
         if len(setting.instance_shape) == 3:
             instances = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
@@ -152,7 +152,7 @@ class RandomBags(BagDataModule):
             instances = torch.randn(shape, generator=generator).half()
         sizes = torch.full_like(order, setting.bag_length)
         bags = Bags(instances, sizes, labels=order % 2, bag_ids=[f"bag{number}" for number in order.tolist()])
-        return BagSplits(bags, order[:-2], order[-2:-1], order[-1:])
+        return BagSplits(bags, order[:-4], order[-4:-2], order[-2:])
 
 
 class PhaseTimer(Callback):

@@ -56,7 +56,7 @@ def check_options(arguments: Sequence[str]) -> None:
         UserError: with the right spelling.
     """
     options = get_args_parser()._option_string_actions
-    for text, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for text, following in zip(arguments, [*arguments, ""][1:], strict=True):
         name, equals, value = text.partition("=")
         if not text.startswith("-") or name in options:
             continue

@@ -77,3 +77,7 @@ def test_what_nobody_would_read_is_not_added(command, added, line):
 
 def test_what_a_class_takes_may_be_added():
     check_additions(["+aggregator.width=64", "+callbacks.mine._target_=a.B", "++seed=3", "+paths.run_root=x"], "run")
+
+
+def test_no_arguments_at_all_pass():
+    check_options([])

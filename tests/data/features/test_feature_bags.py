@@ -146,7 +146,7 @@ def test_coordinates_that_are_partly_there_are_left_out(slides):
 
 def test_no_coordinates_at_all_are_nothing_to_warn_of(slides):
     for number in range(8):
-        np.save(slides / f"s{number}.npy", np.zeros((2, 6)))
+        np.save(slides / f"s{number}.npy", np.full((2, 6), number))
     manifest = write_manifest(slides, split=SPLIT, feature_path=[f"s{number}.npy" for number in range(8)])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
