@@ -62,7 +62,7 @@ def write_training_features(folder: Path) -> None:
 
 def with_other_weights(checkpoint: Path) -> Path:
     """A checkpoint beside it of the same method and run, its weights a little changed."""
-    content = torch.load(checkpoint, weights_only=False)
+    content = torch.load(checkpoint, weights_only=True)
     state = content["state_dict"].items()
     content["state_dict"] = {key: value * 1.0001 if value.is_floating_point() else value for key, value in state}
     path = checkpoint.with_name("again.ckpt")

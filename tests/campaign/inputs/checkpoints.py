@@ -17,7 +17,7 @@ def cases(checkpoints: dict[str, Path]) -> Iterator[Case]:
 
     def with_weights(change: Callable[[torch.Tensor], torch.Tensor], which: str = "features") -> Callable[[Path], None]:
         def write(folder: Path) -> None:
-            content = torch.load(checkpoints[which], weights_only=False)
+            content = torch.load(checkpoints[which], weights_only=True)
             state = content["state_dict"]
             content["state_dict"] = {
                 key: change(value) if value.is_floating_point() and value.numel() else value
@@ -29,7 +29,7 @@ def cases(checkpoints: dict[str, Path]) -> Iterator[Case]:
 
     def changed(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
         def write(folder: Path) -> None:
-            content = torch.load(checkpoints["features"], weights_only=False)
+            content = torch.load(checkpoints["features"], weights_only=True)
             change(content)
             _save(folder, content)
 
