@@ -25,12 +25,14 @@ endif
 
 demo: $(READY) ## the main job on embedded data: WENO end to end
 	$(PYTHON) -m kd_mil.run experiment=weno_dsmil
+	$(PYTHON) -m kd_mil.predict ckpt=runs/weno_dsmil/default out=runs/weno_dsmil/predictions \
+		'slides=.cache/kd_mil/synthetic_slides_*/slides/*0.tif'
 
 test: $(READY) ## all tests
-	$(SINGLE) $(PYTHON) -m pytest -n 2
+	$(SINGLE) $(PYTHON) -m pytest -n 2 --dist loadfile
 
 test-fast: $(READY) ## tests without the slow ones
-	$(SINGLE) $(PYTHON) -m pytest -n 2 -m 'not slow'
+	$(SINGLE) $(PYTHON) -m pytest -n 2 --dist loadfile -m 'not slow'
 
 lint: $(READY) ## style and types
 	$(PYTHON) -m ruff check .
@@ -44,11 +46,15 @@ format: $(READY) ## rewrite the code in the project's style
 bench: $(READY) ## speed, memory and time-to-accuracy, written to experiments/benchmarks/
 	$(PYTHON) -m benchmarks
 
-campaign: $(READY) ## odd and hostile inputs, killed processes; recorded in experiments/faults/
+docs: $(READY) ## the documentation site, in site/index.html
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --quiet
+	@echo "site/index.html"
+
+campaign: $(READY) ## odd and hostile inputs, killed processes, 1 to 4 ranks; recorded in experiments/faults/
 	$(SINGLE) $(PYTHON) -m tests.campaign record=experiments/faults
 
 clean: ## remove what commands made, virtual environment and runs included
-	rm -rf .venv runs multirun .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv runs multirun .cache build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test test-fast lint format bench campaign clean
+.PHONY: help setup demo test test-fast lint format bench docs campaign clean

@@ -22,16 +22,21 @@ from rich.table import Table
 
 from benchmarks.machine import machine_facts
 from kd_mil import __version__
-from kd_mil.core.records import PACKAGES, git_commit, write_json
+from kd_mil.core.records import PACKAGES, git_commit
+from kd_mil.core.run_files import write_json
 
 BENCHMARKS = (
     "training_loop",
+    "ranks",
     "aggregators",
     "packing",
     "published_implementations",
     "time_to_accuracy",
     "feature_store",
+    "start_up",
     "slides",
+    "extraction",
+    "restart",
     "segmentation",
 )
 RECORDS = Path("experiments/benchmarks")

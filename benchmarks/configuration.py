@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from kd_mil.cli.command import CONFIG_DIR, silence_known_warnings
 from kd_mil.cli.resolvers import register_resolvers
 from kd_mil.data.datamodules import BagDataModule
-from kd_mil.run import build_trainer, choose_monitor
+from kd_mil.jobs.run import build_trainer, choose_monitor
 
 
 def configured(*overrides: str, run_dir: Path | str = "runs/benchmark") -> DictConfig:

@@ -1,24 +1,17 @@
-"""Slides: tiles read against a plain `read_region` loop, tissue found, and extraction against its encoder's ceiling."""
+"""Slides: tiles read against a plain `read_region` loop, and tissue found."""
 
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import openslide
-import torch
 from PIL import Image
 
-from benchmarks.machine import Clock, milliseconds, ratio, timed_in_turn
-from kd_mil.cli.resolvers import cuda_or_cpu
-from kd_mil.models.encoders.tile_encoder import TileEncoder
-from kd_mil.models.encoders.timm_encoder import TimmEncoder
-from kd_mil.slides.extraction.extraction import Extraction
+from benchmarks.machine import milliseconds, ratio, timed_in_turn
 from kd_mil.slides.extraction.planning import PlannedSlide, plan_slide
 from kd_mil.slides.extraction.tile_loader import requests_of, tile_loader
 from kd_mil.slides.formats.reader import open_slide
@@ -29,7 +22,7 @@ from kd_mil.slides.tiles.tiling import TilingSettings
 from kd_mil.slides.tiles.tissue import find_tissue
 
 COLUMNS = ("slide", "work", "tiles", "tiles_per_s", "bare_per_s", "of_bare", "two_over_one", "seconds")
-LEAST_OF_BARE, LEAST_TWO_OVER_ONE, LEAST_OF_CEILING = 0.95, 1.7, 0.9
+LEAST_OF_BARE, LEAST_TWO_OVER_ONE = 0.95, 1.7
 TILE = 256
 BATCH = 64
 LEAST_TILES = 1000
@@ -37,7 +30,6 @@ LEAST_TILES = 1000
 RESAMPLED = 1.6
 """Target resolution of the resampled case, as a multiple of level 0's."""
 REAL = "slides/CMU-1-Small-Region.svs"
-ENCODER = "resnet18"
 
 
 def run(quick: bool) -> dict[str, Any]:
@@ -51,10 +43,9 @@ def run(quick: bool) -> dict[str, Any]:
         for order in orders
     ]
     rows += [tissue_row(name, entry, quick) for name, entry in slides.items()]
-    rows.append(extraction_row(*next(iter(slides.items())), quick))
     return {
-        "title": "tiles of slides: reading, tissue, extraction",
-        "note": "Medians. Bare: a loop of read_region in one process; for extraction: forward passes alone.",
+        "title": "tiles of slides: reading, tissue",
+        "note": "Medians. Bare: a loop of read_region in one process.",
         "tile": TILE,
         "columns": COLUMNS,
         "rows": rows,
@@ -64,14 +55,19 @@ def run(quick: bool) -> dict[str, Any]:
 
 def find_slides(quick: bool) -> dict[str, SlideEntry]:
     """The slides to measure, by what they are."""
-    cache = Path(os.environ.get("KD_MIL_CACHE", ".cache/kd_mil"))
-    settings = SyntheticSettings(slides=1, size=1536 if quick else 20_480, mpp=0.5)
-    path = build_synthetic_slides(cache, settings, seed=0).parent / "slides" / "synthetic_000.tif"
-    found = {f"procedural {settings.size} px": SlideEntry("procedural", path, "procedural", mpp=0.5)}
+    size = 1536 if quick else 20_480
+    found = {f"procedural {size} px": procedural_slide(size)}
     real = Path(os.environ.get("KD_MIL_DATA", "data")) / REAL
     if real.exists() and not quick:
         found[real.stem] = SlideEntry("real", real, "real")
     return found
+
+
+def procedural_slide(size: int) -> SlideEntry:
+    """A procedural slide of that side in pixels at 0.5 µm, made once."""
+    cache = Path(os.environ.get("KD_MIL_CACHE", ".cache/kd_mil"))
+    made = build_synthetic_slides(cache, SyntheticSettings(slides=1, size=size, mpp=0.5), seed=0)
+    return SlideEntry("procedural", made.parent / "slides" / "synthetic_000.tif", "procedural", mpp=0.5)
 
 
 def planned(entry: SlideEntry, order: str, resolution: float) -> PlannedSlide:
@@ -153,66 +149,9 @@ def tissue_row(name: str, entry: SlideEntry, quick: bool) -> dict[str, Any]:
     return {"slide": name, "work": "tissue", "seconds": round(seconds, 3)} | milliseconds("tissue", times)
 
 
-def extraction_row(name: str, entry: SlideEntry, quick: bool) -> dict[str, Any]:
-    """The whole extraction, tissue and file included, against forward passes over as many tiles in memory."""
-    settings = Cutting(TilingSettings(64 if quick else TILE, magnification=10, min_tissue=0.25))
-    device = torch.device(cuda_or_cpu())
-    model = "resnet10t" if quick else ENCODER
-    encoder = TileEncoder(partial(TimmEncoder, name=model), {"name": model}, settings.tiling.tile_size, device)
-    tiles = len(plan_slide(entry, settings).tiles.coords)
-    works = {"extraction": extract(entry, settings, encoder), "ceiling": forward_passes(encoder, tiles)}
-    samples = timed_in_turn(works, repeats=1 if quick else 3, seconds=180.0)
-    row: dict[str, Any] = {
-        "slide": name,
-        "work": f"extraction, {model} on {device.type}, {encoder.precision}",
-        "tiles": tiles,
-        "tiles_per_s": rate(tiles, samples["extraction"]),
-        "bare_per_s": rate(tiles, samples["ceiling"]),
-        "of_bare": round(ratio(samples["ceiling"], samples["extraction"]), 3),
-    }
-    for work, times in samples.items():
-        row |= milliseconds(work, times)
-    return row
-
-
-def extract(entry: SlideEntry, settings: Cutting, encoder: TileEncoder) -> Callable[[], None]:
-    """One slide to its file, one process reading."""
-
-    def work() -> None:
-        with tempfile.TemporaryDirectory() as out:
-            Extraction([entry], Path(out), settings, encoder, BATCH, num_workers=1).run()
-
-    return work
-
-
-def forward_passes(encoder: TileEncoder, tiles: int) -> Callable[[], None]:
-    """The encoder on batches that are in memory; results reach the host, as features must."""
-    side = encoder.tile_size
-    pixels = torch.randint(
-        0, 256, (BATCH, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
-
-    def work() -> None:
-        results = [encoder(pixels[: min(BATCH, tiles - first)]).half() for first in range(0, tiles, BATCH)]
-        torch.cat(results).cpu()
-
-    return work
-
-
-def rate(tiles: int, samples: list[Clock]) -> float:
-    """Tiles per second of the median round."""
-    return round(tiles / median(clock.wall for clock in samples), 1)
-
-
 def goals(row: dict[str, Any]) -> list[dict[str, Any]]:
     """What the row has to reach."""
-    if row["work"].startswith("extraction"):
-        wanted = [("of its encoder's ceiling", "of_bare", LEAST_OF_CEILING)]
-    else:
-        wanted = [
-            ("of the bare loop", "of_bare", LEAST_OF_BARE),
-            ("by two workers", "two_over_one", LEAST_TWO_OVER_ONE),
-        ]
+    wanted = [("of the bare loop", "of_bare", LEAST_OF_BARE), ("by two workers", "two_over_one", LEAST_TWO_OVER_ONE)]
     return [
         {"goal": f"{row['slide']}, {row['work']}: {what} >= {least:g}", "value": row[key], "reached": row[key] >= least}
         for what, key, least in wanted

@@ -17,14 +17,19 @@ PAGE = ROOT / "docs" / "architecture.md"
 BLOCK = re.compile(r"```mermaid\n(.*?)```", re.DOTALL)
 
 ROOMS = {
-    "commands": "run, extract, predict, segment,<br/>report, frontier, export, doctor",
+    "commands": "run, extract, predict, segment, view,<br/>evaluate, chain, report, frontier,<br/>"
+    "reproduce, export, doctor",
     "cli": "Hydra, settings, user mistakes",
+    "jobs": "what each command does",
     "training": "what changes a fit",
     "callbacks": "what draws and writes",
+    "plot": "pictures as axes",
     "sweep": "many runs as processes",
     "reporting": "many runs in one page",
     "diagnosis": "what the doctor checks",
+    "viewer": "predictions in a browser",
     "prediction": "a checkpoint on new slides",
+    "cards": "what a checkpoint says<br/>of its model",
     "methods": "WENO, Distill-to-Label, IFKD,<br/>resolution, baselines",
     "methods/base": "what all methods share",
     "evaluation": "tables, metrics, thresholds",

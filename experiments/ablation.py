@@ -1,8 +1,8 @@
 """WENO's ablation: `python experiments/ablation.py OUT_DIR RUN_DIR [RUN_DIR ...]`.
 
 RUN_DIR are finished runs of `python -m kd_mil.run -m experiment=weno_ablation seed=0,1,2`. Writes `results.json` (all
-values), `table.md` (Table 4 of the paper: distillation, shared encoder, HPM) and `curves.png` (Fig. 3: validation AUROC
-of instances and bags by epoch for the bare teacher, WENO without and with HPM).
+values), `table.md` (Table 4 of the paper, distillation, shared encoder, HPM, with two controls) and `curves.png`
+(Fig. 3: validation AUROC of instances and bags by epoch for the bare teacher, WENO without and with HPM).
 """
 
 import argparse
@@ -20,6 +20,8 @@ from kd_mil.reporting.runs import Run
 
 ROWS = {
     "teacher": ("", "", "", "model"),
+    "teacher_updates": ("no, as many updates", "", "", "model"),
+    "naive": ("no, labels of bags", "yes", "", "student"),
     "distillation": ("yes", "", "", "student"),
     "shared_encoder": ("yes", "yes", "", "student"),
     "hpm": ("yes", "yes", "yes", "student"),

@@ -1,6 +1,7 @@
 """Record of resolution distillation: `python experiments/resolution_summary.py RUNS OUT.json [--pool fold]`.
 
-RUNS holds `teacher/*`, `baseline/*`, `kd/*`, `kd_ad/*` run directories named `key=value,key=value`. Writes the scores
+RUNS holds `teacher/*`, `baseline/*`, `kd/*`, `kd_ad/*` run directories named `key=value,key=value`, perhaps also
+`kd_ad_half/*` (fewer unlabelled images) and `kd_soft/*`, `kd_maxpool/*`, `kd_bicubic/*` (resizing). Writes the scores
 of every run and the paired bootstrap of each student against the baseline of the same seed (or fold) and resolution,
 and prints a table.
 `--pool fold`: the test images of all folds are put together first.
@@ -93,7 +94,7 @@ def describe(run: Decisions, baseline: Decisions | None) -> dict[str, Any]:
 def summarise(runs: list[Decisions]) -> list[dict[str, Any]]:
     """Every run next to the baseline of its resolution and repeat."""
     baselines = {(run.downsample, run.repeat): run for run in runs if run.kind == "baseline"}
-    order = ("teacher", "baseline", "kd", "kd_ad")
+    order = ("teacher", "baseline", "kd", "kd_soft", "kd_maxpool", "kd_bicubic", "kd_ad_half", "kd_ad")
     ranked = sorted(runs, key=lambda run: (run.downsample, order.index(run.kind), run.repeat))
     return [
         describe(run, baselines.get((run.downsample, run.repeat)) if run.kind.startswith("kd") else None)

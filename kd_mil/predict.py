@@ -1,77 +1,75 @@
-"""Predict slides never seen: `python -m kd_mil.predict ckpt=RUN slides=FOLDER out=DIR`, or `features=FOLDER`."""
+"""Predict slides never seen: `python -m kd_mil.predict ckpt=RUN slides=DIR out=DIR`, or `features=`, or `images=`."""
 
 import sys
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from kd_mil.cli.arguments import with_quoted_values
+from kd_mil.cli.arguments import on_a_disk, quoted, with_quoted_values
 from kd_mil.cli.command import command
-from kd_mil.core.atomic import require_writable
-from kd_mil.core.devices import usable_device
+from kd_mil.core.checks import above, at_least, whole
 from kd_mil.core.errors import UserError
-from kd_mil.prediction.console import one_line_warnings, print_results
-from kd_mil.prediction.feature_inputs import feature_inputs
-from kd_mil.prediction.inputs import slide_inputs
-from kd_mil.prediction.ledger import Ledger
-from kd_mil.prediction.loading import checkpoint_path, load_method
-from kd_mil.prediction.outputs import Model, OutputSettings
-from kd_mil.prediction.pipeline import Predictor
-from kd_mil.slides.formats.reader import reader_class
+from kd_mil.core.shards import shard_of, with_number_of_shards
 
-PATHS = ("ckpt", "slides", "features", "out")
 LEAST = {"picture_side": 1, "instances_per_step": 1, "num_workers": 0, "tile_size_level0": 1}
 """Smallest values of whole numbers."""
 
 
-@command("predict")
-def main(config: DictConfig) -> None:
-    """Predict every slide asked for, and end with a table of them."""
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    check(plain)
-    out = Path(plain["out"])
-    with one_line_warnings():
-        predictor, inputs = prepared(plain, out)
-        rows = predictor.run(inputs)
-        print_results(rows, out)
-    if all(row["tiles"] is None for row in rows):
-        more = f" ({len(rows) - 1} more slides failed, too)" if len(rows) > 1 else ""
-        raise UserError(f"no slide could be read: {rows[0]['note']}{more}")
-
-
-def prepared(plain: Mapping[str, Any], out: Path) -> tuple[Predictor, Any]:
-    """The trained method, ready to write its predictions, and what there is to predict."""
-    settings = OutputSettings(**{field.name: plain[field.name] for field in fields(OutputSettings)})
-    method, card = load_method(checkpoint_path(plain["ckpt"]), plain["trust"])
-    inputs = feature_inputs(plain, card) if plain["features"] is not None else slide_inputs(plain, card)
-    thresholds = dict(zip(method.roles, method.bag_thresholds.tolist(), strict=True))
-    model = Model(card.class_names, thresholds, card.experiment, card.checkpoint)
-    ledger = Ledger(out / ".finished", [card.checkpoint, repr(settings), plain["picture_side"]], plain["overwrite"])
-    method.to(usable_device(plain["device"]))
-    return Predictor(method, model, out, settings, ledger, plain["on_error"]), inputs
-
-
-def check(plain: Mapping[str, Any]) -> None:
-    """Refuse settings that could only fail later.
+def refuse(config: DictConfig) -> None:
+    """What the settings alone forbid.
 
     Raises:
-        UserError: a number out of range, an unknown backend, or a folder that cannot be written.
+        UserError: a number out of range, or no such shard.
     """
+    on_a_disk(config, "out", "slides", "images", "labels", *(["ckpt"] if isinstance(config.ckpt, str) else []))
+    if config.labels is not None and not Path(config.labels).is_file():
+        raise UserError(f"labels={config.labels}: no such file; give a CSV slide_id,label[,case_id]")
     for name, least in LEAST.items():
-        if plain[name] is not None and not (isinstance(plain[name], int) and plain[name] >= least):
-            raise UserError(f"{name}={plain[name]}: must be a whole number, at least {least}")
-    if plain["backend"] is not None:
-        reader_class(plain["backend"])
-    require_writable(Path(plain["out"]))
+        if config[name] is not None:
+            whole(name, config[name], least)
+    if config.mpp is not None:
+        above("mpp", config.mpp)
+    if config.mpp_override is not None:
+        at_least("mpp_override", config.mpp_override, 0)
+    shard_of(config.shard, config.shards)
+
+
+@command("predict", first=refuse)
+def main(config: DictConfig) -> None:
+    """Predict every slide asked for, and end with a table of them."""
+    from kd_mil.jobs import predict
+
+    predict.main(config)
 
 
 def start() -> None:
     """The command line."""
-    sys.argv[1:] = with_quoted_values(sys.argv[1:], PATHS)
+    names = ["slides", "features", "images", "labels", "out"]
+    names += [] if any(text.startswith("ckpt=[") for text in sys.argv[1:]) else ["ckpt"]
+    sys.argv[1:] = with_number_of_shards(with_quoted_values(with_listed_members(sys.argv[1:]), names))
     main()
+
+
+def with_listed_members(arguments: Sequence[str]) -> list[str]:
+    """The members of `ckpt=[a,b]` in quotes, one by one: names of runs hold commas and equals signs.
+
+    A comma divides where what follows it exists; `ckpt=[runs/fold=0,seed=1,runs/fold=1,seed=1]` names two runs.
+    """
+    return [
+        with_quoted_members(text) if text.startswith("ckpt=[") and text.endswith("]") else text for text in arguments
+    ]
+
+
+def with_quoted_members(text: str) -> str:
+    """One setting `ckpt=[...]` with its members in quotes."""
+    members: list[str] = []
+    for part in text[len("ckpt=[") : -1].split(","):
+        if members and not Path(members[-1]).exists():
+            members[-1] += f",{part}"
+        else:
+            members.append(part.strip())
+    return f"ckpt=[{','.join(map(quoted, members))}]"
 
 
 if __name__ == "__main__":

@@ -1,152 +1,38 @@
-"""Many runs in one table: `python -m kd_mil.report RUNS [RUNS ...] [baseline=EXPERIMENT] [out=FOLDER]`.
+"""Many runs in one table: `python -m kd_mil.report RUNS [RUNS ...] [baseline=EXPERIMENT] [out=FOLDER]`."""
 
-With a baseline, experiments are paired run by run: those of the same seed and the same test bags.
-"""
-
-import re
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-from matplotlib.figure import Figure
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from kd_mil.cli.arguments import with_quoted_values, with_words_as_list
 from kd_mil.cli.command import command
-from kd_mil.core.atomic import atomic_path
 from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
-from kd_mil.core.records import write_json
-from kd_mil.core.suggestions import did_you_mean
-from kd_mil.reporting.comparison import Entry, baselines_of, compare, entries_of
-from kd_mil.reporting.figures import comparison_figure, sweep_figure, swept_number
-from kd_mil.reporting.hyperparameters import write_hyperparameters
-from kd_mil.reporting.page import page
-from kd_mil.reporting.runs import Point, Run, chosen_points, find_runs, points_of
-from kd_mil.reporting.tables import cell_text, document, long_table, markdown, rows_of, shown_metrics
-
-NAMES = ("baseline", "out", "x")
-MAIN_METRICS = (
-    *("bag_auroc", "instance_auroc", "bag_accuracy", "instance_ap"),
-    *("image_auroc", "image_accuracy", "image_f1", "pixel_f1", "pixel_iou"),
-)
-"""Columns where none are asked for: what runs on bags have, then what those on images have."""
 
 
-@command("report")
-def main(config: DictConfig) -> None:
-    """Collect, compare, and write the page and its tables."""
-    directories = [Path(text) for text in config.directories]
-    if not directories:
+def refuse(config: DictConfig) -> None:
+    """What the settings alone forbid.
+
+    Raises:
+        UserError: nothing to read, or a number out of range.
+    """
+    if not config.directories:
         raise UserError("no folder given: python -m kd_mil.report RUNS")
     at_least("resamples", config.resamples, 1)
-    runs = find_runs(directories)
-    points = points_of([run for run in runs if run.finished])
-    if not points:
-        raise UserError(nothing_finished(runs, directories))
-    metrics = list(MAIN_METRICS if config.metrics is None else config.metrics)
-    check_metrics(metrics, points)
-    chosen = chosen_points(points)
-    baselines = {} if config.baseline is None else baselines_of(points, config.baseline)
-    entries = entries_of(points, metrics, config.resamples, config.seed)
-    compare(entries, points, baselines)
-
-    out = Path(config.out) if config.out else directories[0] / "report"
-    rows = rows_of(entries, chosen)
-    compared_with = {point.name for point in baselines.values()}
-    baseline = compared_with.pop() if len(compared_with) == 1 else config.baseline
-    content = document(points, runs, entries, chosen, baseline)
-    figures = figures_of(points, entries, chosen, metrics, config.x)
-    title = f"kd_mil: {', '.join(dict.fromkeys(point.experiment for point in points))}"
-    write_text(out / "report.html", page(title, rows, metrics, points, content, figures, out.resolve()))
-    write_text(out / "report.md", markdown(rows, metrics) + "\n")
-    write_text(out / "report.csv", long_table(entries).to_csv(index=False))
-    write_json(out / "report.json", content)
-    for caption, figure in figures.items():
-        name = re.sub(r"[^a-z0-9]+", "_", caption.lower())
-        with atomic_path(out / f"{name}.png") as path:
-            figure.savefig(path, dpi=110, format="png")
-    write_hyperparameters(out / "tensorboard", points)
-    print_table(rows, metrics, out)
-    print_left_out(content)
 
 
-def nothing_finished(runs: Sequence[Run], directories: Sequence[Path]) -> str:
-    """Why there is nothing to report."""
-    faults = [run.fault for run in runs if run.fault is not None]
-    reason = f"; not readable: {faults[0]}" if faults else ""
-    return f"none of the {len(runs)} runs under {', '.join(map(str, directories))} is finished{reason}"
+@command("report", first=refuse)
+def main(config: DictConfig) -> None:
+    """Collect, compare, and write the page and its tables."""
+    from kd_mil.jobs import report
 
-
-def check_metrics(metrics: Sequence[str], points: Sequence[Point]) -> None:
-    """Refuse columns of which no run has a value.
-
-    Raises:
-        UserError: an unknown metric, or none at all.
-    """
-    keys = (key for point in points for run in point.runs for key in run.metrics if key.startswith("test/"))
-    known = sorted({key.rpartition("/")[2] for key in keys})
-    for metric in metrics:
-        if metric not in known and metric not in MAIN_METRICS:
-            raise UserError(f"metrics: no run has {metric!r}; {did_you_mean(metric, known)}")
-    if not set(metrics) & set(known):
-        raise UserError(f"metrics: no run has any of {', '.join(metrics)}; known: {', '.join(known)}")
-
-
-def figures_of(
-    points: Sequence[Point],
-    entries: Sequence[Entry],
-    chosen: dict[str, str],
-    metrics: Sequence[str],
-    wanted: str | None,
-) -> dict[str, Figure]:
-    """By caption: the sweep over a number, if there is one, and the test results in each metric.
-
-    Raises:
-        UserError: `wanted` is no number that differs between the points.
-    """
-    x = swept_number(points, wanted)
-    if wanted is not None and x is None:
-        raise UserError(f"x={wanted}: no number that differs between the points")
-    figures = {} if x is None else {f"Choosing {x}": sweep_figure(points, x, chosen)}
-    for metric in metrics:
-        if any(entry.metric == metric for entry in entries):
-            figures[f"Test: {metric}"] = comparison_figure(entries, metric, chosen)
-    return figures
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file or none."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def print_table(rows: Sequence[dict], metrics: Sequence[str], out: Path) -> None:
-    """The table people see at once; validation's choice with a star."""
-    shown = shown_metrics(rows, metrics)
-    table = Table("", "point", "role", "runs", *shown)
-    for row in rows:
-        cells = [cell_text(row["entries"].get(metric), all_values=False) for metric in shown]
-        table.add_row(*map(escape, ["*" if row["chosen"] else "", row["point"], row["role"], str(row["runs"]), *cells]))
-    console = Console(width=max(Console().width, 120))
-    console.print(table)
-    console.print(f"report in {out / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
-
-
-def print_left_out(content: dict) -> None:
-    """Runs that do not count, each on a line with the reason."""
-    for fault in content["not_readable"]:
-        print(f"left out: {fault}")
-    for directory in content["copies"]:
-        print(f"counted once: {directory} repeats seed and data of another run of its point")
+    report.main(config)
 
 
 def start() -> None:
     """The command line: folders stand by themselves."""
-    sys.argv[1:] = with_quoted_values(with_words_as_list(sys.argv[1:], "report", "directories"), NAMES)
+    words = with_words_as_list(sys.argv[1:], "report", "directories")
+    sys.argv[1:] = with_quoted_values(words, ("baseline", "out", "x"))
     main()
 
 

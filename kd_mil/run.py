@@ -1,248 +1,42 @@
 """Train, select on validation, test once: `python -m kd_mil.run experiment=weno_dsmil [key=value ...]`."""
 
-import math
-import shutil
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import lightning as L
-import pandas as pd
-import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from hydra.utils import instantiate
-from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
-from kd_mil import __version__
+from kd_mil.cli.arguments import require
 from kd_mil.cli.command import command
-from kd_mil.cli.configuration import configuration_files, write_configuration
-from kd_mil.cli.settings import check_value
-from kd_mil.core.atomic import remove_unfinished
-from kd_mil.core.checkpoints import read_checkpoint
-from kd_mil.core.checks import at_least
-from kd_mil.core.devices import require_accelerator
-from kd_mil.core.errors import UserError
-from kd_mil.core.records import RunRecord, device_name, read_record, write_json
-from kd_mil.core.threads import use_threads
-from kd_mil.data.changes import refuse_changed_data
-from kd_mil.data.datamodules import DistillationData
-from kd_mil.methods.base.method import Method
-from kd_mil.prediction.moved_targets import with_targets_of_today
-from kd_mil.sweep.points import run_point
-from kd_mil.training.keep_time import KeepTime
-from kd_mil.training.lr_scaling import scaled
-from kd_mil.training.results import log_hyperparameters, print_results, show_finished
-from kd_mil.training.stop_on_signal import StopOnSignal
+from kd_mil.cli.trainer import check_trainer
+from kd_mil.core.checks import whole
+from kd_mil.core.records import RunRecord
 
 
-@command("run")
+def refuse(config: DictConfig) -> None:
+    """What the settings and the directory of a run alone forbid.
+
+    Raises:
+        UserError: a setting that cannot be, or the directory holds another run.
+    """
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    require(plain["paths"], run_root="a folder, or leave it out")
+    RunRecord(Path(plain["run_dir"]).absolute(), plain, overwrite=config.overwrite)
+    check_trainer(plain["trainer"])
+    whole("cost_of", config.cost_of, 0)
+
+
+@command("run", first=refuse)
 def main(config: DictConfig) -> float | None:
     """One run as design and configuration say; returns the validation score of what is tested."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
+        from kd_mil.sweep.points import run_point
+
         return run_point(config, HydraConfig.get())
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    configuration = configuration_files(config)
-    directory = Path(plain["run_dir"]).absolute()
-    record = RunRecord(directory, plain, overwrite=config.overwrite)
-    if not 0 <= config.seed < 2**32:
-        raise UserError(f"seed={config.seed}: must lie in [0, 2**32)")
-    if config.trainer.max_epochs == 0:
-        raise UserError("trainer.max_epochs=0: nothing would be trained; give at least 1")
-    require_accelerator(plain["trainer"]["accelerator"])
-    check_optimizer(config)
-    check_value("trainer.threads", plain["trainer"]["threads"], int | None)
-    use_threads(plain["trainer"]["threads"], record.earlier_threads)
-    L.seed_everything(config.seed, workers=True, verbose=False)
-    new_method = instantiate(config.method, _convert_="all")
-    data: DistillationData = instantiate(config.data, _convert_="all")
-    data.setup()
-    if record.has_trained:
-        refuse_changed_data(directory / "splits.csv", pd.DataFrame(data.split_rows()))
-    if record.finished:
-        return show_finished(record)
-    method: Method = new_method(**data.model_inputs)
-    method.model_card = model_card(plain, data)
-    choose_monitor(config, method)
-    shorten_phases(config, method)
-    last = directory / "checkpoints" / "last.ckpt"
-    trainer = build_trainer(config, [StopOnSignal(last, record.interrupt), KeepTime(record.write)])
-    method.new_optimizer = scaled(method.new_optimizer, config.scale_lr, trainer.world_size)
-    if trainer.is_global_zero:
-        record.lock()
-        if record.finished:
-            return show_finished(record, trainer.world_size)
-    start = starting_point(config, record, trainer.world_size)
-    check_before_training(method, start, trainer)
-    data.check_processes(trainer.world_size)
-    if trainer.is_global_zero:
-        begin(record, configuration, facts(plain, data, trainer))
-        data.write_split_file(directory / "splits.csv")
+    from kd_mil.jobs import run
 
-    trainer.fit(method, datamodule=data, ckpt_path=start)
-    metrics = evaluate(trainer, method, data)
-    if trainer.is_global_zero:
-        write_json(directory / "metrics.json", metrics)
-        log_hyperparameters(trainer, plain, metrics)
-        chosen = {
-            "monitor": config.monitor,
-            "monitor_mode": config.monitor_mode,
-            "select": config.select,
-            "selected_by": method.selected_by,
-        }
-        best = best_checkpoint(trainer)
-        tested_epoch = read_checkpoint(best)["epoch"] + 1
-        record.write("finished", best_checkpoint=best, tested_epoch=tested_epoch, **chosen)
-        print_results(metrics, directory, read_record(record.path))
-    return metrics.get(config.monitor)
-
-
-def begin(record: RunRecord, configuration: Mapping[str, str], known: Mapping[str, Any]) -> None:
-    """The first changes in the folder of a run, whose lock this process holds."""
-    if record.overwrite:
-        forget(record.directory)
-    for name in ("best", "last"):  # a run killed while it wrote one
-        remove_unfinished(record.directory / "checkpoints" / f"{name}.ckpt")
-    write_configuration(record.directory, configuration)
-    record.write("running", **known)
-
-
-def build_trainer(config: DictConfig, more: Sequence[L.Callback] = ()) -> L.Trainer:
-    """Trainer with the callbacks and loggers of the configuration, and more callbacks."""
-    callbacks = [instantiate(one, _convert_="all") for one in config.callbacks.values() if one is not None]
-    callbacks += more
-    loggers = [instantiate(one, _convert_="all") for one in config.logger.values() if one is not None]
-    plain: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
-    settings = {key: value for key, value in plain.items() if key != "threads"}  # of the process, set before
-    return instantiate(settings, _convert_="all", callbacks=callbacks, logger=loggers)
-
-
-def choose_monitor(config: DictConfig, method: Method) -> None:
-    """Fill in what selects the checkpoint, and in which direction.
-
-    Raises:
-        UserError: the method may not be selected by it: instance labels and test data select nothing.
-    """
-    config.monitor = config.monitor or method.default_monitor
-    method.check_monitor(config.monitor)
-    config.monitor_mode = config.monitor_mode or ("min" if config.monitor.endswith("loss") else "max")
-
-
-def shorten_phases(config: DictConfig, method: Method) -> None:
-    """Where `phase_epochs` is set, phases of that length take the place of `trainer.max_epochs`."""
-    if config.phase_epochs is not None and not method.phases.undivided:
-        at_least("phase_epochs", config.phase_epochs, 1)
-        method.shorten_phases(config.phase_epochs)
-        config.trainer.max_epochs = -1
-
-
-def check_optimizer(config: DictConfig) -> None:
-    """Find out, before data are read, what the optimiser refuses.
-
-    Raises:
-        UserError: a setting of the wrong type or range.
-    """
-    try:
-        instantiate(config.optimizer, _convert_="all")([torch.zeros(1, requires_grad=True)])
-    except InstantiationException:
-        raise
-    except (TypeError, ValueError) as error:
-        raise UserError(f"optimizer: {error}") from error
-
-
-def check_before_training(method: Method, start: str | None, trainer: L.Trainer) -> None:
-    """Find now what would otherwise end or spoil training: optimiser settings, a checkpoint of another method.
-
-    Raises:
-        UserError: the optimiser refuses its settings, its gradients would be clipped while they are scaled, or the
-            checkpoint does not fit.
-    """
-    if trainer.precision == "16-mixed" and method.gradient_clip is not None:
-        raise UserError(
-            f"method.gradient_clip={method.gradient_clip} would clip the scaled gradients of "
-            "trainer.precision=16-mixed: use bf16-mixed or 32-true, or method.gradient_clip=null"
-        )
-    try:
-        method.configure_optimizers()
-    except (TypeError, ValueError) as error:
-        raise UserError(f"optimizer: {error}") from error
-    if start is None:
-        return
-    card = {"select": "best"} | read_checkpoint(start)["model_card"]
-    card["method"] = with_targets_of_today(card["method"])
-    for key in ("select", "method", "model_inputs", "class_names"):
-        if card.get(key) != method.model_card[key]:
-            raise UserError(f"checkpoint {start} belongs to another configuration: its {key} differs from this run's")
-
-
-def starting_point(config: DictConfig, record: RunRecord, processes: int) -> str | None:
-    """Checkpoint to resume from: the last of an interrupted run of the same command here, else the one asked for."""
-    last = None if config.overwrite else record.last_checkpoint(processes)
-    if last is not None:
-        print(f"continuing the interrupted run in {record.directory}")
-        return str(last)
-    return None if config.ckpt_path is None else str(config.ckpt_path)
-
-
-def evaluate(trainer: L.Trainer, method: Method, data: DistillationData) -> dict[str, float]:
-    """Metrics of the checkpoint to test (`select`): validation again, then test, once."""
-    best = best_checkpoint(trainer)
-    method.scores.clear()  # of the last epoch, which need not be the one tested
-    [val] = trainer.validate(method, datamodule=data, ckpt_path=best, verbose=False)
-    [test] = trainer.test(method, datamodule=data, ckpt_path=best, verbose=False)
-    logged = {**val, **test}
-    return logged | {name: value for name, value in method.exact_scores.items() if name in logged}
-
-
-def best_checkpoint(trainer: L.Trainer) -> str:
-    """Path of the checkpoint that is tested: validation selected it, or it is the last."""
-    chosen = cast(ModelCheckpoint, trainer.checkpoint_callback)
-    scored = chosen.monitor is None or math.isfinite(_value(chosen.best_model_score))
-    if not (chosen.best_model_path and scored):
-        raise UserError(
-            f"no checkpoint was selected: {chosen.monitor} was never defined in {trainer.current_epoch} epochs; "
-            "does validation hold all classes?"
-        )
-    return chosen.best_model_path
-
-
-def _value(score: torch.Tensor | None) -> float:
-    return math.nan if score is None else float(score)
-
-
-def model_card(plain: dict[str, Any], data: DistillationData) -> dict[str, Any]:
-    """What it takes to build the method again and to read its output, in plain containers."""
-    return {
-        "kd_mil": __version__,
-        "method": plain["method"],
-        "model_inputs": data.model_inputs,
-        "class_names": list(data.class_names),
-        "instance_source": data.instance_source,
-        "experiment": plain["experiment_name"],
-        "select": plain["select"],
-    }
-
-
-def facts(plain: dict[str, Any], data: DistillationData, trainer: L.Trainer) -> dict[str, Any]:
-    """Facts of run.json that are known before training."""
-    return {
-        "device": device_name(trainer.strategy.root_device),
-        "processes": trainer.world_size,
-        "experiment": plain["experiment_name"],
-        "overrides": list(HydraConfig.get().overrides.task),
-        "seed": plain["seed"],
-        "data_fingerprint": data.fingerprint(),
-        "data_counts": data.counts(),
-        "instance_source": data.instance_source,
-    }
-
-
-def forget(directory: Path) -> None:
-    """Remove what an earlier run left in its own subdirectories."""
-    for name in ("checkpoints", "tensorboard", "figures"):
-        shutil.rmtree(directory / name, ignore_errors=True)
+    return run.main(config)
 
 
 if __name__ == "__main__":

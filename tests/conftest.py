@@ -1,9 +1,11 @@
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests.support import stores
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,3 +26,17 @@ def shared_data() -> Callable[[str], Path]:
         pytest.skip(f"real data set {name!r} is not on this machine")
 
     return find
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """URL of a bucket in a store on this machine that speaks S3; skips the test where it cannot be had."""
+    with stores.s3() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def gs() -> Iterator[str]:
+    """As `s3`, of one that speaks Google Cloud Storage."""
+    with stores.gs() as url:
+        yield url

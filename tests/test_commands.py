@@ -52,6 +52,14 @@ def test_written_predictions_give_the_written_metrics(finished_run):
         assert roc_auc_score(bags.label, bags[f"{role}_prob"]) == pytest.approx(metrics[f"test/{role}/bag_auroc"])
         area = roc_auc_score(instances.label, instances[f"{role}_score"])
         assert area == pytest.approx(metrics[f"test/{role}/instance_auroc"])
+    inside = instances[instances.bag_id.map(bags.set_index("bag_id").label).astype(int) > 0]
+    for role, reading in (("teacher", "bag_of_one"), ("teacher", "instance_stream"), ("student", "instance_x_bag")):
+        name = f"test/{role}/{reading}/instance_auroc"
+        assert roc_auc_score(instances.label, instances[f"{role}_{reading}"]) == pytest.approx(metrics[name])
+        assert roc_auc_score(inside.label, inside[f"{role}_{reading}"]) == pytest.approx(metrics[f"{name}_within"])
+    assert metrics["test/teacher/instance_auroc"] == metrics["test/teacher/instance_stream/instance_auroc"]
+    for name in ("auroc", "ap", "tpr", "fpr", "student_auroc"):
+        assert 0 <= metrics[f"train/pseudo_labels/{name}"] <= 1
     largest = instances.groupby("bag_id", observed=True).student_prob.max()
     assert largest[bags.bag_id].to_numpy() == pytest.approx(bags.student_prob.to_numpy())
     assert instances.groupby("bag_id", observed=True).attention.sum().to_numpy() == pytest.approx(1, abs=1e-4)
@@ -120,7 +128,7 @@ def test_same_seed_same_metrics_other_seed_others(finished_run, tmp_path):
         (["data=cifar10_mil"], "CIFAR-10"),
         (["data=feature_bags", "data.manifest=none.csv"], "none.csv"),
         (["bags_per_step=0"], "bags_per_step=0"),
-        (["method.pseudo_labels=recompute", "aggregator=transmil"], "method.pseudo_labels=bank"),
+        (["method.attention_from=recompute", "aggregator=transmil"], "method.attention_from=bank"),
         (["ckpt_path=missing.ckpt"], "missing.ckpt"),
         (["encoder=timm", "encoder.name=resnet19"], "resnet19"),
         (["method.no_such_key=1"], "no_such_key"),

@@ -1,5 +1,6 @@
 """The doctor finds what it should, says nothing where all is well, and its exit code tells which."""
 
+import os
 from dataclasses import replace
 
 import h5py
@@ -8,11 +9,14 @@ import pytest
 import torch
 
 from kd_mil.core.errors import UserError
+from kd_mil.data.features.files import facts
+from kd_mil.data.features.files.index import FeatureIndex
 from kd_mil.data.locations import Located, find_root, only_locating
 from kd_mil.diagnosis.data import duplicates, feature_findings, folder_of, leakage
 from kd_mil.diagnosis.environment import environment_findings
 from kd_mil.diagnosis.finding import Finding, as_finding
-from kd_mil.doctor import folder_finding, with_run_settings
+from kd_mil.doctor import with_run_settings
+from kd_mil.jobs.doctor import folder_finding
 from tests.support.command import kd_mil
 from tests.support.tiny import tiny_splits
 
@@ -53,12 +57,12 @@ def test_features_of_another_encoder_are_found(tmp_path):
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:
             file["features"] = np.zeros((3, 4), np.float32)
             file["features"].attrs["encoder"] = encoder
-    paths = sorted(tmp_path.glob("*.h5"))
-    [found] = feature_findings(paths)
+    paths, index = sorted(tmp_path.glob("*.h5")), FeatureIndex(tmp_path, tmp_path / "cache")
+    [found] = feature_findings(paths, index)
     assert found.level == "error"
     assert "1 of 3 files were not made like those before them: c.h5 (encoder: 'resnet50', not 'uni')" in found.text
-    assert levels(feature_findings(paths[:2])) == ["ok"]
-    assert levels(feature_findings([])) == ["error"]
+    assert levels(feature_findings(paths[:2], index)) == ["ok"]
+    assert levels(feature_findings([], index)) == ["error"]
 
 
 FEATURES = np.ones((4, 3), np.float32)
@@ -86,14 +90,27 @@ def test_every_feature_file_is_read_through(tmp_path, suffix, features, reason):
     else:
         with h5py.File(odd, "w") as file:
             file["features"] = features
-    [found] = feature_findings([tmp_path / "a.npy", odd])
+    index = FeatureIndex(tmp_path, tmp_path / "cache")
+    [found] = feature_findings([tmp_path / "a.npy", odd], index)
     assert found.level == "error"
     assert "1 of 2 files" in found.text
     assert f"b.{suffix}" in found.text
     assert reason in found.text
-    [found] = feature_findings([tmp_path / "a.npy"])
+    [found] = feature_findings([tmp_path / "a.npy"], index)
     assert found == Finding("ok", "features", found.text)
-    assert "1 files read through" in found.text
+    assert "1 files agree, 1 of them read through now" in found.text
+
+
+def test_known_feature_files_are_not_opened(tmp_path, monkeypatch):
+    for name in "ab":
+        np.save(tmp_path / f"{name}.npy", FEATURES)
+        os.utime(tmp_path / f"{name}.npy", (1e9, 1e9))
+    paths = sorted(tmp_path.glob("*.npy"))
+    [first] = feature_findings(paths, FeatureIndex(tmp_path, tmp_path / "cache"))
+    monkeypatch.setattr(facts, "FeatureFile", None)  # nothing can be opened any more
+    [second] = feature_findings(paths, FeatureIndex(tmp_path, tmp_path / "cache"))
+    assert "2 of them read through now" in first.text
+    assert second.text == first.text.replace("2 of them", "0 of them")
 
 
 def test_files_are_compared_with_all_before_them(tmp_path):
@@ -103,7 +120,7 @@ def test_files_are_compared_with_all_before_them(tmp_path):
             file["feats"] = FEATURES
             if encoder:
                 file.attrs["extractor"] = encoder
-    [found] = feature_findings(sorted(tmp_path.glob("*.h5")))
+    [found] = feature_findings(sorted(tmp_path.glob("*.h5")), FeatureIndex(tmp_path, tmp_path / "cache"))
     assert "c.h5 (encoder: 'gigapath', not 'uni')" in found.text
 
 

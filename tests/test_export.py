@@ -1,4 +1,4 @@
-"""The command `kd_mil.export`: what it writes is read as CLAM and torchmil read it, and reads back."""
+"""The command `kd_mil.export`: what it writes has the layout of each tool, and reads back."""
 
 import sys
 
@@ -9,14 +9,12 @@ import pytest
 import torch
 
 from kd_mil import export
-from kd_mil.data.features.files import FeatureFile
+from kd_mil.data.features.exports.export import exported
+from kd_mil.data.features.files.feature_file import FeatureFile
 from kd_mil.data.features.manifest import read_manifest
-from kd_mil.slides.extraction.store import slide_file, write_slide
-from kd_mil.slides.tiles.tiling import Tiles
-
-SIZES = {"s1": 3, "s2": 1, "s3": 4}
-CLASSES = ["normal", "tumour"]
-LABELS, PARTS = ["normal", "tumour", "tumour"], ["train", "val", "test"]
+from kd_mil.slides.extraction.store import slide_file
+from kd_mil.slides.label_columns import LabelColumns
+from tests.support.feature_stores import CLASSES, LABELS, SIZES, features_of, write_store
 
 
 @pytest.fixture
@@ -37,22 +35,7 @@ def command(monkeypatch, capsys, tmp_path):
 
 @pytest.fixture
 def store(tmp_path):
-    """Three slides as `kd_mil.extract` leaves them; the last has no annotation."""
-    out, rng = tmp_path / "store", np.random.default_rng(0)
-    for name, count in SIZES.items():
-        coords = rng.integers(0, 4000, (count, 2))
-        tiles = Tiles(coords, np.ones(count, np.float32), 64, 128, 0.5, 0, name, (5000, 5000), 0.25)
-        fraction = None if name == "s3" else np.linspace(0, 1, count, dtype=np.float32)
-        write_slide(slide_file(out, name), tiles, rng.normal(size=(count, 5)), fraction, attributes={})
-    rows = zip(SIZES, ("p1", "p1", "p2"), LABELS, PARTS, strict=True)
-    lines = [f"{name},{case},{label},{part},features/{name}.h5" for name, case, label, part in rows]
-    (out / "manifest.csv").write_text("\n".join(["slide_id,case_id,label,split,feature_path", *lines]) + "\n")
-    return out
-
-
-def features_of(store, name):
-    file = FeatureFile(slide_file(store, name))
-    return file.read(torch.arange(file.num_instances), torch.float32).numpy()
+    return write_store(tmp_path / "store")
 
 
 def test_clam_reads_what_was_exported(command, store, tmp_path):
@@ -120,12 +103,68 @@ def test_an_export_reads_back(command, store, tmp_path):
             assert torch.equal(one.coords(), other.coords())
 
 
+def test_stamp_reads_what_was_exported(command, store, tmp_path):
+    """Its `get_coords` wants µm and their tile size, its `BagDataset` `feats`, its slide table names with `.h5`."""
+    code, _, errors = command(f"features={write_store(store, cases=SIZES)}", "format=stamp", "out=out")
+    assert code == 0, errors
+    out = tmp_path / "out"
+    slides = pd.read_csv(out / "slide.csv", usecols=["PATIENT", "FILENAME"], dtype=str)
+    assert slides.FILENAME.tolist() == ["s1.h5", "s2.h5", "s3.h5"]
+    clini = pd.read_csv(out / "clini.csv", dtype=str)
+    assert dict(zip(clini.PATIENT, clini.label, strict=True)) == dict(zip(slides.PATIENT, LABELS, strict=True))
+    for name in SIZES:
+        with h5py.File(out / "features" / f"{name}.h5") as file, h5py.File(slide_file(store, name)) as own:
+            np.testing.assert_array_equal(file["feats"], features_of(store, name))
+            np.testing.assert_allclose(file["coords"], own["coords"][:] * 0.25)
+            assert file.attrs["unit"] == "um"
+            assert float(file.attrs["tile_size_um"]) == 128 * 0.25
+            assert int(file.attrs["tile_size_px"]) == 64
+    read = read_manifest(
+        out / "features", CLASSES, labels=out / "slide.csv", columns=LabelColumns("label", out / "clini.csv")
+    )
+    assert read.labels.tolist() == [0, 1, 1]
+    back = FeatureFile(read.feature_paths[0])
+    assert torch.equal(back.coords(slide_mpp=0.25), FeatureFile(slide_file(store, "s1")).coords())
+
+
+def test_stamp_has_one_label_for_a_patient(command, store):
+    code, _, errors = command(f"features={store}", "format=stamp", "out=out")
+    assert code == 2
+    assert "slides of case 'p1' are labelled 'normal' and 'tumour': STAMP has one label for each patient" in errors
+
+
+def test_trident_layout_is_read_by_torchmil(command, store, tmp_path):
+    code, _, errors = command(f"features={store}", "format=trident", "out=out", "classes=[normal,tumour]")
+    assert code == 0, errors
+    job = tmp_path / "out" / "20x_64px_0px_overlap"
+    for name in SIZES:
+        with h5py.File(job / "patches" / f"{name}_patches.h5") as file, h5py.File(slide_file(store, name)) as own:
+            np.testing.assert_array_equal(file["coords"], own["coords"])
+            assert file["coords"].attrs["patch_size_level0"] == 128
+        with h5py.File(job / "features_unknown" / f"{name}.h5") as file:
+            assert file["features"].dtype == np.float32
+            np.testing.assert_array_equal(file["features"], features_of(store, name))
+    assert pd.read_csv(tmp_path / "out" / "labels.csv").label.tolist() == [0, 1, 1]
+    read = read_manifest(job / "features_unknown", labels=tmp_path / "out" / "labels.csv")
+    assert read.labels.tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize("layout", ["stamp", "trident"])
+def test_what_a_tool_needs_and_a_file_does_not_say_is_one_line(command, tmp_path, layout):
+    (tmp_path / "plain").mkdir()
+    with h5py.File(tmp_path / "plain" / "s1.h5", "w") as file:
+        file["features"], file["coords"] = np.ones((4, 3)), [[0, 0], [256, 0], [512, 0], [768, 0]]
+    code, _, errors = command("features=plain", f"format={layout}", "out=out")
+    assert code == 2
+    assert "per pixel" in errors.splitlines()[-1] or "their resolution" in errors.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
         (["format=clam", "out=out"], "features= is not set"),
         (["features=store", "format=clam"], "out= is not set"),
-        (["features=store", "format=eva", "out=out"], "choose clam or torchmil"),
+        (["features=store", "format=eva", "out=out"], "choose clam, stamp, torchmil, trident or spatialdata"),
         (
             ["features=store", "format=torchmil", "out=out"],
             "name the classes in order",
@@ -135,6 +174,8 @@ def test_an_export_reads_back(command, store, tmp_path):
             "label 'tumour' is outside the classes",
         ),
         (["features=store", "format=clam", "out=store"], "is where the features are"),
+        (["features=store/features", "format=stamp", "out=store"], "is where the features are"),
+        (["features=store", "format=stamp", "out=store/features"], "is where the features are"),
         (["features=nowhere", "format=clam", "out=out"], "nowhere"),
         (["features=store/features", "format=torchmil", "out=out"], "torchmil needs labels"),
         (["features=store", "format=clam", "out=out", "tumour_threshold=2"], "tumour_threshold=2"),
@@ -175,6 +216,24 @@ def test_what_cannot_be_read_is_listed_and_the_rest_is_done(command, store, tmp_
     assert code == 2
     assert "no slide could be read" in errors.splitlines()[-1]
     assert not (tmp_path / "none").exists()
+
+
+def test_whatever_one_slide_raises_the_others_are_written(tmp_path):
+    table = pd.DataFrame({"slide_id": ["a", "b", "c"], "feature_path": ["a.npy", "b.npy", "c.npy"]})
+    for name in table["feature_path"]:
+        np.save(tmp_path / name, np.zeros((2, 3)))
+    faults = {"a": RecursionError("too deep"), "b": MemoryError(), "c": None}
+
+    def write(row, bag):
+        if faults[row["slide_id"]] is not None:
+            raise faults[row["slide_id"]]
+
+    summary = exported(table, tmp_path, tmp_path / "out", write)
+    assert summary["status"].tolist() == ["failed", "failed", "written"]
+    assert summary["message"].tolist() == ["RecursionError: too deep", "out of memory", ""]
+    faults["b"] = OSError("No space left on device")
+    with pytest.raises(OSError, match="No space left"):
+        exported(table, tmp_path, tmp_path / "out", write)
 
 
 @pytest.mark.parametrize("slide_id", ["../../outside", "/outside", "a/b", "..", "=x"])

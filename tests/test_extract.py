@@ -66,7 +66,9 @@ def test_features_and_tables_are_there_and_ready_to_train_on(command, slides, tm
     out = tmp_path / "out"
     summary = pd.read_csv(out / "summary.csv")
     assert summary.status.tolist() == ["written"] * 10
-    assert sorted(os.listdir(out)) == ["features", "manifest.csv", "settings.json", "summary.csv"]
+    files = ["contours", "features", "index.html", "manifest.csv", "qc", "settings.json", "summary.csv"]
+    assert sorted(os.listdir(out)) == [".finished", *files]
+    assert len(os.listdir(out / "qc")) == len(os.listdir(out / "contours")) == 10
     manifest = read_manifest(out / "manifest.csv", ["negative", "positive"])
     expected = pd.read_csv(slides)
     assert manifest.slide_ids == expected.slide_id.tolist()
@@ -78,6 +80,14 @@ def test_features_and_tables_are_there_and_ready_to_train_on(command, slides, tm
     assert stored.attributes["encoder"]["config"]["name"] == "resnet10t"
     assert stored.attributes["tissue"]["closing_um"] == 32.0
     assert json.loads((out / "settings.json").read_text())["encoder"] == stored.attributes["encoder"]
+
+
+def test_a_tiling_that_the_encoder_was_not_trained_on_is_a_warning(command, slides, recwarn):
+    command(f"slides={slides}", "out=out", *SMALL, "encoder.mpp=[1.04,2.0]")
+    assert not any("was trained on" in str(warning.message) for warning in recwarn)
+    command(f"slides={slides}", "out=other", *SMALL, "encoder.mpp=0.5")
+    expected = "resnet10t was trained on 0.5 µm per pixel, but tiles have 1: tiling.mpp=0.5 tiling.magnification=null"
+    assert expected in [str(warning.message) for warning in recwarn]
 
 
 def test_the_manifest_makes_bags_with_tumour_labels_from_the_threshold_on(command, slides, tmp_path, capsys):
@@ -217,6 +227,21 @@ def test_failures_are_listed_and_the_rest_is_done(command, slides, tmp_path):
     assert "synthetic_003" in errors
 
 
+def test_a_slide_or_annotation_that_is_missing_is_listed_and_the_rest_is_done(command, slides, tmp_path):
+    good = slides.parent / "slides" / "synthetic_000.tif"
+    rows = [f"{good},a,", "none.svs,b,", f"{good},c,none.xml", f"{good},d,{slides}"]
+    (tmp_path / "list.csv").write_text("\n".join(["slide_path,slide_id,annotation_path", *rows[:3], ""]))
+    code, _, errors = command("slides=list.csv", "mpp=1.0", "out=out", *TILES)
+    assert (code, "line 4: annotation 'none.xml' does not exist" in errors) == (2, True)
+    (tmp_path / "list.csv").write_text("\n".join(["slide_path,slide_id,annotation_path", *rows, ""]))
+    code, _, errors = command("slides=list.csv", "mpp=1.0", "out=out", *TILES)
+    assert code == 0, errors
+    summary = pd.read_csv(tmp_path / "out" / "summary.csv").set_index("slide_id")
+    assert summary.status.tolist() == ["written", "failed", "failed", "failed"]
+    assert summary.message["b"] == "slide 'none.svs' does not exist"
+    assert summary.message["c"] == "slide 'c': annotation 'none.xml' does not exist"
+
+
 def bad_inputs(folder: Path, slides: Path) -> dict[str, str]:
     """Overrides that name a bad input, by the words the error must have."""
     slide = slides.parent / "slides" / "synthetic_000.tif"
@@ -253,6 +278,11 @@ def bad_inputs(folder: Path, slides: Path) -> dict[str, str]:
         "give one of them": "slides=zero.svs tiling.mpp=0.5",
         "no device": "slides=zero.svs encoder=timm device=abacus",
         "backend=vips: choose openslide or fastslide": "slides=zero.svs backend=vips",
+        **{
+            f"{name}={value}: must be": f"slides=zero.svs {name}={value}"  # "a number", "above 0", "at least 1"
+            for name in ("mpp", "mpp_override", "tissue.mpp", "annotations.mask_mpp", "batch_size")
+            for value in ("fine", "nan", "0", "-1", "true")
+        },
         "magnification: give `mpp=`": f"slides={folder / 'plain.png'}",
     }
 
@@ -336,4 +366,4 @@ def test_the_command_survives_kill_9(slides, tmp_path):
         assert summary[f"features/{name}"] == "kept"
     assert all(np.isfinite(read_slide(path).features).all() for path in features.iterdir())
     left = [path.name for path in (tmp_path / "out").rglob("*") if path.name.startswith(".")]
-    assert not left, "neither parts nor claims"
+    assert left == [".finished"], "a ledger, and neither parts nor claims"

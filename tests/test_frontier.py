@@ -33,8 +33,11 @@ def test_commands_from_teacher_to_figure(tmp_path):
     cost = {name: one["cost"] for name, one in json.loads((out / "report.json").read_text())["roles"].items()}
     assert 14 < cost["teacher"]["gmac"] / cost["student"]["gmac"] < 18
     result = kd_mil("frontier", "runs=runs/*", "within=99", cwd=tmp_path)
-    assert "cheapest student within 99 % of the teacher: kd at 1/4" in result.stdout
+    assert "cheapest network within 99 % of the teacher on validation: kd at 1/4" in result.stdout
     assert (tmp_path / "frontier" / "frontier.png").is_file()
+    measured = metrics["cost/student/seconds"], metrics["cost/student/bytes"]
+    assert min(measured) > 0
+    assert 0 < metrics["cost/student/gmac"] < metrics["cost/teacher/gmac"] / 10
     wrong = ["data.seed=1", "hydra.run.dir=runs/w"]
     refused = kd_mil("run", "experiment=resolution_kd", *student[:-1], *wrong, cwd=tmp_path, check=False)
     assert refused.returncode == 2

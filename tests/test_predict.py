@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from kd_mil import predict
+from kd_mil.prediction.folder import Predictions
 from kd_mil.slides.extraction.store import write_slide
 from kd_mil.slides.formats.reader import open_slide
 from kd_mil.slides.tiles.tiling import Tiles
@@ -21,6 +22,7 @@ from tests.support.command import kd_mil
 
 pytestmark = pytest.mark.slow
 ENCODER = {"name": "resnet18", "weights": "0123456789abcdef", "features": 8, "precision": "float32"}
+ENCODER |= {"preset": "uni", "output": "cls"}
 TRANSFORM = {"size": 256, "interpolation": "bicubic", "mean": [0.0] * 3, "std": [1.0] * 3}
 COMMON = ["trainer=cpu", "trainer.max_epochs=2", "hydra.run.dir=run"]
 CLASSES = "data.classes=[normal,tumour]"
@@ -124,6 +126,12 @@ def test_features_give_the_numbers_of_the_run(command: Callable, on_features: Pa
     assert len(tiles) == len(bag(1))
     assert {"Tumor", "Other"} >= {one["properties"]["classification"]["name"] for one in tiles}
     assert len(list((tmp_path / "out" / "heatmaps").glob("*.png"))) == 16
+    predictions = Predictions(tmp_path / "out")  # the labels of the manifest stand beside the decisions
+    assert predictions.slides["label"].tolist() == ["normal", "tumour"] * 4
+    scores = predictions["s1"].panel.layers[-1].scores
+    assert scores == pytest.approx(predictions["s1"].tiles["student_prob"].to_numpy())
+    assert f"to look at them: {Path('out') / 'index.html'}" in printed
+    assert all(f"panels/s{number}.js" in (tmp_path / "out" / "index.html").read_text() for number in range(8))
     assert {path.name for path in tmp_path.iterdir()} == {"out", "data.fold=1,seed=0"}  # nothing of Hydra's
 
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.parquet")}
@@ -136,8 +144,10 @@ def test_features_give_the_numbers_of_the_run(command: Callable, on_features: Pa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": "resnet50"}, "encoder: 'resnet50', not 'resnet18'"),
+        ({"name": "resnet50", "weights": "e" * 16}, "encoder: 'resnet50', not 'resnet18'"),
         ({"weights": "f" * 16}, "weights: 'ffffffffffffffff'"),
+        ({"preset": "uni2_h", "weights": None}, "preset: 'uni2_h', not 'uni'"),
+        ({"output": "cls_mean"}, "output: 'cls_mean', not 'cls'"),
         ({"mpp": 1.0}, "mpp: 1, not 0.5"),
         ({"tile_size": 128}, "tile_size: 128, not 256"),
         ({"width": 9}, "width: 9, not 8"),
@@ -157,6 +167,18 @@ def test_features_made_otherwise_are_left_out_and_refused_where_none_fits(
     slides = pd.read_csv(tmp_path / "out" / "slides.csv", index_col="slide_id")
     assert slides.student_prob.isna().tolist() == [False, True]
     assert message in slides.note["b"]
+
+
+def test_a_missing_feature_file_of_a_list_is_a_line_and_the_rest_is_predicted(
+    command: Callable, on_features: Path, tmp_path: Path
+) -> None:
+    write_features(tmp_path / "a.h5", bag(1))
+    (tmp_path / "list.csv").write_text("slide_id,feature_path\nb,b.h5\na,a.h5\n")
+    code, _, errors = command(f"ckpt={on_features}/run", "features=list.csv", "out=out")
+    assert code == 0, errors
+    slides = pd.read_csv(tmp_path / "out" / "slides.csv", index_col="slide_id")
+    assert slides.student_prob.isna().tolist() == [True, False]
+    assert "list.csv, line 2: there is no feature file b.h5" in slides.note["b"]
 
 
 def test_files_that_say_nothing_are_predicted_with_a_warning(
@@ -228,9 +250,8 @@ def test_a_real_slide_among_damaged_ones(
         assert f"skipped {name}: " in errors
         assert f"without prediction: {name}: " in printed
     left = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert left == {"slides.csv", "real.parquet", "real_teacher.png", "real_student.png"} | {
-        *("real.geojson", "real.json", "glass.json")
-    }
+    tables = {"slides.csv", "index.html", "model.json", "real.parquet", "real.geojson"}
+    assert left == tables | {"real_teacher.png", "real_student.png", "real.js", "real.json", "glass.json"}
 
     slide = open_slide(real)
     thumbnail = slide.thumbnail(600).astype(int)
@@ -246,6 +267,35 @@ def test_a_real_slide_among_damaged_ones(
     assert "on_error=skip" in refusal(command(f"ckpt={on_tiles}/run", "slides=in/list.csv", "out=b", "on_error=stop"))
     line = refusal(command(f"ckpt={on_tiles}/run", "slides=in/text.svs", "out=c"))
     assert "no slide could be read: slide 'in/text.svs' cannot be opened" in line
+
+
+def test_an_external_cohort_is_scored_by_an_ensemble(command: Callable, on_features: Path, tmp_path: Path) -> None:
+    """Two members that are one run say what it says, without spread; the scores are those of `slides.csv`."""
+    for name in ("fold=0,seed=1", "fold=1,seed=1"):
+        shutil.copytree(on_features / "run", tmp_path / "runs" / name)
+    labels = pd.read_csv(on_features / "manifest.csv")[["slide_id", "label"]].assign(case_id=list("aabbccdd"))
+    labels.iloc[:7].assign(site="north").to_csv(tmp_path / "labels.csv", index=False)
+    ask = (f"features={on_features}/manifest.csv", "operating_point=sensitivity_95", "calibrated=true")
+    members = "ckpt=[runs/fold=0,seed=1,runs/fold=1,seed=1]"
+    code, printed, errors = command(
+        members, *ask, "labels=labels.csv", "report_by=case", "subgroups=[site]", "out=both"
+    )
+    assert code == 0, errors
+    assert "decided by the teacher at operating_point=sensitivity_95" in printed
+    alone = command("ckpt=runs/fold=0,seed=1", *ask, "out=alone")
+    assert alone[0] == 0, alone[2]
+    both, one = (pd.read_csv(tmp_path / out / "slides.csv", index_col=0) for out in ("both", "alone"))
+    for column in ("teacher_prob", "student_prob", "teacher_threshold", "teacher_calibrated"):
+        np.testing.assert_allclose(both[column], one[column], atol=1e-6)
+    assert both.teacher_spread.max() == pytest.approx(0, abs=1e-6)
+    assert [name for name in both if name.endswith("_decision")] == ["teacher_decision"]
+    metrics = json.loads((tmp_path / "both" / "evaluation" / "metrics.json").read_text())
+    cases = both.iloc[:7].groupby(list("aabbccd")).teacher_prob.max()
+    right = (cases >= metrics["thresholds"]["teacher"]).to_numpy() == [True, True, True, False]
+    assert metrics["teacher/case_accuracy"] == pytest.approx(right.mean()), "every case but d has a tumour slide"
+    assert metrics["left_out"] == {"s7": "no label"}
+    assert command("ckpt=runs", *ask, "out=all")[0] == 0
+    assert json.loads((tmp_path / "all" / "model.json").read_text())["members"] == 2
 
 
 def test_each_mistake_is_one_line(command: Callable, on_features: Path, on_tiles: Path, tmp_path: Path) -> None:
@@ -273,6 +323,9 @@ def test_each_mistake_is_one_line(command: Callable, on_features: Path, on_tiles
         ((features, files, "device=gpu"), "device='gpu'"),
         ((features, files, "on_error=go"), "on_error=go: choose skip or stop"),
         ((features, files, "thresold=1"), "thresold"),
+        ((features, files, "labels=none.csv"), "labels=none.csv: no such file"),
+        ((features, files, "operating_point=yoden"), "operating_point=yoden: choose youden"),
+        ((f"ckpt=[{on_features}/run,{on_tiles}/run]", files), "differ in"),
     ):
         assert message in refusal(command(*ask, "out=out"))
         assert not (tmp_path / "out").exists()

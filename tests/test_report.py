@@ -8,9 +8,12 @@ from urllib.parse import unquote
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from kd_mil import report
+from kd_mil.reporting.resampling import CaseDraws
+from kd_mil.reporting.runs import find_runs, points_of
 from tests.support.command import kd_mil
 from tests.support.runs import make_run, make_sweep
 
@@ -163,3 +166,67 @@ def test_brackets_of_a_setting_are_shown(tmp_path, monkeypatch, capsys):
     assert "augment.flips=[horizontal]" in printed
     assert "folder [bold], here/report.html" in printed
     assert (tmp_path / "folder [bold], here" / "report.json").is_file()
+
+
+def test_every_number_of_the_table_is_computed_again(tmp_path, monkeypatch, capsys):
+    """From the files of the runs, with NumPy, SciPy and scikit-learn: every column of report.csv, and what is printed.
+
+    Intervals too, from rows repeated as often as the bootstrap drew them.
+    """
+    make_sweep(tmp_path)
+    out = reported(tmp_path, monkeypatch, "baseline=mil", "seed=5", "metrics=[bag_auroc]")
+    printed, table = capsys.readouterr().out, pd.read_csv(out / "report.csv").set_index("point")
+    auroc = {"mil": aurocs(tmp_path, "mil", "model", "", (0, 1))}
+    for threshold, seeds in (("0.5", (0, 1)), ("0.7", (0,)), ("0.9", (0, 1))):
+        name = f"weno hpm.threshold={threshold}"
+        auroc[name] = aurocs(tmp_path, "weno", "student", f"hpm.threshold={threshold},", seeds)
+    tests, resampled = {}, resampled_aurocs(tmp_path, resamples=20, seed=5)
+    for name, values in auroc.items():
+        row, pairs = table.loc[name], list(zip(values, auroc["mil"], strict=False))
+        assert [float(text) for text in str(row["values"]).split()] == pytest.approx(values)
+        assert row["mean"] == pytest.approx(np.mean(values))
+        assert f"{np.mean(values):.3f}" in printed
+        if len(values) > 1:
+            assert row.sd == pytest.approx(np.std(values, ddof=1))
+        assert (row.low, row.high) == pytest.approx(ends(np.mean(resampled[name], 0)))
+        if name != "mil":
+            differences = [ours - theirs for ours, theirs in pairs]
+            assert (row.versus_pairs, row.versus_difference) == (len(pairs), pytest.approx(np.mean(differences)))
+            theirs = resampled["mil"][: len(pairs)]
+            assert (row.versus_low, row.versus_high) == pytest.approx(ends(np.mean(resampled[name] - theirs, 0)))
+            assert (row.versus_independent, row.versus_over) == (len(pairs), "seeds")
+            tests |= {name: stats.ttest_1samp(differences, 0).pvalue} if len(pairs) > 1 else {}
+            assert f"Δ {np.mean(differences):+.3f}" in printed
+    assert dict(table.versus_p.dropna()) == pytest.approx(tests)
+    small, large = sorted(tests, key=tests.get)
+    holm = {small: min(1, 2 * tests[small]), large: min(1, max(2 * tests[small], tests[large]))}
+    assert dict(table.versus_p_holm.dropna()) == pytest.approx(holm)
+
+
+def aurocs(root, experiment, role, setting, seeds):
+    """Test AUROC of the bags of runs of these seeds, from their tables."""
+    tables = [pd.read_csv(root / experiment / f"trainer=cpu,{setting}seed={seed}" / "bags.csv") for seed in seeds]
+    return [roc_auc_score(table.label, table[f"{role}_prob"]) for table in tables]
+
+
+def resampled_aurocs(root, resamples, seed):
+    """By point (runs, R): AUROC of the bags as often as each was drawn."""
+    points = points_of([run for run in find_runs([root]) if run.finished])
+    draws = CaseDraws({run.directory: run.held_out for point in points for run in point.runs}, resamples, seed)
+    found = {}
+    for point in points:
+        for run in point.runs:
+            bags = pd.read_csv(run.directory / "bags.csv")
+            counts = np.concatenate(list(draws.counts(run.directory, len(bags))))
+            each = [auroc_of(bags.loc[bags.index.repeat(times)], run.roles[0]) for times in counts]
+            found.setdefault(point.name, []).append(each)
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def auroc_of(bags, role):
+    return roc_auc_score(bags.label, bags[f"{role}_prob"]) if bags.label.nunique() > 1 else np.nan
+
+
+def ends(values):
+    """Of the 95 % interval."""
+    return tuple(np.nanquantile(values, [0.025, 0.975]))

@@ -15,7 +15,8 @@ import torch
 from kd_mil.core.atomic import write_arrays
 from kd_mil.core.checkpoints import AtomicCheckpointIO, read_checkpoint
 from kd_mil.core.errors import UserError
-from kd_mil.core.records import RunRecord, read_metrics, write_json
+from kd_mil.core.records import RunRecord
+from kd_mil.core.run_files import read_metrics, write_json
 from kd_mil.run import main
 from kd_mil.training.stop_on_signal import STOPPED
 from tests.support.command import kd_mil
@@ -33,6 +34,7 @@ EXPERIMENTS = {
     "weno_dsmil": ["trainer=cpu", "hpm.start_epoch=2"],
     "mil_gated_abmil": ["trainer=cpu", "preprocess=tissue", "aggregator.dropout=0.3"],
     "weno_abmil": ["trainer=ddp_cpu", "hpm.start_epoch=2"],
+    "weno_transport": ["trainer=ddp_cpu"],
 }
 """What is killed, one of them with two ranks; a new method adds a line."""
 KILLS = int(os.environ.get("KD_MIL_KILLS", "2"))
@@ -53,7 +55,7 @@ PHASES = {
     "resolution_kd": [
         *("data=paired_images", "data.root=../pictures", "data.images_per_step=8", "method.network.stem=small"),
         *("method.network.width=8", "method.network.groups=4", f"method.teacher_epochs={LENGTH}"),
-        *(f"method.student_epochs={LENGTH}", f"method.finetune_epochs={LENGTH}", "method.finetune=on"),
+        *(f"method.student_epochs={LENGTH}", f"method.finetune_epochs={LENGTH}", "method.finetune=on", "cost_of=0"),
     ],
 }
 """Methods with phases: a teacher and two generations of students; a switch of roles; teacher, student, last layer."""
@@ -65,7 +67,7 @@ if "KD_MIL_KILLS" in os.environ:
 def results(folder):
     """What must not depend on how often the run was killed."""
     files = [folder / "out" / "metrics.json", *sorted((folder / "out").glob("*.csv"))]
-    assert len(files) == 3
+    assert len(files) >= 3
     return {path.name: path.read_text() for path in files}
 
 
@@ -231,7 +233,7 @@ def test_the_checkpoint_to_start_from_is_part_of_the_command(tmp_path):
     RunRecord(out, given).write("running")
     (out / "checkpoints").mkdir()
     (out / "checkpoints" / "last.ckpt").touch()
-    assert RunRecord(out, given).last_checkpoint(1) == out / "checkpoints" / "last.ckpt"
+    assert RunRecord(out, given).last_checkpoint == out / "checkpoints" / "last.ckpt"
     RunRecord(out, given).write("finished")
     assert RunRecord(out, given).finished
     for other in (config(ckpt_path=str(tmp_path / "third.ckpt")),):
@@ -251,13 +253,16 @@ def test_the_record_tells_where_training_really_started(tmp_path):
     assert RunRecord(out, longer).started_from == longer["ckpt_path"]
 
 
-def test_an_interrupted_run_goes_on_with_as_many_processes(tmp_path):
-    RunRecord(tmp_path, config()).write("running", processes=2)
+def test_an_interrupted_run_goes_on_with_any_number_of_processes(tmp_path):
+    """The trainer that says so is another, but not another number of epochs."""
+    ranks = {"devices": 2, "strategy": {"_target_": "DDPStrategy"}, "accelerator": "cpu"}
+    alone = config(trainer={"max_epochs": 3, "devices": 1})
+    RunRecord(tmp_path, config(trainer=alone["trainer"] | ranks)).write("running", processes=2)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt").touch()
-    assert RunRecord(tmp_path, config()).last_checkpoint(2) is not None
-    with pytest.raises(UserError, match=r"had 2 process.*now there are 1"):
-        RunRecord(tmp_path, config()).last_checkpoint(1)
+    assert RunRecord(tmp_path, alone).last_checkpoint is not None
+    with pytest.raises(UserError, match="another configuration"):
+        RunRecord(tmp_path, config(trainer={"max_epochs": 9, "devices": 1}))
 
 
 def test_what_is_overwritten_cannot_be_gone_on_from(tmp_path):
@@ -313,7 +318,9 @@ def test_a_refused_command_changes_nothing_in_the_folder(tmp_path, monkeypatch, 
         with pytest.raises(SystemExit):
             main()
         assert snapshot(out) == before
-    assert capsys.readouterr().err.count("holds a run of another configuration") == 4
+    said = capsys.readouterr().err
+    assert said.count("holds a run of another configuration") == 3
+    assert "seed=-1" in said
 
 
 def test_a_process_that_waited_sees_that_the_run_is_finished(tmp_path):

@@ -10,7 +10,11 @@ import torch
 
 from kd_mil.core.checkpoints import read_checkpoint
 from kd_mil.core.errors import UserError
-from kd_mil.run import check_before_training, evaluate
+from kd_mil.data.datamodules import SplitDataModule
+from kd_mil.data.pairs.pair_data import PairedImages
+from kd_mil.jobs.run import check_before_training, evaluate
+from kd_mil.run import refuse
+from tests.support.configs import compose_run
 from tests.support.methods import make_mil
 from tests.support.training import train
 
@@ -93,6 +97,71 @@ def test_a_tuned_score_selects_nothing_with_three_classes(tmp_path):
     with pytest.raises(UserError, match=r"METRIC one of .* bag_f1$"):
         train(tmp_path, "experiment=mil_gated_abmil", *data)
     assert not (tmp_path / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("experiment", "monitor"),
+    [
+        ("mil_gated_abmil", "val/model/bag_los"),
+        ("weno_dsmil", "val/techer/bag_loss"),
+        ("weno_dsmil", "3"),
+        ("ifkd_vgg", "val/student/bag_loss"),
+        ("resolution_kd", "test/student/image_loss"),
+    ],
+)
+def test_a_misspelt_monitor_is_found_before_data_are_built(experiment, monitor, tmp_path, monkeypatch):
+    def built(*_, **__):
+        raise AssertionError("data are built")
+
+    for module in (SplitDataModule, PairedImages):
+        monkeypatch.setattr(module, "setup", built)
+    with pytest.raises(UserError, match="monitor="):
+        train(tmp_path, f"experiment={experiment}", f"monitor={monitor}")
+
+
+@pytest.mark.parametrize(
+    ("experiment", "data", "line"),
+    [
+        ("mil_abmil", "synthetic_glands", "made of images with masks, but method=mil trains on bags"),
+        ("weno_abmil", "paired_images", "made of pairs of images, but method=weno trains on bags"),
+        ("ifkd_vgg", "digits_mil", "made of bags, but method=ifkd trains on images with masks"),
+        ("resolution_kd", "digits_mil", "made of bags, but method=resolution trains on pairs of images"),
+    ],
+)
+def test_data_of_another_kind_are_found_before_they_are_read(experiment, data, line, tmp_path):
+    with pytest.raises(UserError, match=f"^data={data} is {line}: choose other data"):
+        train(tmp_path, f"experiment={experiment}", f"data={data}", "monitor=null")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("+trainer.fast_dev_run=true", "debug=one_batch"),
+        ("trainer.devices=two", "trainer.devices=two"),
+        ("paths.run_root=''", "run_root= is not set"),
+    ],
+)
+def test_what_would_fail_after_training_is_refused_first(override, line):
+    with pytest.raises(UserError, match=line):
+        refuse(compose_run(override, run_dir="out"))
+
+
+def test_without_the_checkpoint_that_is_tested_nothing_is_trained(tmp_path):
+    """The last epoch, which is kept for a resumed run, would pass for the best one."""
+    with pytest.raises(UserError, match=r"callbacks\.checkpoint keeps the checkpoint that is tested"):
+        train(tmp_path, *MIL, *QUIET, "~callbacks.checkpoint")
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_a_run_killed_after_its_last_epoch_records_its_epochs_all_the_same(tmp_path):
+    train(tmp_path, *MIL, *QUIET)
+    record = json.loads((tmp_path / "run.json").read_text())
+    del record["epochs"]
+    (tmp_path / "run.json").write_text(json.dumps(record | {"status": "running"}))
+    train(tmp_path, *MIL, *QUIET)
+    again = json.loads((tmp_path / "run.json").read_text())
+    assert (again["status"], again["epochs"]) == ("finished", 1)
 
 
 def test_metrics_are_of_the_checkpoint_tested():

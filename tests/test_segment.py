@@ -11,6 +11,7 @@ from PIL import Image
 from shapely.geometry import shape
 
 from kd_mil.data.masks.synthetic_glands import draw_tissue
+from kd_mil.prediction.panels import panel_path, read_panel
 from tests.support.command import kd_mil
 
 pytestmark = pytest.mark.slow
@@ -86,6 +87,10 @@ def test_images_become_masks_and_outlines_that_agree(run, images, tmp_path, scal
         assert sum(shape(outline["geometry"]).area for outline in outlines) == pytest.approx((pixels > 0).sum())
         probs = np.asarray(Image.open(tmp_path / "maps" / f"{row.name}.png")) / 255
         assert ((probs > 0.455) <= (pixels > 0)).all()
+        [layer] = read_panel(panel_path(tmp_path, row.name)).layers
+        assert ((layer.grid >= layer.threshold) == (pixels > 0)).all()
+    page = (tmp_path / "index.html").read_text()
+    assert all(f"panels/{name}.js" in page for name in table.name)
 
 
 def test_other_settings_are_not_answered_from_an_earlier_call(run, images, tmp_path):
@@ -128,12 +133,16 @@ def test_what_cannot_be_read_is_listed_and_the_rest_is_done(run, images, tmp_pat
         (tmp_path / "images" / path.name).write_bytes(path.read_bytes())
     (tmp_path / "images" / "broken.png").write_bytes((images / "case0.png").read_bytes()[:200])
     (tmp_path / "images" / "empty.jpg").touch()
+    (tmp_path / "images" / "case0.png").rename(tmp_path / "images" / "=case.png")
+    (tmp_path / "images" / "case0.png").write_bytes((images / "case0.png").read_bytes())
     command = ["segment", f"ckpt={out}", "images=images", "out=segments", "device=cpu"]
     result = kd_mil(*command, cwd=tmp_path)
     table = pd.read_csv(tmp_path / "segments" / "segments.csv", keep_default_na=False).set_index("name")
     assert (table.loc[["case0", "case1"], "note"] == "").all()
     assert table.loc["broken", "note"].startswith("images/broken.png: not a readable image")
     assert table.loc["empty", "regions"] == ""
+    assert "begins as a formula" in table.loc["'=case", "note"]
+    (tmp_path / "images" / "=case.png").unlink()
     assert "without mask: broken" in result.stdout
     assert "2 masks and outlines" in result.stdout
     stopped = kd_mil(*command, "on_error=stop", cwd=tmp_path, check=False)
@@ -162,7 +171,7 @@ def test_the_resolution_of_a_slide_is_not_the_one_of_the_network(run, tmp_path):
     [
         ([], "give images=FOLDER or slides=FOLDER"),
         (["images=none"], "no images in none"),
-        (["images=IMAGES", "role=judge"], "role=judge: choose teacher or student"),
+        (["images=IMAGES", "role=judge"], "role=judge: choose stage_one, teacher or student"),
         (["images=IMAGES", "overlap=1"], "overlap=1"),
         (["images=IMAGES", "scale=large"], "scale=large"),
         (["slides=IMAGES"], "mpp"),

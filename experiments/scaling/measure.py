@@ -1,4 +1,4 @@
-"""What one slide costs, and what ranks cost each other: `python experiments/scaling/measure.py OUT.json`.
+"""What one slide costs: `python experiments/scaling/measure.py OUT.json`.
 
 Processor seconds of one thread, not seconds on the clock, so that other work on the machine matters little. Numbers of
 operations and of instances are exact. `docs/scaling.md` is computed from the record.
@@ -19,18 +19,15 @@ import h5py
 import numpy as np
 import timm
 import torch
-import torch.multiprocessing as mp
 from hydra.utils import instantiate
-from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.configuration import configured
 from kd_mil.data.batches import BagBatch, InstanceBatch
-from kd_mil.data.features.files import FeatureFile, FeatureFiles
-from kd_mil.data.samplers import BagSampler
+from kd_mil.data.features.files.feature_file import FeatureFile
+from kd_mil.data.features.files.file_set import FeatureFiles
 from kd_mil.slides.formats.reader import open_slide
 from kd_mil.slides.synthetic.build import SyntheticSettings, build_synthetic_slides
-from tests.support.tiny import TinyData, fit, tiny_splits
 
 TILES, WIDTH = 10_000, 1024
 """A typical resection slide at 20x and 256 pixels, and a typical foundation model's features."""
@@ -128,63 +125,6 @@ def encoding_a_tile() -> dict[str, Any]:
     return costs
 
 
-def waiting(sizes: torch.Tensor, ranks: int) -> dict[str, float]:
-    """Share of an epoch's instance-steps that ranks spend waiting for the largest bag of the step."""
-    shares = {}
-    for name, balance in (("dealt_in_turn", False), ("balanced", True)):
-        held = []
-        for rank in range(ranks):
-            sampler = BagSampler(
-                sizes, torch.arange(len(sizes)), 1, seed=0, rank=rank, world_size=ranks, balance=balance
-            )
-            held.append(torch.stack([sizes[batch].sum() for batch in sampler]).double())
-        table = torch.stack(held)
-        shares[name] = float(1 - table.mean(0).sum() / table.max(0).values.sum())
-    return shares
-
-
-def train_rank(rank: int, port: int, ranks: int, epochs: int, folder: str) -> None:
-    """One rank's processor seconds for some epochs of features."""
-    torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
-    os.environ["WORLD_SIZE"] = str(ranks)
-    config = configured("experiment=weno_gated_abmil", "encoder=features", "preprocess=features", "hpm=off")
-    splits = tiny_splits(bags=48, largest=400)
-    bags = splits.bags
-    wide = torch.randn(len(bags.instances), WIDTH, generator=torch.Generator().manual_seed(0))
-    object.__setattr__(bags, "instances", wide)
-    method = instantiate(config.method, _convert_="all")(instance_shape=[WIDTH], num_classes=2)
-    data = TinyData(splits, instances_per_step=256, balance_ranks=True)
-    strategy = DDPStrategy(find_unused_parameters=True, process_group_backend="gloo") if ranks > 1 else "auto"
-    start = time.process_time()
-    fit(method, data, epochs=epochs, devices=ranks, strategy=strategy)
-    Path(folder, f"{rank}").write_text(str(time.process_time() - start))
-
-
-def ranks_seconds(ranks: int, epochs: int) -> list[float]:
-    """Processor seconds of each rank."""
-    port = 20_000 + os.getpid() % 10_000 + ranks * 10 + epochs
-    with tempfile.TemporaryDirectory() as folder:
-        workers = [
-            mp.get_context("spawn").Process(target=train_rank, args=(rank, port, ranks, epochs, folder))
-            for rank in range(ranks)
-        ]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        return [float(Path(folder, f"{rank}").read_text()) for rank in range(ranks)]
-
-
-def two_ranks() -> dict[str, float]:
-    """An epoch by one process and by two: the work a rank has left, and how near to half it is."""
-    epoch = {}
-    for ranks in (1, 2):
-        short, long = (max(ranks_seconds(ranks, epochs)) for epochs in (1, 5))
-        epoch[ranks] = (long - short) / 4
-    return {"one": epoch[1], "two_largest_rank": epoch[2], "efficiency": epoch[1] / epoch[2] / 2}
-
-
 def main(out: Path) -> None:
     """Measure everything and write the record."""
     torch.set_num_threads(1)
@@ -195,9 +135,7 @@ def main(out: Path) -> None:
         "scattered_features": reading_scattered_rows(),
         "training": {name: training_a_slide(name) for name in ("weno_gated_abmil", "weno_dsmil", "weno_transmil")},
         "tile": encoding_a_tile(),
-        "waiting_10000_slides": {ranks: waiting(slides, ranks) for ranks in (2, 4, 8, 32)},
         "instances_10000_slides": {"mean": float(slides.double().mean()), "largest": int(slides.max())},
-        "two_gloo_ranks": two_ranks(),
         "unit": "processor seconds of one thread, unless the name says otherwise",
         "torch": torch.__version__,
     }

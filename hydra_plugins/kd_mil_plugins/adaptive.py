@@ -30,6 +30,8 @@ class AdaptiveSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Search until there are `sweep.trials` complete trials; prints the best."""
+        from kd_mil.core.machine.threads import usual_threads
+        from kd_mil.sweep.processes import equal_part
         from kd_mil.sweep.search import Search
 
         parsed = OverridesParser.create(config_loader=self.context.config_loader).parse_overrides(arguments)
@@ -45,6 +47,8 @@ class AdaptiveSweeper(Sweeper):
             seeds=settings.seeds or (),
             direction=self._direction(),
         )
+        if hasattr(self.runner, "threads"):  # the launcher of this project, which Hydra may have imported twice
+            self.runner.threads = search.threads(equal_part(usual_threads(), settings.parallel))
         done = 0
 
         def evaluate(points: list[list[str]]) -> list[float | None]:

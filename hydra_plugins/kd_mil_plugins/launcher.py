@@ -14,6 +14,9 @@ from omegaconf import DictConfig, open_dict
 class ProcessLauncher(Launcher):
     """Every point a fresh process, several at a time; finished points are kept. Settings: `conf/sweep`."""
 
+    threads: int | None = None
+    """CPU threads of every point; None: as earlier points of the batch, else an equal part."""
+
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
 
@@ -24,11 +27,13 @@ class ProcessLauncher(Launcher):
 
         setup_globals()
         refuse_ranks()
+        refuse_nothing(job_overrides)
         points = []
         for number, overrides in enumerate(job_overrides, start=initial_job_idx):
             config = self._configuration(overrides, number)
             points.append(point_of(config, config.hydra))
-        outcomes = run_points(points, self.config.sweep.parallel, self.config.sweep.attempts)
+        sweep = self.config.sweep
+        outcomes = run_points(points, sweep.parallel, sweep.attempts, self.threads)
         failed = [outcome for outcome in outcomes if outcome.status == "failed"]
         summary = f"{len(failed)} of {len(points)} points failed, the same command tries them again:\n" + "\n".join(
             f"  {outcome.point.directory / LOG}: {outcome.message}" for outcome in failed
@@ -55,6 +60,14 @@ def returned(outcome, overrides: list[str], failed: int, total: int) -> JobRetur
         error = UserError(f"{failed} of {total} points failed, listed above; the same command tries them again")
         return JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=error)
     return JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=outcome.point.score)
+
+
+def refuse_nothing(points: Sequence[Sequence[str]]) -> None:
+    """A sweep over no values, such as `seed=range(0)`, is a mistake."""
+    from kd_mil.core.errors import UserError
+
+    if not points:
+        raise UserError("the sweep has no points: a setting is swept over no values at all")
 
 
 def refuse_ranks() -> None:

@@ -8,15 +8,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.metrics import auc, roc_curve
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from kd_mil.core.atomic import write_figure
 from kd_mil.evaluation.tables import PredictionTables
-
-COLOURS = {"teacher": "tab:blue", "student": "tab:red", "model": "tab:green"}
-DASHES = {"student": "--"}
+from kd_mil.plot.curves import draw_roc, frame_roc
 
 
 class Figures(Callback):
@@ -87,20 +84,12 @@ def roc_figure(tables: PredictionTables, roles: list[str]) -> Figure:
             labels = tables.instances["label"][known]
             _roc(panels["instances"], tables.instances[f"{role}/scores"][known], labels, role)
     for title, axes in panels.items():
-        axes.plot([0, 1], [0, 1], color="0.8", linewidth=1, zorder=0)
-        axes.set(title=title, xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="lower right", frameon=False)
+        frame_roc(axes, title)
     return figure
 
 
 def _roc(axes: Axes, scores: Tensor, labels: Tensor, role: str) -> None:
-    positive = (labels > 0).numpy()
-    if positive.any() and not positive.all():
-        false_rate, true_rate, _ = roc_curve(positive, scores.numpy())
-        area = auc(false_rate, true_rate)
-        dashes = DASHES.get(role, "-")
-        axes.plot(false_rate, true_rate, color=COLOURS.get(role), linestyle=dashes, label=f"{role} {area:.3f}")
+    draw_roc(axes, scores.numpy(), (labels > 0).numpy(), role)
 
 
 def probability_figure(tables: PredictionTables, roles: list[str]) -> Figure:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from kd_mil.callbacks.figures import tensorboard
+from kd_mil.callbacks.image_calibration import calibration, reliability_figure
 from kd_mil.core.atomic import atomic_path, write_figure
 from kd_mil.core.checks import at_least
 from kd_mil.evaluation.bootstrap import RESAMPLES, bootstrap
@@ -47,9 +48,11 @@ class ImageReport(Callback):
         frame = image_frame(rows, data.source, list(method.roles))
         with atomic_path(self.directory / "images.csv") as path:
             frame.to_csv(path, index=False)
+        unit = "image" if data.instance_source["kind"] == "image_files" else "slide"
         report = {
             role: self._intervals(rows, role, frame["case_id"].tolist())
-            | {"downsample": data.downsamples[resolution]}
+            | {"downsample": data.downsamples[resolution], "unit": unit}
+            | {"calibration": calibration(method.tables["val"], rows, role)}
             | {"cost": inference_cost(classifier, data.input_sizes(resolution), self.latency_repeats)._asdict()}
             for role, (classifier, resolution) in method.classifiers().items()
         }
@@ -61,6 +64,7 @@ class ImageReport(Callback):
         writer = tensorboard(trainer)
         for name, figure in (
             ("confusion", confusion_figure(rows, list(method.roles), list(data.class_names))),
+            ("reliability", reliability_figure(rows, list(method.roles))),
             ("pairs", pair_figure(rows, method, data, self.pairs)),
         ):
             write_figure(self.directory / "figures" / f"{name}.png", figure, dpi=120)

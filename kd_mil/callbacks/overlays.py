@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from kd_mil.callbacks.figures import tensorboard
 from kd_mil.core.atomic import write_figure
 from kd_mil.data.batches import UNKNOWN, MaskedBatch
 from kd_mil.evaluation.segmentation import gaussian_blur
+from kd_mil.slides.overlays.score_grid import score_colors
 
 DPI = 110
 LARGEST_FILM_SIDE = 128
@@ -186,6 +188,6 @@ def tint(axes: Axes, mask: np.ndarray) -> None:
 
 def map_over(axes: Axes, probs: np.ndarray, threshold: float) -> None:
     """Lay a map (H, W) in [0, 1] over an image, with its outline at the threshold."""
-    axes.imshow(probs, cmap=MAP_COLOURS, vmin=0, vmax=1, alpha=0.55)
+    axes.imshow(probs, cmap=ListedColormap(score_colors()), vmin=0, vmax=1)
     if probs.min() < threshold <= probs.max():
         axes.contour(probs, levels=[threshold], colors="white", linewidths=0.9)

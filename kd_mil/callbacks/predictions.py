@@ -1,12 +1,12 @@
 """bags.csv and instances.parquet: what the trained method says about every test bag and instance."""
 
-import os
 from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from kd_mil.core.atomic import atomic_path
 from kd_mil.data.bags import Bags
 from kd_mil.evaluation.tables import PredictionTables
 
@@ -27,8 +27,10 @@ class WritePredictions(Callback):
         bags: Bags = trainer.datamodule.bags  # type: ignore[attr-defined]
         tables: PredictionTables = cast(Any, pl_module).tables["test"]
         bag_rows, instance_rows = bag_frame(tables, bags), instance_frame(tables, bags)
-        _replace(self.directory / "bags.csv", lambda path: bag_rows.to_csv(path, index=False))
-        _replace(self.directory / "instances.parquet", lambda path: instance_rows.to_parquet(path, index=False))
+        with atomic_path(self.directory / "bags.csv") as path:
+            bag_rows.to_csv(path, index=False)
+        with atomic_path(self.directory / "instances.parquet") as path:
+            instance_rows.to_parquet(path, index=False)
 
 
 def bag_frame(tables: PredictionTables, bags: Bags) -> pd.DataFrame:
@@ -51,7 +53,7 @@ def bag_frame(tables: PredictionTables, bags: Bags) -> pd.DataFrame:
 
 
 def instance_frame(tables: PredictionTables, bags: Bags) -> pd.DataFrame:
-    """Columns `bag_id, instance_id, x, y, label`, then `attention`, `{role}_prob`, `{role}_score`.
+    """Columns `bag_id, instance_id, x, y, label`, then `attention`, `{role}_prob`, `{role}_score`, `{role}_{reading}`.
 
     `attention` is that of the first role that has any, as in the tables of `kd_mil.predict`.
     Roles that tell more than two classes of instances apart add `{role}_prob_{class}`.
@@ -78,11 +80,6 @@ def instance_frame(tables: PredictionTables, bags: Bags) -> pd.DataFrame:
                 frame[f"{role}_prob_{class_name}"] = values[:, number].numpy()
         elif kind in ("probs", "scores"):
             frame[f"{role}_{kind[:-1]}"] = values.numpy()
+        elif kind.startswith("readings/"):
+            frame[f"{role}_{kind.removeprefix('readings/')}"] = values.numpy()
     return frame
-
-
-def _replace(path: Path, write) -> None:  # type: ignore[no-untyped-def]
-    """Write to a file beside `path`, then rename: readers see the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.partial")
-    write(temporary)
-    os.replace(temporary, path)

@@ -1,6 +1,8 @@
 """Heat maps of a few validation slides: truth, teacher and student side by side."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,8 +12,10 @@ from torch import Tensor
 
 from kd_mil.callbacks.figures import tensorboard
 from kd_mil.core.atomic import write_figure
+from kd_mil.core.checks import at_least
 from kd_mil.data.bags import Bags
-from kd_mil.evaluation.tables import PredictionTables
+from kd_mil.evaluation.tables import PredictionTables, shown_as
+from kd_mil.evaluation.thresholds import decision_text
 from kd_mil.slides.overlays.heatmap import comparison_figure
 from kd_mil.slides.overlays.slide_picture import SlidePicture
 
@@ -26,10 +30,17 @@ class SlideMaps(Callback):
         slides: how many slides, one of them without tumour where there is one.
         every_n_epochs: how often maps go to TensorBoard.
         max_side: longer side of the thumbnails in pixels.
+        smoothing: standard deviation, in edges of a tile, of a Gaussian over the scores; 0 = none.
+
+    Raises:
+        UserError: negative smoothing.
     """
 
-    def __init__(self, directory: str, slides: int = 4, every_n_epochs: int = 5, max_side: int = 512) -> None:
-        self.directory, self.slides = Path(directory), slides
+    def __init__(
+        self, directory: str, slides: int = 4, every_n_epochs: int = 5, max_side: int = 512, smoothing: float = 0.0
+    ) -> None:
+        at_least("smoothing", smoothing, 0)
+        self.directory, self.slides, self.smoothing = Path(directory), slides, smoothing
         self.every_n_epochs, self.max_side = every_n_epochs, max_side
         self._pictures: dict[int, SlidePicture] = {}
 
@@ -37,14 +48,18 @@ class SlideMaps(Callback):
         data = cast(Any, trainer).datamodule
         selected = trainer.state.fn == TrainerFn.VALIDATING
         due = selected or trainer.current_epoch % self.every_n_epochs == 0
-        if not (due and trainer.is_global_zero and hasattr(data, "slide_picture")):
+        if not (due and trainer.is_global_zero and hasattr(data, "slide_picture") and data.bag_by == "slide"):
             return
         writer = tensorboard(trainer)
         tables: PredictionTables = cast(Any, pl_module).tables["val"]
         for bag in chosen_slides(tables.bags["bag"], data.bags.labels, self.slides):
             if bag not in self._pictures:
                 self._pictures[bag] = data.slide_picture(bag, self.max_side)
-            figure = slide_figure(data.bags, bag, tables, tables.roles, self._pictures[bag], data.tile_size_level0(bag))
+            shown = getattr(pl_module, "shown_readings", {})
+            roles = {role: shown.get(role) for role in tables.roles}
+            where, size = self._pictures[bag], data.tile_size_level0(bag)
+            thresholds = getattr(pl_module, "thresholds", {})
+            figure = slide_figure(data.bags, bag, tables, roles, where, size, thresholds, self.smoothing)
             if selected:
                 write_figure(self.directory / f"slide_{data.bags.bag_ids[bag]}.png", figure)
             if writer is not None:
@@ -61,21 +76,28 @@ def chosen_slides(bags: Tensor, labels: Tensor, count: int) -> list[int]:
 
 
 def slide_figure(
-    bags: Bags, bag: int, tables: PredictionTables, roles: list[str], picture: SlidePicture, tile_size_level0: int
+    bags: Bags,
+    bag: int,
+    tables: PredictionTables,
+    roles: Mapping[str, str | None],
+    picture: SlidePicture,
+    tile_size_level0: int,
+    thresholds: Mapping[str, float] = MappingProxyType({}),
+    smoothing: float = 0.0,
 ) -> Figure:
-    """The slide with its truth, then a heat map for each role, all on the scale 0 to 1.
+    """The slide with its truth, then a heat map for each of the roles, all on the scale 0 to 1.
 
-    A role with attention shows it scaled as the student learns it: by its range over the training set, so that slides
-    without tumour stay dark.
+    The title has the label and the decision of the last role, by its threshold (0.5 where there is none). With each
+    role stands the reading that its instance probabilities are. Attention is shown scaled as the student learns it: by
+    its range over the training set, so that slides without tumour stay without colour.
     """
     rows = tables.instances["bag"] == bag
     [position] = (tables.bags["bag"] == bag).nonzero().flatten().tolist()
-    panels, words = {}, []
-    for role in roles:
-        kind = "attention, scaled" if f"{role}/attention" in tables.instances else "probability"
-        panels[f"{role}: {kind}"] = tables.instances[f"{role}/probs"][rows].numpy()
-        probs = tables.bags[f"{role}/probs"][position]
-        words.append(f"{role} {bags.class_names[int(probs.argmax())]} {float(probs.max()):.2f}")
+    panels = {}
+    for role, reading in roles.items():
+        panels[f"{role}: {shown_as(reading)}"] = tables.instances[f"{role}/probs"][rows].numpy()
+    probs = tables.bags[f"{role}/probs"][position].tolist()
+    decision = decision_text(probs, thresholds.get(role, 0.5), bags.class_names)
     return comparison_figure(
         picture.thumbnail,
         picture.truth,
@@ -83,7 +105,8 @@ def slide_figure(
         panels,
         tile_size_level0,
         picture.downsample,
-        f"{bags.bag_ids[bag]}, {bags.class_names[int(bags.labels[bag])]}: {', '.join(words)}",
+        f"{bags.bag_ids[bag]}\n{role}: {decision}; label: {bags.class_names[int(bags.labels[bag])]}",
         limits=dict.fromkeys(panels, (0.0, 1.0)),
         origin=picture.origin,
+        smoothing=smoothing,
     )

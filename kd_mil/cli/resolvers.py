@@ -2,9 +2,12 @@
 
 import hashlib
 import re
+from typing import Any
 
-import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+
+from kd_mil.cli.arguments import on_a_disk
+from kd_mil.core.machine.gpus import cuda_available
 
 
 def run_name(overrides: list[str]) -> str:
@@ -22,8 +25,25 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("chosen_or_custom", lambda choice: choice or "custom", replace=True)
     OmegaConf.register_new_resolver("cuda_or_cpu", cuda_or_cpu, replace=True)
+    OmegaConf.register_new_resolver("leaves_normalising", leaves_normalising, replace=True)
+    OmegaConf.register_new_resolver("jobs_folder", jobs_folder, replace=True)
+
+
+def leaves_normalising(encoder: Any) -> bool:
+    """Whether an encoder, as configured, expects the data's own statistics: published weights bring theirs."""
+    return not (isinstance(encoder, DictConfig) and (encoder.get("pretrained") or encoder.get("weights")))
+
+
+def jobs_folder(out: str | None) -> str:
+    """Where launchers of `-m` keep their own files: within the results, once it is said where these go.
+
+    Raises:
+        UserError: a URL, of which Hydra would make a folder before the command can refuse it.
+    """
+    on_a_disk({"out": out}, "out")
+    return ".jobs" if out is None else f"{out}/.jobs"
 
 
 def cuda_or_cpu() -> str:
     """Accelerator of this machine; Apple's has no float64, which scores are kept in."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return "cuda" if cuda_available() else "cpu"

@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
-
-import numpy as np
 
 from kd_mil.core.errors import UserError
 from kd_mil.core.hashing import digest
-from kd_mil.core.processes import is_dead, process_space
+from kd_mil.core.machine.processes import is_dead, process_space
+
+if TYPE_CHECKING:
+    import numpy as np
 
 ABANDONED_SECONDS = 3600.0
 """An unfinished file of another machine that was not written to for this long belongs to nobody any more."""
@@ -28,7 +29,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     The folder is made if need be. The last of several writers wins.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _unfinished(path)
+    temporary = unfinished_path(path)
     try:
         yield temporary
         os.replace(temporary, path)
@@ -42,7 +43,7 @@ def write_new(path: Path, text: str) -> bool:
     It is never seen without its content, but on a file system without hard links.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = _unfinished(path)
+    aside = unfinished_path(path)
     try:
         aside.write_text(text)
         try:
@@ -61,14 +62,23 @@ def write_new(path: Path, text: str) -> bool:
 
 def remove_unfinished(path: Path) -> None:
     """Remove what killed writers of `path` left; a file that a living process may be writing stays."""
-    for part in path.parent.glob(f".{escape(_short(path.name))}.*.part"):
+    _remove_abandoned(path.parent, f".{escape(_short(path.name))}.*.part")
+
+
+def remove_all_unfinished(folder: Path, below: bool = False) -> None:
+    """Remove what killed writers of any file in a folder left, and in those `below`; as `remove_unfinished`."""
+    _remove_abandoned(folder, "**/.*.part" if below else ".*.part")
+
+
+def _remove_abandoned(folder: Path, pattern: str) -> None:
+    for part in folder.glob(pattern):
         with suppress(OSError):  # another process removed it just now
             if _is_abandoned(part):
                 part.unlink()
 
 
-def _unfinished(path: Path) -> Path:
-    """A hidden name beside `path` that says which process writes it."""
+def unfinished_path(path: Path) -> Path:
+    """A hidden name beside `path` that says which process writes it, and is tidied away once that process is gone."""
     return path.with_name(f".{_short(path.name)}.{process_space()}-{os.getpid()}-{uuid4().hex[:8]}.part")
 
 
@@ -77,7 +87,7 @@ def _short(name: str) -> str:
 
 
 def _is_abandoned(part: Path) -> bool:
-    space, _, rest = part.name.split(".")[-2].partition("-")
+    space, _, rest = [*part.name.split("."), ""][-3].partition("-")
     pid = rest.partition("-")[0]
     if space == process_space() and pid.isdecimal():
         return is_dead(space, int(pid))
@@ -102,7 +112,9 @@ def write_figure(path: Path, figure: Any, dpi: float | None = None) -> None:
         figure.savefig(temporary, format="png", dpi="figure" if dpi is None else dpi)
 
 
-def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def write_arrays(path: Path, arrays: dict[str, "np.ndarray"]) -> None:
     """Write an `.npz` that is either whole or not there, also when several processes write it at once."""
+    import numpy as np  # commands that only look at a folder do without
+
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,15 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from kd_mil.core.atomic import atomic_path
 from kd_mil.core.errors import UserError
+
+CARD: dict[str, type] = {"method": dict, "model_inputs": dict, "class_names": list}
+"""What every model card holds."""
+OPTIONAL: dict[str, type] = {"instance_source": dict, "experiment": str, "select": str}
+TRAINING: dict[str, type] = {
+    **{"epoch": int, "global_step": int, "loops": dict, "callbacks": dict},
+    **{"optimizer_states": list, "lr_schedulers": list},
+}
+"""What a checkpoint holds from which training resumes."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -48,7 +58,46 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         raise UserError(f"checkpoint {path} is damaged or no checkpoint at all: {_first_line(error)}") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "model_card" not in checkpoint:
         raise UserError(f"checkpoint {path} was not written by kd_mil: it has no model card")
+    _check_state(checkpoint["state_dict"], path)
+    if not isinstance(checkpoint["model_card"], dict):
+        raise UserError(f"checkpoint {path}: its model card is no table: train it again with this version")
     return checkpoint
+
+
+def read_with_card(path: str | os.PathLike) -> dict[str, Any]:
+    """`read_checkpoint` of a run, whose model card is whole.
+
+    Raises:
+        UserError: as `read_checkpoint`, or a card that lacks a part, or has one of another kind.
+    """
+    checkpoint = read_checkpoint(path)
+    card = checkpoint["model_card"]
+    for name, kind in (CARD | OPTIONAL).items():
+        if not isinstance(card.get(name), kind) and not (name in OPTIONAL and name not in card):
+            raise UserError(f"checkpoint {path}: its model card has no {name}: train it again with this version")
+    if not isinstance(card["method"].get("_target_"), str):
+        raise UserError(f"checkpoint {path}: its model card does not name the class of its method")
+    names = card["class_names"]
+    if len(names) < 2 or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise UserError(f"checkpoint {path}: its model card does not name its classes: {str(names)[:60]}")
+    return checkpoint
+
+
+def require_training_state(checkpoint: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """Refuse a checkpoint that holds weights alone.
+
+    Raises:
+        UserError: naming what is missing, or of another kind.
+    """
+    for name, kind in TRAINING.items():
+        if not isinstance(checkpoint.get(name), kind) or isinstance(checkpoint.get(name), bool):
+            raise UserError(f"checkpoint {path} has no {name} of the training: nothing can resume from it")
+
+
+def _check_state(state: Any, path: Path) -> None:
+    entries = state.items() if isinstance(state, Mapping) else [(None, None)]
+    if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in entries):
+        raise UserError(f"checkpoint {path} is damaged: its state_dict holds other things than named tensors")
 
 
 def _first_line(error: Exception) -> str:

@@ -5,7 +5,8 @@ What a type can say (`Literal["best", "last"]`, `int | None`) is checked by `kd_
 
 import math
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
 
 from kd_mil.core.errors import UserError
 from kd_mil.core.suggestions import closest
@@ -31,33 +32,56 @@ def one_of(name: str, value: object, choices: Iterable[object]) -> None:
 
 
 def share(name: str, value: float, *, zero: bool = True, one: bool = True) -> None:
-    """Refuse a share outside [0, 1]; `zero` and `one` say whether the ends belong to it.
+    """Refuse a share outside [0, 1], and what is no number; `zero` and `one` say whether the ends belong to it.
 
     Raises:
         UserError: naming the setting and the interval.
     """
+    number(name, value)
     if not (0 <= value <= 1) or (value == 0 and not zero) or (value == 1 and not one):
         raise UserError(f"{name}={shown(value)}: a share, it must lie in {'(['[zero]}0, 1{')]'[one]}")
 
 
 def at_least(name: str, value: float, least: float) -> None:
-    """Refuse a number below the least one, infinity and NaN.
+    """Refuse a number below the least one, infinity, NaN, and what is no number.
 
     Raises:
         UserError: naming the setting and the least value.
     """
+    number(name, value)
     if not least <= value < math.inf:
         raise UserError(f"{name}={shown(value)}: must be at least {least}")
 
 
 def above(name: str, value: float, bound: float = 0) -> None:
-    """Refuse a number that is not above the bound, infinity and NaN.
+    """Refuse a number that is not above the bound, infinity, NaN, and what is no number.
 
     Raises:
         UserError: naming the setting and the bound.
     """
+    number(name, value)
     if not bound < value < math.inf:
         raise UserError(f"{name}={shown(value)}: must be above {bound}")
+
+
+def whole(name: str, value: object, least: int) -> None:
+    """Refuse what is no whole number, or one below the least.
+
+    Raises:
+        UserError: naming the setting and the least value.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise UserError(f"{name}={shown(value)}: must be a whole number, at least {least}")
+
+
+def number(name: str, value: object) -> None:
+    """Refuse what is no number, and cannot be compared with one.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise UserError(f"{name}={shown(value)}: must be a number")
 
 
 def shown(value: object) -> str:
@@ -99,10 +123,22 @@ def check_cell(name: str, value: str, where: str) -> None:
     Raises:
         UserError: such a beginning, a control character, or a file name that is not UTF-8.
     """
-    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in value):
+    if not value.isprintable() and any(unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp") for one in value):
         raise UserError(f"{where}: {name} {value!r} holds a line break, a control character or a byte that is no text")
     if is_formula(value):
         raise UserError(f"{where}: {name} {value!r} begins as a formula, which spreadsheets run: give it another name")
+
+
+def check_cells(where: str, columns: Mapping[str, Iterable[str]]) -> None:
+    """Refuse whatever `check_cell` does in any of several lists, by what they are: ids, cases, names of classes."""
+    for name, values in columns.items():
+        for value in values:
+            check_cell(name, value, where)
+
+
+def harmless(text: str) -> str:
+    """Text that a spreadsheet shows and does not run: the beginning of a formula gets a quotation mark before it."""
+    return f"'{text}" if is_formula(text) else text
 
 
 def is_formula(text: str) -> bool:

@@ -1,38 +1,24 @@
-"""The record of a run: run.json, metrics.json, and the rules of its directory."""
+"""The record of a run in run.json, and the rules of its directory."""
 
 import hashlib
 import json
-import math
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 
-from kd_mil import __version__
-from kd_mil.core.atomic import atomic_path
 from kd_mil.core.errors import UserError
+from kd_mil.core.run_files import read_record, write_json
+from kd_mil.core.version import __version__
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "omegaconf", "timm", "numpy")
 LOCK_PATIENCE = 8.0
 """Seconds."""
-EXPECTED: dict[str, tuple[type, ...]] = {
-    "status": (str,),
-    "config_hash": (str,),
-    "started_from": (str,),
-    "wall_seconds": (int, float),
-    "processes": (int,),
-    "threads": (int,),
-    "monitor": (str,),
-}
-"""Of run.json: what is read again, and its types; all may be missing or null."""
-REMEDY = "restore it, remove the folder, or run again with overwrite=true"
 
 
 class RunRecord:
@@ -84,7 +70,6 @@ class RunRecord:
         self.started_from = earlier.get("started_from") if self.continues else self.given
         self.monitor = earlier.get("monitor")
         self.earlier_seconds = earlier.get("wall_seconds", 0.0)
-        self.earlier_processes = earlier.get("processes")
         self.earlier_threads = earlier.get("threads")
 
     @property
@@ -92,20 +77,10 @@ class RunRecord:
         """Whether the directory holds an epoch at least of this configuration."""
         return self.finished or self.continues
 
-    def last_checkpoint(self, processes: int) -> Path | None:
-        """Where an interrupted run of the same configuration can resume.
-
-        Raises:
-            UserError: it was interrupted with another number of processes, which would visit other bags together.
-        """
-        if not self.continues:
-            return None
-        if self.earlier_processes not in (None, processes):
-            raise UserError(
-                f"the interrupted run in {self.directory} had {self.earlier_processes} process(es), now there are "
-                f"{processes}: it would not end as it began; give it as many, or overwrite=true"
-            )
-        return self.last
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """Where an interrupted run of the same configuration can resume, on any number of ranks."""
+        return self.last if self.continues else None
 
     def lock(self) -> None:
         """Keep other processes out of the directory for as long as this one lives, and look at what it holds again.
@@ -125,6 +100,8 @@ class RunRecord:
 
     def write(self, status: str, **facts: Any) -> None:
         """Write run.json with the present status and time; `facts` are added to those given before."""
+        import torch
+
         self._facts |= facts
         self._status = status
         record = {
@@ -146,74 +123,18 @@ class RunRecord:
             self.write("interrupted")
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """Content of a run.json; empty where there is none.
-
-    Raises:
-        UserError: a damaged file.
-    """
-    record = read_json(path) if path.exists() else {}
-    for name, kinds in EXPECTED.items():
-        if not isinstance(record.get(name), (*kinds, type(None))):
-            raise UserError(f"{path} is damaged ({name} is {record[name]!r}): {REMEDY}")
-    return record
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Content of a JSON file that a run wrote.
-
-    Raises:
-        UserError: it is missing, or holds no JSON object.
-    """
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: {REMEDY}") from error
-    except (ValueError, RecursionError, IsADirectoryError) as error:
-        raise UserError(f"{path} is damaged, no JSON: {REMEDY}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged, no JSON object: {REMEDY}")
-    return content
-
-
-def read_metrics(path: Path) -> dict[str, float | None]:
-    """Content of a metrics.json: numbers by name, None where one is undefined.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
-    metrics = read_json(path)
-    for name, value in metrics.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise UserError(f"{path} is damaged ({name} is {value!r}, no number): {REMEDY}")
-    return metrics
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON atomically; NaN and infinities become null."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(_plain(content), indent=2, allow_nan=False))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
 def config_hash(config: dict[str, Any]) -> str:
-    """Hash of what determines a result: the configuration without places, pictures, and the way it was started."""
-    apart = ("run_dir", "ckpt_path", "overwrite", "paths", "callbacks", "logger", "sweep")
+    """Hash of what determines a result: the configuration without places, pictures, and how and on what it runs."""
+    apart = ("run_dir", "ckpt_path", "overwrite", "paths", "callbacks", "logger", "sweep", "trainer")
     fixed = {key: _without_places(value) for key, value in config.items() if key not in apart}
+    fixed["trainer"] = {key: value for key, value in config.get("trainer", {}).items() if key not in DEVICES}
     callbacks = config.get("callbacks", {}).items()
     fixed["callbacks"] = {key: _without_places(value) for key, value in callbacks if value and not _only_shows(value)}
     return hashlib.sha256(json.dumps(fixed, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
+DEVICES = ("accelerator", "devices", "num_nodes", "strategy", "plugins")
+"""Settings of the trainer that say which processes share a run: it is the same on any."""
 PLACES = ("data_dir", "cache_dir", "dirpath", "directory")
 SHOWS = ("kd_mil.callbacks.", "kd_mil.training.progress.", "lightning.pytorch.callbacks.Progress")
 """Where callbacks live that draw and write, and change nothing that is trained."""
@@ -239,8 +160,3 @@ def git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return result.stdout.strip()
-
-
-def device_name(device: torch.device) -> str:
-    """Name of the GPU, or of the processor's architecture."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()

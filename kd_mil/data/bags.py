@@ -1,14 +1,18 @@
 """Packed bags: B >= 1 bags laid end to end, without padding and without masks."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from kd_mil.core.checks import check_cells
 from kd_mil.core.errors import UserError
+from kd_mil.core.machine.shares import Share, dealt
 from kd_mil.data.batches import BagBatch, InstanceBatch
+from kd_mil.data.single_bags import Bag, coords_of, instance_labels_of, instances_of
 
 SAMPLE_VALUES = 2**27
 """Numbers in a sample of instances: half a GiB in single precision, 170 tiles of 512 pixels."""
@@ -25,6 +29,14 @@ class LazyInstances(Protocol):
         ...
 
 
+class LazyPositions(Protocol):
+    """Positions of instances that are read from files when they are needed."""
+
+    def __getitem__(self, positions: Tensor) -> Tensor:
+        """(M, 2) int64 level-0 pixels of the instances at `positions` (M,) int64, in that order."""
+        ...
+
+
 @dataclass(frozen=True)
 class Bags:
     """All bags of a data set, end to end: bag b owns `sizes[b]` consecutive instances.
@@ -32,7 +44,8 @@ class Bags:
     The position of an instance here is its `instance_id`.
 
     Raises:
-        UserError: an empty bag, a label outside the classes, a repeated bag id, or tables that disagree in length.
+        UserError: an empty bag, a label outside the classes, a repeated bag id, tables that disagree in length, or a
+            name that does harm in a table.
     """
 
     instances: Tensor | LazyInstances
@@ -44,8 +57,8 @@ class Bags:
     bag_ids: list[str]
     instance_labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     """(N,) int64, -1 = unknown; empty means all unknown."""
-    coords: Tensor | None = None
-    """(N, 2) int64 level-0 pixels."""
+    coords: Tensor | LazyPositions | None = None
+    """(N, 2) int64 level-0 pixels, or a reader of them."""
     case_ids: list[str] | None = None
     """Patient or case of each bag; None = every bag is a case of its own."""
     class_names: tuple[str, ...] = ("negative", "positive")
@@ -58,6 +71,33 @@ class Bags:
         self._check()
         owners = torch.arange(len(self.sizes), device=self.sizes.device)
         object.__setattr__(self, "bag_of_instance", owners.repeat_interleave(self.sizes))
+
+    @classmethod
+    def from_list(
+        cls, bags: Sequence[Bag | tuple[Any, ...]], class_names: Sequence[str] = ("negative", "positive")
+    ) -> "Bags":
+        """Bags in memory, end to end: `Bags.from_list([(features, label), ...])`.
+
+        Args:
+            bags: `Bag`, or tuples that begin like one: instances (N, ...) and label.
+            class_names: of the labels, the negative class first.
+
+        Raises:
+            UserError: no bags, instances of different kinds, features that are not finite, coordinates of some bags
+                only, or what `Bags` refuses.
+        """
+        single = [Bag(*bag) for bag in bags]
+        ids = [str(number) if bag.bag_id is None else bag.bag_id for number, bag in enumerate(single)]
+        return cls(
+            instances=torch.cat(instances_of(single, ids)),
+            sizes=torch.tensor([len(bag.instances) for bag in single]),
+            labels=torch.tensor([int(bag.label) for bag in single]),
+            bag_ids=ids,
+            instance_labels=torch.cat([instance_labels_of(bag) for bag in single]),
+            coords=coords_of(single, ids),
+            case_ids=[bag.case_id or name for bag, name in zip(single, ids, strict=True)],
+            class_names=tuple(class_names),
+        )
 
     def _check(self) -> None:
         if len(self.class_names) < 2:
@@ -86,6 +126,7 @@ class Bags:
         if len(set(self.bag_ids)) != count:
             repeated = next(name for name in self.bag_ids if self.bag_ids.count(name) > 1)
             raise UserError(f"bag id {repeated!r} occurs more than once: ids must be unique")
+        check_cells("the data", {"bag id": self.bag_ids, "case_id": self.case_ids or (), "class": self.class_names})
 
     def __len__(self) -> int:
         return len(self.bag_ids)
@@ -116,13 +157,16 @@ class Bags:
         shift = starts - (sizes.cumsum(0) - sizes)
         return shift.repeat_interleave(sizes) + torch.arange(int(sizes.sum()), device=sizes.device)
 
-    def batch(self, bag_indices: Tensor) -> BagBatch:
-        """Pack the given bags (B,) int64; the index tensors follow the instances to their device."""
+    def batch(self, bag_indices: Tensor, rank: int = 0, ranks: int = 1) -> BagBatch:
+        """Pack the given bags (B,) int64, with a rank's share of their instances.
+
+        The index tensors follow the instances to their device.
+        """
         positions = self.instances_of(bag_indices)
-        device = self.device
+        device, share = self.device, dealt(len(positions), rank, ranks)
         coords = None if self.coords is None else self.coords[positions].to(device)
         return BagBatch(
-            instances=self.instances[positions.to(device)],
+            instances=self._read(positions, share),
             sizes=self.sizes[bag_indices].to(device),
             labels=self.labels[bag_indices].to(device),
             instance_labels=self.instance_labels[positions].to(device),
@@ -130,19 +174,25 @@ class Bags:
             coords=coords,
             bag_indices=bag_indices.to(device),
             bag_ids=[self.bag_ids[index] for index in bag_indices.tolist()],
+            share=share,
         )
 
-    def instance_batch(self, positions: Tensor) -> InstanceBatch:
-        """Gather single instances (M,) int64 from any bags."""
-        device = self.device
+    def instance_batch(self, positions: Tensor, rank: int = 0, ranks: int = 1) -> InstanceBatch:
+        """Single instances (M,) int64 from any bags, a rank's share of them."""
+        device, share = self.device, dealt(len(positions), rank, ranks)
         owners = self.bag_of_instance[positions]
         return InstanceBatch(
-            instances=self.instances[positions.to(device)],
+            instances=self._read(positions, share),
             labels=self.labels[owners].to(device),
             instance_labels=self.instance_labels[positions].to(device),
             instance_ids=positions.to(device),
             bag_indices=owners.to(device),
+            share=share,
         )
+
+    def _read(self, positions: Tensor, share: Share | None) -> Tensor:
+        own = positions if share is None else share.own(positions)
+        return self.instances[own.to(self.device)]
 
     def sample(self, positions: Tensor, most: int) -> Tensor:
         """At most `most` of the instances at positions (N,) int64, always the same ones; fewer where they are large.

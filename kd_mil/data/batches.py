@@ -1,10 +1,16 @@
-"""Batches of labelled images: what methods train on and what they are evaluated with."""
+"""Batches: what methods train on and what they are evaluated with.
+
+In training on several ranks each of them has all tables of a step, and of what the networks read, the share that it
+computes: one stand-in row where it has none.
+"""
 
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
+
+from kd_mil.core.machine.shares import Share
 
 UNKNOWN = 255
 """Value of a mask where nobody has said whether a pixel is positive."""
@@ -19,6 +25,8 @@ class ImageBatch(NamedTuple):
     """(B,) int64 in {0, 1}."""
     indices: Tensor
     """(B,) int64 position of the image in the data set."""
+    share: Share | None = None
+    """Which images this rank has in a training step; None: all of them."""
 
 
 class MaskedBatch(NamedTuple):
@@ -32,6 +40,8 @@ class MaskedBatch(NamedTuple):
     """(B,) int64."""
     masks: Tensor
     """(B, H, W) uint8: 0, 1, or `UNKNOWN`."""
+    share: Share | None = None
+    """Which images and masks this rank has in a training step; None: all of them."""
 
 
 class BagBatch(NamedTuple):
@@ -52,6 +62,8 @@ class BagBatch(NamedTuple):
     bag_indices: Tensor
     """(B,) int64 position of the bag in the data set."""
     bag_ids: list[str]
+    share: Share | None = None
+    """Which instances this rank has in a training step; None: all of them."""
 
 
 class InstanceBatch(NamedTuple):
@@ -67,6 +79,8 @@ class InstanceBatch(NamedTuple):
     """(M,) int64."""
     bag_indices: Tensor
     """(M,) int64 bag each instance comes from."""
+    share: Share | None = None
+    """Which instances this rank has in a training step; None: all of them."""
 
 
 class PairBatch(NamedTuple):
@@ -80,6 +94,8 @@ class PairBatch(NamedTuple):
     """(B,) int64; -1 where training is not to see it."""
     indices: Tensor
     """(B,) int64, stable over the run."""
+    share: Share | None = None
+    """Which images this rank has in a training step; None: all of them."""
 
 
 def same_size_groups(*images: Sequence[Tensor], max_pixels: int | None = None) -> list[list[int]]:

@@ -1,16 +1,14 @@
 """Labels as people write them in tables, and the indices of their classes: the same for slides, features and images."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from kd_mil.core.checks import check_cell
 from kd_mil.core.errors import UserError
 from kd_mil.core.suggestions import did_you_mean
+from kd_mil.core.tables import undotted
 
 Classes = Sequence[str] | Mapping[str, int] | None
 """Names of the labels in order, or the index of each (several labels may share one); None = they are 0..C-1."""
-WHOLE = re.compile(r"(\d+)\.0*")
-"""A whole number as programs write it that know none: a column of pandas with an empty cell is one of floats."""
 
 
 def class_index(labels: Iterable[str], classes: Classes, source: str, setting: str = "data.classes") -> dict[str, int]:
@@ -42,9 +40,9 @@ def class_index(labels: Iterable[str], classes: Classes, source: str, setting: s
 
 def _numbers(labels: Sequence[str], source: str, setting: str) -> dict[str, int]:
     """Labels that are the indices themselves; a word among them is left out, and `class_of` names its line."""
-    numbers = [number for number in map(whole, labels) if number.isdecimal()]
+    numbers = {number for number in map(undotted, labels) if number.isdecimal()}
     index = {str(number): number for number in range(len(numbers))}
-    if not numbers or set(numbers) != set(index):
+    if not numbers or numbers != set(index):
         raise UserError(
             f"{source}: labels {', '.join(labels)} are not the integers 0..C-1: "
             f"name the classes in order, negative first: {setting}=[{','.join(labels)}]"
@@ -54,16 +52,10 @@ def _numbers(labels: Sequence[str], source: str, setting: str) -> dict[str, int]
 
 def class_of(label: str, index: Mapping[str, int], where: str) -> int:
     """The class of one label; UserError, beginning with `where`, for a label that is none."""
-    name = label if label in index else whole(label)
+    name = label if label in index else undotted(label)
     if name not in index:
         raise UserError(f"{where}: label {label!r} is outside the classes; {did_you_mean(label, index)}")
     return index[name]
-
-
-def whole(label: str) -> str:
-    """`1` for `1.0`; any other label as it is."""
-    number = WHOLE.fullmatch(label)
-    return number[1] if number else label
 
 
 def class_names(index: Mapping[str, int]) -> tuple[str, ...]:

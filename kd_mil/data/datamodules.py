@@ -1,25 +1,33 @@
 """The data modules shared by sets of bags and of images; a data set subclasses one and says how to load."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
-import lightning as L
-import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kd_mil.core.atomic import atomic_path
 from kd_mil.core.checks import at_least
-from kd_mil.core.errors import UserError
 from kd_mil.data.bags import Bags, BagSplits
-from kd_mil.data.samplers import BagSampler, EpochSampler, IndexedView, InstanceSampler, InTurn, equal_shares
+from kd_mil.data.case_bags import merged_by_case
+from kd_mil.data.distillation_data import DistillationData
+from kd_mil.data.samplers import (
+    BagSampler,
+    EpochSampler,
+    IndexedView,
+    InstanceSampler,
+    InTurn,
+    MoreBags,
+    equal_shares,
+)
 from kd_mil.data.split_table import bags_fingerprint, split_table
-from kd_mil.data.splits import apply_split_file, check_splits
+from kd_mil.data.splits import PARTS, apply_split_file, check_splits, refuse_twins
 
 GIBIBYTE = 1024**3
+Unit = Literal["slide", "case"]
+Pooling = Literal["max", "mean"]
 
 
 @dataclass(frozen=True)
@@ -31,23 +39,23 @@ class Loading:
     """
 
     bags_per_step: int = 1
-    """Bags in one teacher step of one process; 1 is the papers' setting."""
+    """Bags in one teacher step, however many ranks share it; 1 is the papers' setting."""
     max_instances_per_step: int | None = None
     """Token budget: a step closes before it would hold more instances; larger bags go alone."""
     instances_per_step: int = 256
-    """Instances in one student step of one process."""
+    """Instances in one student step, however many ranks share it."""
     eval_instances_per_step: int = 16384
     """Token budget of evaluation batches; does not change results."""
     resident_gib: float = 4.0
     """Instances up to this size (GiB) move to the training device once; larger sets stay in host memory or files."""
     num_workers: int = 0
     """Worker processes that read instances kept in files."""
+    balanced_bags: bool = False
+    """Training bags of all classes equally often in each epoch, which has as many bags as without."""
     limit_batches: int | None = None
     """Training batches of each view in one epoch, to try things out; None for all."""
     limit_bags: int | None = None
     """Training bags or images, classes in turn, to see whether a method can fit a few; None for all."""
-    balance_ranks: bool = False
-    """Several processes: batches of about equal size for all ranks in each step, so that none waits for a large bag."""
 
     def __post_init__(self) -> None:
         counts = ("bags_per_step", "instances_per_step", "eval_instances_per_step", "max_instances_per_step")
@@ -56,57 +64,6 @@ class Loading:
             if value is not None:
                 at_least(name, value, 1)
         at_least("loading.num_workers", self.num_workers, 0)
-
-
-class DistillationData(L.LightningDataModule):
-    """The data module of a run, on bags or on images: what commands and methods rely on."""
-
-    class_names: tuple[str, ...]
-
-    def setup(self, stage: str | None = None) -> None:
-        """Load, check and place the data; safe to call again."""
-        raise NotImplementedError
-
-    @property
-    def model_inputs(self) -> dict[str, Any]:
-        """What a method must know of the data to build its networks: its keyword arguments, plain containers."""
-        raise NotImplementedError
-
-    @property
-    def instance_source(self) -> dict[str, Any]:
-        """How the instances were cut out of slides, as plain JSON values; empty where they were not."""
-        return {}
-
-    def fingerprint(self) -> str:
-        """Hash of the data and the split."""
-        raise NotImplementedError
-
-    def counts(self) -> dict[str, int]:
-        """How many bags or images train, val and test hold."""
-        raise NotImplementedError
-
-    def check_processes(self, processes: int) -> None:
-        """Refuse more processes than a part to evaluate has bags or images, before anything is trained.
-
-        Raises:
-            UserError: naming the part.
-        """
-        counts = self.counts()
-        for part in ("val", "test"):
-            if counts[part] < processes:
-                raise UserError(
-                    f"the {part} part has {counts[part]} bags or images for {processes} processes: "
-                    "use fewer devices, or give it more"
-                )
-
-    def split_rows(self) -> list[dict[str, str]]:
-        """The split as used: `bag_id` or `image_id`, `case_id`, `label`, `split`, and `content`, a hash, of each."""
-        raise NotImplementedError
-
-    def write_split_file(self, path: Path) -> None:
-        """Write the split as used, fit to be read back as `split_file`."""
-        with atomic_path(path) as temporary:
-            pd.DataFrame(self.split_rows()).to_csv(temporary, index=False)
 
 
 class SplitDataModule(DistillationData):
@@ -119,6 +76,14 @@ class SplitDataModule(DistillationData):
     """
 
     splits: BagSplits
+    twins: Sequence[Sequence[int]] = ()
+    """Groups of bags of equal content, by position; no split, drawn or given, may spread one over parts."""
+    bag_by: Unit = "slide"
+    """What a bag is: `slide`, or `case`, all slides of one."""
+    report_by: Unit = "slide"
+    """With `case`, cases are scored as well as bags, from the probabilities of their bags."""
+    case_pooling: Pooling = "max"
+    """How: those of the most positive bag (`max`), or their `mean`."""
     check = True
     """Whether a split that would mislead is refused; off only where all its faults are to be listed."""
 
@@ -138,6 +103,10 @@ class SplitDataModule(DistillationData):
                 splits = apply_split_file(splits, self.split_file)
             if self.check:
                 check_splits(splits)
+                part_of = {bag: part for part in PARTS for bag in getattr(splits, part).tolist()}
+                refuse_twins(self.twins, part_of, splits.bags.bag_ids)
+            if self.bag_by == "case":
+                splits = merged_by_case(splits)
             if self.loading.limit_bags is not None:
                 labels = splits.bags.labels[splits.train]
                 at_least("loading.limit_bags", self.loading.limit_bags, len(splits.bags.class_names))
@@ -151,6 +120,13 @@ class SplitDataModule(DistillationData):
         return self.splits.bags
 
     @property
+    def reported_cases(self) -> list[str] | None:
+        """Case of each bag where cases are reported; None where bags alone are."""
+        if self.report_by == "slide":
+            return None
+        return self.bags.bag_ids if self.bags.case_ids is None else self.bags.case_ids
+
+    @property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
         return self.bags.class_names
 
@@ -162,10 +138,15 @@ class SplitDataModule(DistillationData):
         return bags_fingerprint(self.splits)
 
     def counts(self) -> dict[str, int]:
-        return {name: len(part) for name, part in zip(("train", "val", "test"), self.splits[1:], strict=True)}
+        return dict(zip(("train", "val", "test"), map(len, self.splits[1:]), strict=True))
 
     def split_rows(self) -> list[dict[str, str]]:
         return split_table(self.splits)
+
+    def _dealt(self, batch: Callable[..., Any]) -> Callable[[Tensor], Any]:
+        """What makes training batches, with this rank's share of each."""
+        rank, ranks = self._shard()
+        return partial(batch, rank=rank, ranks=ranks)
 
     def _shard(self) -> tuple[int, int]:
         """(rank, number of ranks) of this process."""
@@ -175,35 +156,29 @@ class SplitDataModule(DistillationData):
 class BagDataModule(SplitDataModule):
     """Serves packed batches of bags."""
 
+    kind = "bags"
+
     def train_dataloader(self) -> InTurn:
         """The views of the training bags that the method asks for, one after the other in each epoch."""
         trainer = self.trainer
         assert trainer is not None
         views = getattr(trainer.lightning_module, "train_views", ("bags",))
-        build = {"bags": self.bag_loader, "instances": self.instance_loader}
-        limit = self.loading.limit_batches
-        return InTurn([build[view]() for view in views], limit=limit, epoch=lambda: trainer.current_epoch)
+        of_view = {"bags": self.bag_loader, "instances": self.instance_loader, "more_bags": self.more_bags_loader}
+        loaders = [of_view[view]() for view in views]
+        return InTurn(loaders, limit=self.loading.limit_batches, epoch=lambda: trainer.current_epoch)
 
     def bag_loader(self) -> DataLoader:
-        rank, world_size = self._shard()
-        sampler = BagSampler(
-            self.bags.sizes,
-            self.splits.train,
-            self.loading.bags_per_step,
-            self.loading.max_instances_per_step,
-            seed=self._order_seed(),
-            rank=rank,
-            world_size=world_size,
-            balance=self.loading.balance_ranks,
-        )
-        return self._loader(self.bags.batch, sampler)
+        return self._loader(self._dealt(self.bags.batch), BagSampler(**self._bag_order()))
+
+    def more_bags_loader(self) -> DataLoader:
+        """As many more batches of bags as there are batches of instances."""
+        steps = len(self.instance_loader().sampler)  # type: ignore[arg-type]
+        return self._loader(self._dealt(self.bags.batch), MoreBags(steps, **self._bag_order()))
 
     def instance_loader(self) -> DataLoader:
         instances = self.bags.instances_of(self.splits.train)
-        rank, world_size = self._shard()
-        steps = self.loading.instances_per_step
-        sampler = InstanceSampler(instances, steps, seed=self._order_seed(), rank=rank, world_size=world_size)
-        return self._loader(self.bags.instance_batch, sampler)
+        sampler = InstanceSampler(instances, self.loading.instances_per_step, seed=self._order_seed())
+        return self._loader(self._dealt(self.bags.instance_batch), sampler)
 
     def val_dataloader(self) -> DataLoader:
         return self._eval_loader(self.splits.val)
@@ -212,14 +187,23 @@ class BagDataModule(SplitDataModule):
         return self._eval_loader(self.splits.test)
 
     def _eval_loader(self, bag_indices: Tensor) -> DataLoader:
-        rank, world_size = self._shard()
-        self.check_processes(world_size)
+        self.check_processes(self._shard()[1])
+        return self.whole_bags(bag_indices)
+
+    def whole_bags(self, bag_indices: Tensor, dealt: bool = True) -> DataLoader:
+        """This rank's share of the given bags (B,), each once, packed as evaluation wants them; B >= ranks.
+
+        Not `dealt`, it is all of them.
+        """
+        rank, world_size = self._shard() if dealt else (0, 1)
         share = bag_indices[equal_shares(self.bags.sizes[bag_indices], world_size)[rank]]
         budget = self.loading.eval_instances_per_step
         sampler = BagSampler(self.bags.sizes, share, len(share), budget, shuffle=False)
         return self._loader(self.bags.batch, sampler)
 
     def _loader(self, fetch: Callable[[Tensor], Any], sampler: EpochSampler) -> DataLoader:
+        if self.loading.balanced_bags and isinstance(sampler, BagSampler) and sampler.shuffle:
+            sampler.labels = self.bags.labels
         lazy = not isinstance(self.bags.instances, Tensor)
         workers = self.loading.num_workers if lazy else 0
         return DataLoader(
@@ -231,6 +215,16 @@ class BagDataModule(SplitDataModule):
             persistent_workers=workers > 0,
             pin_memory=workers > 0 and torch.cuda.is_available(),
         )
+
+    def _bag_order(self) -> dict[str, Any]:
+        """Settings of a sampler of training bags."""
+        return {
+            "sizes": self.bags.sizes,
+            "bag_indices": self.splits.train,
+            "bags_per_step": self.loading.bags_per_step,
+            "max_instances": self.loading.max_instances_per_step,
+            "seed": self._order_seed(),
+        }
 
     def _order_seed(self) -> int:
         """Seed of the order of bags and instances: the run's, so that seeds differ in it; the data's without a run."""

@@ -1,7 +1,7 @@
 """Samplers that plan whole batches, and the loader that shows several views of the data in one epoch."""
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice
+from itertools import chain, count, islice
 from typing import Any
 
 import torch
@@ -22,31 +22,26 @@ class IndexedView(Dataset):
 
 
 class EpochSampler(Sampler[Tensor]):
-    """A sampler whose order is a function of (seed, epoch), equal on all ranks before it is dealt out."""
+    """A sampler whose order is a function of (seed, epoch): all ranks plan the same steps, and deal out each."""
 
-    def __init__(self, seed: int, rank: int, world_size: int) -> None:
-        self.seed, self.rank, self.world_size, self.epoch = seed, rank, world_size, 0
+    def __init__(self, seed: int) -> None:
+        self.seed, self.epoch = seed, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
+    labels: Tensor | None = None
+    """Class of each item by its position in the data set, to draw all equally often; None: as they are."""
+
     def shuffled(self, items: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        if self.labels is not None:
+            items = equally_frequent(items, self.labels[items], generator)
         return items[torch.randperm(len(items), generator=generator)]
 
 
 class BagSampler(EpochSampler):
-    """Batches of bag positions: at most `bags_per_step` bags and, where given, `max_instances` instances each.
-
-    Batches are dealt to the ranks in turn. The last round is completed with batches from the start of the epoch, so
-    that every rank takes the same number of steps.
-
-    With `balance`, each round holds batches of about equal numbers of instances: ranks wait for each other at every
-    step, and the largest batch of a round is what it costs. Batches are sorted by size within stretches of
-    `STRETCH` rounds, and the rounds shuffled again; which bags share an update is then a little less random.
-    """
-
-    STRETCH = 16
+    """Batches of bag positions: at most `bags_per_step` bags and, where given, `max_instances` instances each."""
 
     def __init__(
         self,
@@ -57,36 +52,13 @@ class BagSampler(EpochSampler):
         *,
         shuffle: bool = True,
         seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        balance: bool = False,
     ) -> None:
-        super().__init__(seed, rank, world_size)
-        self.balance = balance and shuffle and world_size > 1
+        super().__init__(seed)
         self.sizes, self.bag_indices, self.shuffle = sizes, bag_indices, shuffle
         self.bags_per_step, self.max_instances = bags_per_step, max_instances
 
     def __iter__(self) -> Iterator[Tensor]:
-        order = self.shuffled(self.bag_indices) if self.shuffle else self.bag_indices
-        batches = self._batches(order)
-        rounds = -(-len(batches) // self.world_size)
-        dealt = [batches[index % len(batches)] for index in range(rounds * self.world_size)]
-        yield from (self._balanced(dealt) if self.balance else dealt)[self.rank :: self.world_size]
-
-    def _balanced(self, batches: list[Tensor]) -> list[Tensor]:
-        """The same whole rounds of batches, rearranged so that those of one round are alike in size."""
-        stretch = self.STRETCH * self.world_size
-        rounds: list[list[Tensor]] = []
-        for start in range(0, len(batches), stretch):
-            alike = sorted(batches[start : start + stretch], key=lambda batch: int(self.sizes[batch].sum()))
-            rounds += [alike[first : first + self.world_size] for first in range(0, len(alike), self.world_size)]
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(len(rounds), generator=generator).tolist()
-        turned = [
-            rounds[index][turn % self.world_size :] + rounds[index][: turn % self.world_size]
-            for turn, index in enumerate(order)
-        ]
-        return [batch for batches_of_round in turned for batch in batches_of_round]
+        yield from self._batches(self.shuffled(self.bag_indices) if self.shuffle else self.bag_indices)
 
     def _batches(self, order: Tensor) -> list[Tensor]:
         if self.max_instances is None:
@@ -107,40 +79,54 @@ class BagSampler(EpochSampler):
         """
         if self.max_instances is not None and self.shuffle:
             raise TypeError("a token budget makes the number of steps vary between epochs")
-        count = len(self._batches(self.bag_indices))
-        return -(-count // self.world_size)
+        return len(self._batches(self.bag_indices))
+
+
+class MoreBags(BagSampler):
+    """A given number of further batches of bags: passes in orders of their own, the last one cut short.
+
+    Args:
+        steps: batches of one epoch.
+        *settings, **options: as in `BagSampler`.
+    """
+
+    def __init__(self, steps: int, *settings: Any, **options: Any) -> None:
+        super().__init__(*settings, **options)
+        self.steps, self.first_seed = steps, self.seed
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return islice(chain.from_iterable(map(self._of_pass, count(1))), self.steps)
+
+    def _of_pass(self, number: int) -> Iterator[Tensor]:
+        self.seed = self.first_seed + 1 + number
+        return super().__iter__()
+
+    def __len__(self) -> int:
+        return self.steps
 
 
 class InstanceSampler(EpochSampler):
-    """Random batches of instance positions; every rank takes the same number of steps, of the same size.
+    """Random batches of instance positions.
 
-    The last batch holds the rest, unless that is fewer than two instances a rank: batch normalisation needs two.
+    The last batch holds the rest, unless that is a single instance: batch normalisation needs two.
 
     Raises:
-        UserError: fewer than two instances a rank in all.
+        UserError: fewer than two instances in all.
     """
 
-    def __init__(
-        self, instances: Tensor, instances_per_step: int, *, seed: int = 0, rank: int = 0, world_size: int = 1
-    ) -> None:
-        super().__init__(seed + 1, rank, world_size)
+    def __init__(self, instances: Tensor, instances_per_step: int, *, seed: int = 0) -> None:
+        super().__init__(seed + 1)
         self.instances, self.instances_per_step = instances, instances_per_step
         if len(self) == 0:
-            raise UserError(
-                f"{len(instances)} training instances for {world_size} process(es): each needs two at least"
-            )
+            raise UserError(f"{len(instances)} training instances: two at least are needed")
 
     def __iter__(self) -> Iterator[Tensor]:
-        order = self.shuffled(self.instances)
-        together = self.instances_per_step * self.world_size
-        for start in range(0, len(self) * together, together):
-            batch = order[start : start + together]
-            equal = len(batch) - len(batch) % self.world_size
-            yield batch[:equal][self.rank :: self.world_size]
+        batches = self.shuffled(self.instances).split(self.instances_per_step)
+        return iter(batches[: len(self)])
 
     def __len__(self) -> int:
-        full, rest = divmod(len(self.instances), self.instances_per_step * self.world_size)
-        return full + (rest >= 2 * self.world_size)
+        full, rest = divmod(len(self.instances), self.instances_per_step)
+        return full + (rest >= 2)
 
 
 class InTurn:
@@ -162,6 +148,21 @@ class InTurn:
     def __len__(self) -> int:
         lengths = [len(loader) for loader in self.loaders]
         return sum(lengths if self.limit is None else [min(length, self.limit) for length in lengths])
+
+
+def equally_frequent(items: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    """As many items (M,), each class as often as the others (up to one): rare ones repeat, of frequent ones some rest.
+
+    A class that is drawn more often than it has items is drawn in whole passes, the last one cut short.
+    """
+    classes = labels.unique().tolist()
+    drawn = []
+    for number, label in enumerate(classes):
+        own = items[labels == label]
+        quota = len(items) // len(classes) + (number < len(items) % len(classes))
+        passes = [own[torch.randperm(len(own), generator=generator)] for _ in range(-(-quota // len(own)))]
+        drawn.append(torch.cat(passes)[:quota] if passes else own[:0])
+    return torch.cat(drawn)
 
 
 def equal_shares(sizes: Tensor, shares: int) -> list[Tensor]:

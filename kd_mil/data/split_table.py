@@ -1,6 +1,7 @@
 """What identifies a data set and its split: a row for each bag, and one hash."""
 
 import hashlib
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -9,11 +10,12 @@ from kd_mil.data.bags import Bags, BagSplits
 from kd_mil.data.splits import PARTS
 
 
-def split_table(splits: BagSplits) -> list[dict[str, str]]:
+def split_table(splits: BagSplits, content: Callable[[Bags, int], str] | None = None) -> list[dict[str, str]]:
     """Rows `bag_id, case_id, label, split, content` in the order of the bags.
 
-    `label` is the name of the class, `content` a hash of the instances; see `bag_content`.
+    `label` is the name of the class, `content` a hash of the instances, by `bag_content` where no other way is given.
     """
+    content = content or bag_content
     bags = splits.bags
     rows = {
         bag: {
@@ -21,7 +23,7 @@ def split_table(splits: BagSplits) -> list[dict[str, str]]:
             "case_id": bags.bag_ids[bag] if bags.case_ids is None else bags.case_ids[bag],
             "label": bags.class_names[int(bags.labels[bag])],
             "split": part,
-            "content": bag_content(bags, bag),
+            "content": content(bags, bag),
         }
         for part in PARTS
         for bag in getattr(splits, part).tolist()

@@ -11,10 +11,9 @@ from torch import Tensor
 from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
 from kd_mil.core.suggestions import did_you_mean
-from kd_mil.core.tables import read_table
+from kd_mil.core.tables import PARTS, by_part, read_table, require_columns
 from kd_mil.data.bags import BagSplits
 
-PARTS = ("train", "val", "test")
 WORD_OF_PART = {"train": "training", "val": "validation", "test": "test"}
 AUXILIARY = "auxiliary"
 """Images that serve without their labels."""
@@ -128,7 +127,7 @@ def _require_cases(case_labels: np.ndarray, least: int, purpose: str) -> None:
 
 
 def apply_split_file(splits: BagSplits, path: str | Path) -> BagSplits:
-    """Replace the split by that of a CSV with columns `bag_id` and `split`; errors as in `read_split_file`."""
+    """Replace the split by that of a CSV with `bag_id` and `split`, or CLAM's; errors as in `read_split_file`."""
     train, val, test = positions_of_parts(read_split_file(path, "bag_id", splits.bags.bag_ids))
     return splits._replace(train=train, val=val, test=test)
 
@@ -137,7 +136,7 @@ def read_split_file(path: str | Path, column: str, ids: Sequence[str], words: Se
     """Part of each bag or image from a CSV; further columns are ignored, so that the table of a run can be read back.
 
     Args:
-        path: CSV with the columns `column` and `split`.
+        path: CSV with the columns `column` and `split`, or with a column of ids for each part (`core.tables.by_part`).
         column: `bag_id` or `image_id`.
         ids: those of the data set.
         words: the parts there are.
@@ -146,7 +145,8 @@ def read_split_file(path: str | Path, column: str, ids: Sequence[str], words: Se
         UserError: an unreadable file, a missing column, an unknown word or id, an id that is listed twice, or one that
             is not listed.
     """
-    table, kind = read_table(path, (column, "split")), column.removesuffix("_id")
+    table, kind = by_part(read_table(path, ()), path, column), column.removesuffix("_id")
+    require_columns(table, (column, "split"), path)
     known, parts = set(ids), dict[str, str]()
     for line, item, word in zip(table.index, table[column], table["split"], strict=True):
         if word not in words:
@@ -184,6 +184,25 @@ def check_splits(splits: BagSplits) -> None:
                 )
     labels = {part: bags.labels[members].tolist() for part, members in zip(PARTS, splits[1:], strict=True)}
     require_every_class(labels, bags.class_names, "bag")
+
+
+def refuse_twins(twins: Iterable[Sequence[int]], part_of: Mapping[int, str], names: Sequence[str]) -> None:
+    """Refuse what is in two parts under two names: what is trained on would be tested on, too.
+
+    Args:
+        twins: groups of positions of equal content.
+        part_of: the part by position, of those in use.
+        names: ids by position.
+
+    Raises:
+        UserError: naming a group and its parts.
+    """
+    for group in twins:
+        used = [index for index in group if index in part_of]
+        parts = [part for part in (*PARTS, AUXILIARY) if part in {part_of[index] for index in used}]
+        if len(parts) > 1:
+            alike = " and ".join(f"{names[index]!r} ({part_of[index]})" for index in used[:4])
+            raise UserError(f"{alike} have the same content: keep one of them, or give them one case_id and one part")
 
 
 def require_every_class(labels: Mapping[str, Iterable[int]], class_names: Sequence[str], kind: str) -> None:

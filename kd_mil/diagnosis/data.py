@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from kd_mil.core.errors import UserError
+from kd_mil.core.errors import UserError, one_line
 from kd_mil.data.bags import Bags, BagSplits
-from kd_mil.data.features.check import ROWS
-from kd_mil.data.features.files import FeatureFile
-from kd_mil.data.features.provenance import differences, read_source
+from kd_mil.data.features.files.index import FeatureIndex
+from kd_mil.data.features.files.provenance import differences
 from kd_mil.data.locations import Located, only_locating
 from kd_mil.data.splits import PARTS
 from kd_mil.diagnosis.finding import Finding
@@ -80,43 +79,44 @@ def content_hash(bags: Bags, bag: int) -> str:
     return hashlib.sha256(f"{size}".encode() + content).hexdigest()
 
 
-def feature_findings(paths: Sequence[Path]) -> list[Finding]:
-    """Feature files that cannot be used, each read through, and those not made like the ones before them.
+def feature_findings(paths: Sequence[Path], index: FeatureIndex) -> list[Finding]:
+    """Feature files that cannot be used, and those not made like the ones before them.
 
-    What files say of their making is compared with all that those before them said: another encoder, width, resolution.
+    New files are read through, and the index keeps what was found; known ones were, and are not opened. What files say
+    of their making is compared with all that those before them said: another encoder, width, resolution.
     """
     if not paths:
         return [Finding("error", "features", "no feature files there")]
+    with index:
+        new = sum(facts is None for facts in index.known(paths))
+        unusable, unlike, together = _compared(paths, index)
+    found = [
+        Finding("error", "features", f"{len(files)} of {len(paths)} files {what}: {some(files)}")
+        for files, what in ((unusable, "cannot be used"), (unlike, "were not made like those before them"))
+        if files
+    ]
+    names = ", ".join(f"{name} {value}" for name, value in together.items() if name != "transform")
+    read = f"{len(paths)} files agree, {new} of them read through now, the others before: {names}"
+    return found or [Finding("ok", "features", f"{read}; what a file does not say is not compared")]
+
+
+def _compared(paths: Sequence[Path], index: FeatureIndex) -> tuple[list[str], list[str], dict[str, Any]]:
+    """Files that cannot be used, files unlike those before them, and what all say together."""
     together: dict[str, Any] = {}
     unusable, unlike = [], []
-    for path in tqdm(paths, desc="reading features", unit="file", disable=None, leave=False):
+    known = index.known(paths)
+    progress = tqdm(paths, desc="reading features", unit="file", disable=None, leave=False)
+    for path, facts in zip(progress, known, strict=True):
         try:
-            source = read_source(path, _read_through(path))
-        except UserError as error:
-            unusable.append(f"{path.name} ({error})")
+            source = (facts or index.inspect(path, None)[0]).source
+        except Exception as error:  # whatever it is, the other files are looked at
+            unusable.append(f"{path.name} ({one_line(error)})")
             continue
-        lines = differences(together, source)
-        if lines:
+        if lines := differences(together, source):
             unlike.append(f"{path.name} ({'; '.join(lines)})")
-        together |= {name: value for name, value in source.items() if value is not None and together.get(name) is None}
-    found = [
-        Finding("error", "features", f"{len(names)} of {len(paths)} files {what}: {some(names)}")
-        for names, what in ((unusable, "cannot be used"), (unlike, "were not made like those before them"))
-        if names
-    ]
-    known = ", ".join(f"{name} {value}" for name, value in together.items() if name != "transform")
-    read = f"{len(paths)} files read through, they agree: {known}; what a file does not say is not compared"
-    return found or [Finding("ok", "features", read)]
-
-
-def _read_through(path: Path) -> int:
-    """The width of the features of a file; UserError where training would refuse it."""
-    file = FeatureFile(path)
-    file.coords()
-    file.instance_labels()
-    for rows in torch.arange(file.num_instances).split(ROWS):
-        file.read(rows, torch.float32)
-    return file.width
+        told = {name: value for name, value in source.items() if value is not None}
+        together |= {name: value for name, value in told.items() if together.get(name) is None}
+    return unusable, unlike, together
 
 
 def some(names: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ import statistics
 import time
 import weakref
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -50,6 +50,40 @@ def inference_cost(network: nn.Module, sizes: Sequence[Size], repeats: int = 0) 
         peak_mib=peak_bytes(shadow, by_area[-1]) / 2**20,
         latency_ms=latency(network, by_area[len(by_area) // 2], repeats) if repeats else None,
     )
+
+
+class CallCost(NamedTuple):
+    """Cost of one call, whatever it computes."""
+
+    gflop: float
+    """10^9 floating-point operations of matrix products and convolutions: two for each multiply-accumulate."""
+    peak_mib: float
+    """Most memory that tensors made by the call hold at once, MiB."""
+    ms: float | None
+    """Median milliseconds; None where not measured."""
+
+
+def call_cost(call: Callable[[], Any], device: torch.device, repeats: int = 0) -> CallCost:
+    """Count what a call does, by calling it.
+
+    Args:
+        call: without arguments, such as the prediction of a bag.
+        device: it computes on.
+        repeats: timed calls, after those that count; 0 = not measured.
+    """
+    with FlopCounterMode(display=False) as counter:
+        call()
+    with LiveMemory() as memory:
+        call()
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - started)
+    ms = 1000 * statistics.median(seconds) if seconds else None
+    return CallCost(counter.get_total_flops() / 1e9, memory.peak / 2**20, ms)
 
 
 @torch.no_grad()

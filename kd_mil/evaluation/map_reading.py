@@ -26,9 +26,10 @@ class MapReading:
     """A pixel is positive from here on."""
     blurs: Sequence[float] = (0.0, 1.5, 3.0)
     """Blurs to choose among; thresholds to choose among are 0.05, 0.10, ... 0.95."""
-    tuned_by: Literal["labels", "masks"] = "labels"
-    """What of validation chooses: `labels`, so that images with any positive pixel are best told from the rest;
-    `masks`, so that `pixel_f1` is best."""
+    tuned_by: Literal["none", "labels", "masks"] = "none"
+    """What of validation chooses: `none`, `*_tuned` scores are those as configured; `labels`, so that images with any
+    positive pixel are best told from the rest, which says little of where in the image; `masks`, so that `pixel_f1` is
+    best."""
     hausdorff_empty: Literal["diagonal", "origin", "skip"] = "diagonal"
     """Distance of an empty prediction: the image's diagonal, that of a point at the corner (released), or left out."""
 

@@ -28,18 +28,20 @@ def binary_scores(
     """
     ranking = probs if ranking is None else ranking
     positives, total = int((labels == 1).sum()), len(labels)
-    scores = dict.fromkeys(("auroc", "ap", "accuracy", "f1"), math.nan)
+    scores = dict.fromkeys(("auroc", "ap"), math.nan)
     if positives in (0, total):
         what = f"{of or 'a score'}: only one class among {total} labels"
         warnings.warn(f"{what}, AUROC and average precision are undefined (NaN)", stacklevel=2)
     else:
         scores["auroc"] = float(tm.binary_auroc(_ranks(ranking), labels))
         scores["ap"] = float(tm.binary_average_precision(_ranks(ranking), labels))
-    if total > 0:
-        decided = (probs >= threshold).long()
-        scores["accuracy"] = float((decided == labels).double().mean())
-        scores["f1"] = _f1(decided, labels)
-    return scores
+    return scores | decision_scores((probs >= threshold).long(), labels)
+
+
+def decision_scores(decided: Tensor, labels: Tensor, suffix: str = "") -> Scores:
+    """`accuracy` and `f1` of decisions (N,) in {0, 1}, keys with a suffix; NaN where undefined."""
+    accuracy = float((decided == labels).double().mean()) if len(labels) else math.nan
+    return {f"accuracy{suffix}": accuracy, f"f1{suffix}": _f1(decided, labels)}
 
 
 def multiclass_scores(probs: Tensor, labels: Tensor, of: str = "") -> Scores:
@@ -61,8 +63,7 @@ def bag_scores(probs: Tensor, labels: Tensor, threshold: float, of: str = "") ->
     scores = {"loss": negative_log_likelihood(probs, labels)}
     if probs.shape[1] == 2:
         scores |= binary_scores(probs[:, 1], labels, of=of)
-        decided = (probs[:, 1] >= threshold).long()
-        scores |= {"accuracy_tuned": float((decided == labels).double().mean()), "f1_tuned": _f1(decided, labels)}
+        scores |= decision_scores((probs[:, 1] >= threshold).long(), labels, "_tuned")
     else:
         scores |= multiclass_scores(probs, labels, of=of)
     return {f"bag_{name}": value for name, value in scores.items()}
@@ -74,10 +75,15 @@ def negative_log_likelihood(probs: Tensor, labels: Tensor) -> float:
     return float(-likelihood.log().mean())
 
 
-def instance_scores(probs: Tensor, ranking: Tensor, labels: Tensor, of: str = "") -> Scores:
-    """Scores of instances pooled over all bags, keys prefixed `instance_`; unknown labels (-1) are left out."""
+def instance_scores(probs: Tensor, ranking: Tensor, labels: Tensor, threshold: float = 0.5, of: str = "") -> Scores:
+    """Scores of instances pooled over all bags, keys prefixed `instance_`; unknown labels (-1) are left out.
+
+    Accuracy and F1 come at 0.5 and, suffixed `_tuned`, at `threshold` (chosen on the labels of validation bags).
+    """
     known = labels >= 0
-    scores = binary_scores(probs[known], (labels[known] > 0).long(), ranking=ranking[known], of=of)
+    probs, positive = probs[known], (labels[known] > 0).long()
+    scores = binary_scores(probs, positive, ranking=ranking[known], of=of)
+    scores |= decision_scores((probs >= threshold).long(), positive, "_tuned")
     return {f"instance_{name}": value for name, value in scores.items()}
 
 

@@ -91,8 +91,10 @@ def image_pixel_scores(counts: Columns, labels: Tensor) -> Columns:
 def pixel_scores(counts: Columns, labels: Tensor) -> Scores:
     """Scores at one blur and threshold, keys prefixed `pixel_`.
 
-    `f1` and `iou` are means over the images, `_pos` and `_neg` over those of one label; `dice` and `iou_micro` are of
-    the positive class over all pixels together; `foreground` is the share of pixels called positive.
+    `f1` and `iou` are means over the images, `_pos` and `_neg` over those of one label: `f1_pos` is the mean Dice of
+    positive images. Of the positive class over all pixels together are `dice` (the pooled F1), `iou_micro`,
+    `precision`, `recall`, and `precision_pos` in the pixels of positive images alone; `foreground` is the share of
+    pixels called positive.
 
     Args:
         counts: `count_pixels` at one place of the grid: all columns (N,).
@@ -107,6 +109,10 @@ def pixel_scores(counts: Columns, labels: Tensor) -> Scores:
     together = predicted + truth
     scores["dice"] = 2 * hit / together if truth else math.nan
     scores["iou_micro"] = hit / (together - hit) if truth else math.nan
+    found = int(counts["predicted"][labels > 0].sum())
+    scores["precision"] = hit / predicted if predicted else math.nan
+    scores["precision_pos"] = hit / found if found else math.nan
+    scores["recall"] = hit / truth if truth else math.nan
     scores["foreground"] = predicted / total if (total := int(counts["known"].sum())) else math.nan
     return {f"pixel_{name}": value for name, value in scores.items()}
 
@@ -129,8 +135,10 @@ def choose_point(counts: Columns, labels: Tensor, reading: MapReading) -> tuple[
     """Place on the grid that validation likes best, by labels or by masks; of equals the nearest to the configured.
 
     By labels: sensitivity + specificity of "the image has a pixel at or above the threshold". The configured place
-    where nothing can be told: one label alone, or no masks.
+    where nothing is to choose, and where nothing can be told: one label alone, or no masks.
     """
+    if reading.tuned_by == "none":
+        return reading.configured
     if reading.tuned_by == "labels":
         found, positive = counts["area"] > 0, labels > 0
         quality = found[positive].double().mean(0) + (~found[~positive]).double().mean(0)

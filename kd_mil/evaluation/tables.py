@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kd_mil.core.distributed import gather_rows
+from kd_mil.core.machine.distributed import gather_rows
 from kd_mil.data.batches import BagBatch
 from kd_mil.models.outputs import Prediction
 
@@ -41,16 +41,35 @@ class PredictionTables(NamedTuple):
     bags: Columns
     """`bag` (index), `label`, and `{role}/probs` (B, C)."""
     instances: Columns
-    """`bag`, `instance` (id), `label`, `x`, `y`, and for each role `{role}/probs|scores[|attention|class_probs]`."""
+    """`bag`, `instance` (id), `label`, `x`, `y`, and for each role `{role}/probs|scores[|attention|class_probs]`.
+
+    Where readings were asked for, `{role}/readings/{name}` has the scores of each."""
 
     @property
     def roles(self) -> list[str]:
         """Roles that predicted; one that has not begun to train is not among them."""
         return [name.removesuffix("/probs") for name in self.bags if name.endswith("/probs")]
 
+    def readings(self, role: str) -> Columns:
+        """Scores (N,) of each reading of a role, by name; empty where none were asked for."""
+        prefix = f"{role}/readings/"
+        return {name.removeprefix(prefix): column for name, column in self.instances.items() if name.startswith(prefix)}
 
-def prediction_rows(bags: BagBatch, predictions: dict[str, Prediction]) -> PredictionTables:
-    """What each role says about a batch; coordinates are -1 where there are none."""
+    def in_positive_bag(self) -> Tensor:
+        """Whether each instance (N,) lies in a bag of a positive class."""
+        return self.bags["label"][torch.searchsorted(self.bags["bag"], self.instances["bag"])] > 0
+
+
+def shown_as(reading: str | None) -> str:
+    """What a map of the instance probabilities of that reading shows; None: of an instance classifier."""
+    words = {"attention": "attention, scaled", "attention_x_bag": "attention, scaled, times bag probability"}
+    return words.get(reading or "", "probability")
+
+
+def prediction_rows(
+    bags: BagBatch, predictions: dict[str, Prediction], with_readings: bool = False
+) -> PredictionTables:
+    """What each role says about a batch, in all its readings if asked; coordinates are -1 where there are none."""
     missing = torch.full((len(bags.instance_ids), 2), -1, device=bags.sizes.device)
     coords = missing if bags.coords is None else bags.coords
     bag_rows = {"bag": bags.bag_indices, "label": bags.labels}
@@ -69,4 +88,6 @@ def prediction_rows(bags: BagBatch, predictions: dict[str, Prediction]) -> Predi
             instance_rows[f"{role}/attention"] = prediction.attention
         if prediction.class_probs is not None:
             instance_rows[f"{role}/class_probs"] = prediction.class_probs
+        if with_readings and prediction.readings is not None:
+            instance_rows |= {f"{role}/readings/{name}": scores for name, scores in prediction.readings().items()}
     return PredictionTables(bag_rows, instance_rows)

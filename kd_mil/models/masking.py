@@ -17,8 +17,9 @@ def random_of_top(scores: Tensor, sizes: Tensor, top: Tensor, chosen: Tensor) ->
 def keep_harder_part(scores: Tensor, sizes: Tensor, ratio: float, share: float = 1.0, low_ratio: float = 0.0) -> Tensor:
     """Mask (N,) of the instances that stay when a bag loses some of its easiest ones, MHIM-MIL Sec. 3.3.
 
-    Of a bag of n, about ratio * n instances go, drawn from the ratio / share * n of highest score (N,), and the
-    low_ratio * n of lowest score. Counts round up; of a bag that would lose all its instances the lowest stays.
+    Of a bag of n, about ratio * n instances go, drawn from the ratio / share * n of highest score (N,), or from the
+    whole bag where that is more than it has, and the low_ratio * n of lowest score. Counts round up; of a bag that
+    would lose all its instances the lowest stays.
 
     Args:
         scores: (N,) attention of the teacher.
@@ -28,7 +29,8 @@ def keep_harder_part(scores: Tensor, sizes: Tensor, ratio: float, share: float =
         low_ratio: share of a bag to mask among the lowest scores, in [0, 1).
     """
     owner = segment_ids(sizes, len(scores))
-    top = (sizes * min(ratio / share, 1.0)).ceil().long()
+    share = max(share, ratio)
+    top = (sizes * (ratio / share)).ceil().long()
     masked = random_of_top(scores, sizes, top, (top * share).ceil().long())
     masked |= segment_ranks(-scores, sizes) < (sizes * low_ratio).ceil().long()[owner]
     left = torch.zeros_like(sizes).index_add_(0, owner, (~masked).long())

@@ -1,7 +1,7 @@
 """What aggregators return, and what a trained method says about bags."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,6 +41,17 @@ class Prediction(NamedTuple):
     """(N,) sums to 1 within each bag; None for roles without attention."""
     class_probs: Tensor | None = None
     """(N, C) scores in [0, 1] of the classes of an instance, from roles that tell more than two apart."""
+    readings: Callable[[], dict[str, Tensor]] | None = None
+    """What other ways of reading the role say of its instances, scores (N,) by name; computed when called."""
+    reading: str | None = None
+    """Name of the reading that `instance_probs` are, from bag classifiers; None from instance classifiers."""
+
+    def on_cpu(self, readings: bool = False) -> "Prediction":
+        """The same on the CPU, with its readings as they are computed now, or without."""
+        values: list[Any] = [value.cpu() if isinstance(value, Tensor) else value for value in self]
+        found = self.readings() if readings and self.readings is not None else None
+        scores = None if found is None else {name: column.cpu() for name, column in found.items()}
+        return Prediction(*values)._replace(readings=None if scores is None else lambda: scores)
 
 
 class SegmentationOutput(NamedTuple):

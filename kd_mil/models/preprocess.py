@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from kd_mil.core.checks import share
 from kd_mil.core.errors import UserError
+from kd_mil.core.machine.dealing import draw_rows
 from kd_mil.models.stain_jitter import jitter_stain
 
 
@@ -38,6 +39,10 @@ class Preprocess(nn.Module):
     ) -> None:
         super().__init__()
         share("preprocess.stain_jitter", stain_jitter, one=False)
+        self.made_with = {
+            **{"mean": mean, "std": std},  # buffers of these names may be fitted
+            **{"standardise": standardise, "augment": augment, "stain_jitter": stain_jitter},
+        }
         self.standardise, self.augment, self.stain_jitter = standardise, augment, stain_jitter
         self.normalises = standardise or mean is not None or std is not None
         self.register_buffer("mean", torch.tensor(0.0 if mean is None else mean))
@@ -85,7 +90,8 @@ class Preprocess(nn.Module):
 
 def random_dihedral(images: Tensor) -> Tensor:
     """Each square image (N, C, S, S) under a random one of the 8 symmetries of the square."""
+    device = images.device
     for transform in (lambda x: x.flip(-1), lambda x: x.flip(-2), lambda x: x.transpose(-1, -2)):
-        chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
+        chosen = draw_rows(len(images), lambda count: torch.rand(count, 1, 1, 1, device=device)) < 0.5
         images = torch.where(chosen, transform(images), images)
     return images

@@ -6,6 +6,8 @@ import torch
 from skimage.color import hed_from_rgb, rgb_from_hed
 from torch import Tensor
 
+from kd_mil.core.machine.dealing import draw_rows
+
 DARKEST = 1 / 255
 """Darker values count as this one: black has no finite density."""
 
@@ -21,15 +23,19 @@ def jitter_stain(images: Tensor, strength: float, sizes: Tensor | None = None) -
         images: (N, 3, H, W) RGB in [0, 1].
         strength: half width of both ranges; .05 is light, .2 strong. Not that of implementations which take logarithms
             of 1 or 2 more than the pixels: there a factor changes white, and a move is no density.
-        sizes: (B,) of the bags, end to end; None: every image by itself.
+        sizes: (B,) of the bags, end to end, all those of the step; None: every image by itself.
 
     Returns:
         (N, 3, H, W) in [0, 1].
     """
     with torch.autocast(images.device.type, enabled=False):  # 8 bits of mantissa would show
-        count = len(images) if sizes is None else len(sizes)
-        draws = strength * (2 * torch.rand(2, count, 3, dtype=images.dtype, device=images.device) - 1)
-        factors, moves = draws if sizes is None else draws.repeat_interleave(sizes, 1, output_size=len(images))
+
+        def draw(count: int) -> Tensor:
+            drawn = torch.rand(2, count if sizes is None else len(sizes), 3, dtype=images.dtype, device=images.device)
+            draws = strength * (2 * drawn - 1)
+            return draws if sizes is None else draws.repeat_interleave(sizes, 1, output_size=count)
+
+        factors, moves = draw_rows(len(images), draw, dim=1)
         unmix = torch.from_numpy(hed_from_rgb).to(images)
         mix = torch.from_numpy(rgb_from_hed).to(images)
         change = (unmix * (1 + factors)[:, None, :]) @ mix  # (N, 3, 3), from densities to changed densities, as rows

@@ -31,12 +31,15 @@ def one_line_warnings() -> Iterator[None]:
 
 def print_results(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
     """A table of the slides, of many only the first, and the slides without a prediction."""
+    if not rows:
+        print("no slide belongs to this shard")
+        return
     columns = [name for name in dict.fromkeys(key for row in rows for key in row) if not name.endswith("_threshold")]
     columns.remove("note")
     table = Table(*(Column(name.replace("_", " "), overflow="fold") for name in columns))
     predicted = [row for row in rows if not row["note"]]
     for row in predicted[:MOST_ROWS]:
-        table.add_row(*(escape(cell(row[name])) for name in columns))
+        table.add_row(*(escape(cell(row.get(name))) for name in columns))
     console = Console(width=max(Console().width, 60))
     console.print(table)
     lines = [f"without prediction: {row['slide_id']}: {row['note']}" for row in rows if row["note"]]

@@ -2,24 +2,25 @@
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from kd_mil.cards.card import ModelCard, describe
 from kd_mil.core.errors import UserError
 from kd_mil.core.hashing import file_identity
 from kd_mil.data.samplers import IndexedView
 from kd_mil.data.tiles.cache import CutSlide
 from kd_mil.data.tiles.files import TilesInSlides
-from kd_mil.prediction.card import ModelCard, describe
 from kd_mil.prediction.tile_geometry import TileGeometry
-from kd_mil.slides.formats.reader import BACKENDS
+from kd_mil.slides.formats.reader import BACKENDS, Slide
 from kd_mil.slides.overlays.slide_picture import SlidePicture, picture_of
-from kd_mil.slides.slide_list import SlideEntry, list_slides
-from kd_mil.slides.tiles.cutting import Cutting
+from kd_mil.slides.slide_list import SlideEntry, list_slides, require_files
+from kd_mil.slides.tiles.cutting import Cutting, tissue_settings
+from kd_mil.slides.tiles.outlines import OutlineSettings
 from kd_mil.slides.tiles.tiling import TilingSettings
 from kd_mil.slides.tiles.tissue import TissueSettings
 
@@ -40,6 +41,10 @@ class SlideInstances(NamedTuple):
     """What heat maps are drawn on; None without a geometry."""
     note: str = NO_TISSUE
     """Why there are none, where there are none."""
+    slide: Slide | None = None
+    """The slide itself, closed, where it is at hand."""
+    warnings: Sequence[str] = ()
+    """What is worth a look before its prediction is believed."""
 
 
 class PredictionInput(Protocol):
@@ -50,8 +55,13 @@ class PredictionInput(Protocol):
         """Names the files."""
         ...
 
+    @property
+    def label(self) -> str | None:
+        """What the list of slides says it is; only shown beside the prediction."""
+        ...
+
     def facts(self) -> list[Any]:
-        """Plain values that change when the input does."""
+        """Plain values that change when the input does; UserError where it is not there."""
         ...
 
     def open(self) -> SlideInstances:
@@ -73,20 +83,22 @@ class SlideInput:
     def slide_id(self) -> str:
         return self.entry.slide_id
 
+    @property
+    def label(self) -> str | None:
+        return self.entry.label
+
     def facts(self) -> list[Any]:
+        require_files(self.entry)
         return [*file_identity(self.entry.path), *self.cutting.reading_of(self.entry)]
 
     def open(self) -> SlideInstances:
         slide = self.cutting.open(self.entry)
-        tiles = self.cutting.cut(slide)
+        tiles = self.cutting.cut(slide, self.entry)
         picture = picture_of(slide, None, self.picture_side)
         geometry = TileGeometry(tiles.coords, tiles.tile_size_level0, slide.bounds[:2], mpp=slide.mpp)
         slide.close()
         if not len(tiles.coords):
-            side, (width, height) = tiles.tile_size_level0, slide.bounds[2:]
-            is_small = side > min(width, height)
-            small = f"smaller than a tile ({width} x {height} level-0 pixels, a tile has {side} x {side})"
-            return SlideInstances(0, (), None, None, small if is_small else tiles.reason or NO_TISSUE)
+            return SlideInstances(0, (), None, None, tiles.reason or NO_TISSUE)
         pixels = TilesInSlides([CutSlide(self.entry, tiles, None)], self.cutting)
         steps = torch.arange(len(tiles.coords)).split(self.instances_per_step or TILES_PER_STEP)
         batches = DataLoader(
@@ -96,7 +108,8 @@ class SlideInput:
             num_workers=self.num_workers,
             pin_memory=self.num_workers > 0 and torch.cuda.is_available(),
         )
-        return SlideInstances(len(tiles.coords), batches, geometry, picture)
+        remarks = tuple(tiles.remarks)
+        return SlideInstances(len(tiles.coords), batches, geometry, picture, slide=slide, warnings=remarks)
 
 
 Config = Mapping[str, Any]
@@ -110,20 +123,56 @@ def slide_inputs(config: Config, card: ModelCard) -> Sequence[PredictionInput]:
     """
     if config["slides"] is None:
         raise UserError("give slides=FOLDER (or a CSV), or features=FOLDER for a checkpoint trained on features")
+    refuse_features(card)
+    return listed_inputs(list_slides(config["slides"]), config, card)
+
+
+def refuse_features(card: ModelCard) -> None:
+    """UserError for a checkpoint that was trained on features: it cannot be asked about slides."""
     if card.source["kind"] != "tiles":
         raise UserError(
             f"the checkpoint was trained on features ({describe(card.source)}): extract them from the slides in the "
             "same way with `python -m kd_mil.extract`, then give features=FOLDER"
         )
+
+
+def listed_inputs(entries: Sequence[SlideEntry], config: Config, card: ModelCard) -> Sequence[PredictionInput]:
+    """The slides of a list, to be cut as in training; UserError for a checkpoint that was trained on features."""
+    refuse_features(card)
+    tiling, tissue = trained_settings(card, config["outlines"])
     cutting = Cutting(
-        tiling=TilingSettings(**card.source["tiling"]),
-        tissue=TissueSettings(**card.source["tissue"]),
+        tiling=tiling,
+        tissue=tissue,
         mpp=config["mpp"] or card.source.get("slide_mpp"),
         backend=config["backend"] or trusted_backend(card),
         mpp_override=override_of(config, card),
     )
     how = config["picture_side"], config["instances_per_step"], config["num_workers"]
-    return [SlideInput(entry, cutting, *how) for entry in list_slides(config["slides"])]
+    return [SlideInput(entry, cutting, *how) for entry in entries]
+
+
+def trained_settings(
+    card: ModelCard, outlines: str | None = None
+) -> tuple[TilingSettings, TissueSettings | OutlineSettings]:
+    """How the slides of the training were cut.
+
+    Args:
+        card: of the checkpoint.
+        outlines: folder of the outlines of new slides, where the tissue of the training was outlined; None = as there.
+
+    Raises:
+        UserError: the card says it in words or values that this version does not know, or outlines for a training that
+            found tissue by itself.
+    """
+    try:
+        tiling, tissue = TilingSettings(**card.source["tiling"]), tissue_settings(card.source["tissue"])
+    except (TypeError, UserError) as error:
+        raise UserError(f"the checkpoint does not say how to cut slides: {error}") from error
+    if outlines is None:
+        return tiling, tissue
+    if not isinstance(tissue, OutlineSettings):
+        raise UserError(f"outlines={outlines}: the training found tissue by itself (tissue=outlines was not chosen)")
+    return tiling, replace(tissue, folder=outlines)
 
 
 def override_of(config: Config, card: ModelCard) -> float | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_mil.core.hashing import digest
-from kd_mil.core.records import write_json
+from kd_mil.core.run_files import write_json
 
 
 class Ledger:

@@ -6,56 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import get_object, instantiate
 from torch import Tensor
 
-from kd_mil.core.checkpoints import read_checkpoint
+from kd_mil.cards.card import ModelCard, instance_shape, is_allowed, read_card, refuse_odd_source
+from kd_mil.cards.loading import built_method
+from kd_mil.cards.moved_targets import with_targets_of_today
+from kd_mil.cards.recipes import find
+from kd_mil.core.checkpoints import read_with_card
 from kd_mil.core.checks import one_of
 from kd_mil.core.errors import UserError
 from kd_mil.core.hashing import file_digest
 from kd_mil.methods.base.bag_method import BagMethod
-from kd_mil.methods.base.method import Method
 from kd_mil.methods.base.segmentation_method import SegmentationMethod
-from kd_mil.prediction.card import ModelCard, is_allowed, read_card, refuse_foreign_targets, without_downloads
-from kd_mil.prediction.moved_targets import with_targets_of_today
-
-
-def checkpoint_path(given: str | None) -> Path:
-    """The checkpoint file asked for; of a run's directory, the best one."""
-    if given is None:
-        raise UserError("ckpt is not set: give the .ckpt file, or the directory, of a finished run")
-    path = Path(given)
-    return path / "checkpoints" / "best.ckpt" if path.is_dir() else path
-
-
-def built_method(checkpoint: dict[str, Any], path: Path, trust: bool) -> Method:
-    """The method that the card of a checkpoint describes, with the checkpoint's weights, in eval mode.
-
-    Raises:
-        UserError: the card names what may not be run, or the weights are not those of the method, or not finite.
-    """
-    card = checkpoint["model_card"]
-    config = with_targets_of_today(card["method"])
-    if not trust:
-        refuse_foreign_targets(config, path)
-    try:
-        method = instantiate(without_downloads(config), _convert_="all")(**card["model_inputs"])
-        method.load_state_dict(checkpoint["state_dict"])
-    except (
-        TypeError,
-        ValueError,
-        LookupError,
-        RuntimeError,
-        MemoryError,
-    ) as error:  # what constructors and load_state_dict raise
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"checkpoint {path} does not fit this version of kd_mil: {reason}") from error
-    for name, weights in method.named_parameters():
-        if not weights.isfinite().all():
-            raise UserError(
-                f"checkpoint {path}: weights {name} are NaN or infinite: its training failed, choose another"
-            )
-    return method.eval()
 
 
 def load_method(path: Path, trust: bool = False) -> tuple[BagMethod, ModelCard]:
@@ -64,8 +26,8 @@ def load_method(path: Path, trust: bool = False) -> tuple[BagMethod, ModelCard]:
     Raises:
         UserError: no such checkpoint, one that prediction cannot use, or one that names what may not be run.
     """
-    checkpoint = read_checkpoint(path)
-    if segments(checkpoint["model_card"]):
+    checkpoint = read_with_card(path)
+    if is_made_by(checkpoint["model_card"], SegmentationMethod):
         raise UserError(f"checkpoint {path} holds a method that segments images: use kd_mil.segment")
     card = read_card(checkpoint, path)
     method = built_method(checkpoint, path, trust)
@@ -74,14 +36,13 @@ def load_method(path: Path, trust: bool = False) -> tuple[BagMethod, ModelCard]:
     return method, card
 
 
-def segments(card: Any) -> bool:
-    """Whether a model card names a method whose outputs are masks; looked up, not built."""
-    method = with_targets_of_today(card.get("method")) if isinstance(card, dict) else None
-    target = method.get("_target_") if isinstance(method, dict) else None
-    if not isinstance(target, str) or not is_allowed(target):
+def is_made_by(card: Any, base: type) -> bool:
+    """Whether a model card names a method of a class, such as those whose outputs are masks; looked up, not built."""
+    target = with_targets_of_today(card["method"])["_target_"]
+    if not is_allowed(target):
         return False
-    found = get_object(target)
-    return isinstance(found, type) and issubclass(found, SegmentationMethod)
+    found = find(target)
+    return isinstance(found, type) and issubclass(found, base)
 
 
 @dataclass(frozen=True)
@@ -127,7 +88,7 @@ def load_network(
     Raises:
         UserError: no such checkpoint, one of another method, one that names what may not be run, or no such role.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_with_card(path)
     card = checkpoint["model_card"]
     method = built_method(checkpoint, path, trust)
     if not isinstance(method, SegmentationMethod):
@@ -138,8 +99,12 @@ def load_network(
     blur, cut = method.reading.blur, method.reading.threshold
     if tuned:
         blur, cut = method.operating_points[method.roles.index(role)].tolist()
-    height, width = card["model_inputs"]["instance_shape"][1:]
-    source, run = dict(card.get("instance_source") or {}), str(card.get("experiment", ""))
+    shape = instance_shape(card["model_inputs"], path)
+    if len(shape) != 3:
+        raise UserError(f"checkpoint {path}: its model card describes no images, but instances of shape {shape}")
+    _, height, width = shape
+    source, run = card.get("instance_source", {}), card.get("experiment", "")
+    refuse_odd_source(source, path)
     return Network(
         predictor(method, role, path), (height, width), blur, threshold or cut, source, run, file_digest(path), role
     )

@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 
 from kd_mil.core.atomic import atomic_path
-from kd_mil.core.checks import one_of, share
+from kd_mil.core.checks import at_least, harmless, one_of, share
+from kd_mil.evaluation.tables import shown_as
 from kd_mil.models.outputs import Prediction
+from kd_mil.prediction.decisions import Model, decision_columns, slide_verdict
 from kd_mil.prediction.tile_geometry import TileGeometry
 from kd_mil.slides.overlays.geojson import (
     OTHER,
@@ -39,56 +41,38 @@ class OutputSettings:
     """
 
     table: Literal["parquet", "csv"] = "parquet"
-    region_threshold: float = 0.5
-    """Tiles whose probability reaches it are of the positive class; connected ones become one annotation."""
+    readings: bool = False
+    """Add a column for each way of reading a bag classifier for its instances, as in a run's `instances.parquet`."""
+    region_threshold: float | None = 0.5
+    """Tiles whose probability reaches it are of the positive class; connected ones become one annotation. None = what
+    validation chose for instances."""
     region_class: str | None = None
     """QuPath's name of that class; None = the name of the checkpoint's positive class."""
     in_bounds: bool = True
     """Count positions in GeoJSON from the scanned area, as QuPath does and `read_annotation` expects."""
     compress: bool = False
     """Write `.geojson.gz`."""
+    smoothing: float = 0.0
+    """Of heat maps: standard deviation, in edges of a tile, of a Gaussian over the scores; 0 = none."""
 
     def __post_init__(self) -> None:
         one_of("table", self.table, ("parquet", "csv"))
-        share("region_threshold", self.region_threshold)
-
-
-@dataclass(frozen=True)
-class Model:
-    """What the outputs say of the model."""
-
-    class_names: Sequence[str]
-    thresholds: Mapping[str, float]
-    """Probability of the second class, by role, from which on a bag is decided positive; chosen on validation bags."""
-    name: str
-    checkpoint: str
+        if self.region_threshold is not None:
+            share("region_threshold", self.region_threshold)
+        at_least("smoothing", self.smoothing, 0)
 
 
 def slide_row(slide_id: str, predictions: Predictions, tiles: int, model: Model) -> dict[str, Any]:
-    """`slide_id, tiles`, and for each role `{role}_prob` (or one a class), `{role}_threshold`, `{role}_decision`."""
+    """`slide_id, tiles`, for each role `{role}_prob` (or one a class) and `{role}_threshold`, and a decision.
+
+    `{role}_decision` is there for the role that decides, whose name it bears; `{role}_calibrated` (or one a class)
+    where the model has temperatures; `{role}_spread` where an ensemble's members differ.
+    """
     row: dict[str, Any] = {"slide_id": slide_id, "tiles": tiles}
     for role, prediction in predictions.items():
-        probs = prediction.bag_probs[0].tolist()
-        if len(probs) == 2:
-            threshold = model.thresholds[role]
-            row |= {f"{role}_prob": probs[1], f"{role}_threshold": threshold}
-        else:
-            row |= {f"{role}_prob_{name}": prob for name, prob in zip(model.class_names, probs, strict=True)}
-        row[f"{role}_decision"] = model.class_names[decided(probs, model.thresholds[role])]
-    return row
-
-
-def decided(probs: Sequence[float], threshold: float) -> int:
-    """Index of the class: by the threshold on the second of two, else the most probable."""
-    return int(probs[1] >= threshold) if len(probs) == 2 else int(np.argmax(probs))
-
-
-def verdict(role: str, probs: Sequence[float], model: Model) -> str:
-    """`student: tumour (tumour 0.73, threshold 0.41)`; of more than two classes, that of the one decided."""
-    decision, threshold = model.class_names[decided(probs, model.thresholds[role])], model.thresholds[role]
-    if len(probs) == 2:
-        return f"{role}: {decision} ({model.class_names[1]} {probs[1]:.2f}, threshold {threshold:.2f})"
-    return f"{role}: {decision} ({max(probs):.2f})"
+        row |= decision_columns(role, prediction.bag_probs[0].tolist(), model)
+    spread = getattr(predictions, "spread", {})
+    return row | {f"{role}_spread": value for role, value in spread.items()}
 
 
 def instance_table(
@@ -96,23 +80,25 @@ def instance_table(
 ) -> pd.DataFrame:
     """One line for each of the N = `count` instances, in their order in the slide.
 
-    `instance_id, x, y, tile_size_level0` (-1 where unknown), `attention`, and for each role `{role}_prob`,
-    `{role}_score` and, where it tells more than two classes apart, `{role}_prob_{class}`.
+    `instance_id, x, y, tile_size_level0` (-1 where unknown; pieces of several sizes have a `width` and a `height`),
+    `attention`, and for each role `{role}_prob`, `{role}_score`, where it tells more than two classes apart
+    `{role}_prob_{class}`, and `{role}_{reading}` of the readings that predictions come with.
     """
     coords = np.full((count, 2), -1) if geometry is None else geometry.coords
     size = -1 if geometry is None else geometry.tile_size_level0
-    table: dict[str, Any] = {
-        "instance_id": np.arange(count),
-        "x": coords[:, 0],
-        "y": coords[:, 1],
-        "tile_size_level0": np.full(count, size),
-    }
+    table: dict[str, Any] = {"instance_id": np.arange(count), "x": coords[:, 0], "y": coords[:, 1]}
+    if isinstance(size, np.ndarray):
+        table |= {"tile_size_level0": np.full(count, -1), "width": size[:, 0], "height": size[:, 1]}
+    else:
+        table["tile_size_level0"] = np.full(count, size)
     for role, prediction in predictions.items():
         if prediction.attention is not None:
             table.setdefault("attention", prediction.attention.numpy())
         table[f"{role}_prob"] = prediction.instance_probs.numpy()
         table[f"{role}_score"] = prediction.instance_scores.numpy()
         table |= class_columns(role, prediction, class_names)
+        readings = {} if prediction.readings is None else prediction.readings()
+        table |= {f"{role}_{name}": scores.numpy() for name, scores in readings.items()}
     return pd.DataFrame(table)
 
 
@@ -136,12 +122,19 @@ def write_table(folder: Path, slide_id: str, table: pd.DataFrame, kind: str) -> 
 
 
 def write_heatmaps(
-    folder: Path, slide_id: str, predictions: Predictions, geometry: TileGeometry, picture: SlidePicture, model: Model
+    folder: Path,
+    slide_id: str,
+    predictions: Predictions,
+    geometry: TileGeometry,
+    picture: SlidePicture,
+    model: Model,
+    smoothing: float = 0.0,
 ) -> list[Path]:
     """Write `SLIDE_{role}.png` for each role, all on the scale 0 to 1, so that slides can be compared."""
+    bags = {role: prediction.bag_probs[0].tolist() for role, prediction in predictions.items()}
     paths, positive = [], f" of {model.class_names[1]}" if len(model.class_names) == 2 else ""
     for role, prediction in predictions.items():
-        probs = prediction.bag_probs[0].tolist()
+        shown = shown_as(prediction.reading)
         path = folder / f"{slide_id}_{role}.png"
         draw_heatmap(
             picture.thumbnail,
@@ -150,11 +143,12 @@ def write_heatmaps(
             geometry.tile_size_level0,
             picture.downsample,
             path,
-            f"{slide_id}\n{verdict(role, probs, model)}",
-            label=f"tile probability{positive}" if prediction.attention is None else "attention, scaled",
+            f"{slide_id}\n{slide_verdict(bags, model)}",
+            label=f"{role}: {f'tile probability{positive}' if shown == 'probability' else shown}",
             limits=(0.0, 1.0),
             origin=picture.origin,
             mpp=geometry.mpp,
+            smoothing=smoothing,
         )
         paths.append(path)
     return paths
@@ -169,6 +163,9 @@ def write_overlay(
     settings: OutputSettings,
 ) -> Path:
     """Write `SLIDE.geojson`: regions as annotations, then every tile as a detection, classified by the last role."""
+    last = list(predictions)[-1]
+    chosen = settings.region_threshold
+    threshold = model.instance_thresholds[last] if chosen is None else chosen
     measurements = {}
     for role, prediction in predictions.items():
         measurements[f"{role}_prob"] = prediction.instance_probs.numpy()
@@ -181,10 +178,10 @@ def write_overlay(
         coords=geometry.coords,
         tile_size_level0=geometry.tile_size_level0,
         measurements=measurements,
-        metadata={"model": model.name, "run": model.checkpoint, "threshold": settings.region_threshold},
+        metadata={"model": model.name, "run": model.checkpoint, "threshold": threshold},
         bounds_offset=viewer_origin(slide_id, geometry.bounds_offset, settings.in_bounds),
     )
-    classify_by, threshold = f"{list(predictions)[-1]}_prob", settings.region_threshold
+    classify_by = f"{last}_prob"
     above = path_class(model.class_names, settings.region_class)
     path = folder / f"{slide_id}.geojson{'.gz' if settings.compress else ''}"
     write_geojson(
@@ -216,11 +213,12 @@ def path_class(class_names: Sequence[str], name: str | None) -> PathClass:
     return TUMOUR if name.casefold() in ("tumor", "tumour") else PathClass(name, TUMOUR.color)
 
 
-def write_slides_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Write `slides.csv`, `note` last; what is unknown is an empty cell."""
-    table = pd.DataFrame(list(rows))
+def write_slides_table(path: Path, rows: Sequence[Mapping[str, Any]], unit: str = "slide") -> pd.DataFrame:
+    """Write `slides.csv`, `note` last; what is unknown is an empty cell. Of other units the id is named so."""
+    table = pd.DataFrame(list(rows)).rename(columns={"slide_id": f"{unit}_id"})
     table["tiles"] = table["tiles"].astype("Int64")
     table = table[[*(name for name in table.columns if name != "note"), "note"]]
+    table["note"] = table["note"].map(harmless)
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False)
     return table

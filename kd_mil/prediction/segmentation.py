@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from kd_mil.core.checks import at_least, share
+from kd_mil.core.checks import above, check_id, share, whole
 from kd_mil.core.errors import UserError
 from kd_mil.core.hashing import file_identity
 from kd_mil.data.patches.image_files import decode_image, image_paths
@@ -19,9 +19,13 @@ from kd_mil.evaluation.segmentation import gaussian_blur
 from kd_mil.prediction.loading import Network
 from kd_mil.prediction.windows import Canvas, grouped, image_map
 from kd_mil.slides.formats.reader import open_slide
-from kd_mil.slides.slide_list import SlideEntry, list_slides
+from kd_mil.slides.overlays.slide_picture import SlidePicture, picture_of
+from kd_mil.slides.slide_list import SlideEntry, list_slides, require_files
 from kd_mil.slides.tiles.tiling import TilingSettings, tile_grid
 from kd_mil.slides.tiles.tissue import TissueSettings, find_tissue
+
+PICTURE_SIDE = 1024
+"""Pixels of the longer side of what maps are shown over."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,13 @@ class WindowSettings:
 
     def __post_init__(self) -> None:
         share("overlap", self.overlap, one=False)
-        if self.scale != "fit" and not (isinstance(self.scale, int | float) and self.scale > 0):
+        if isinstance(self.scale, str) and self.scale != "fit":
             raise UserError(f"scale={self.scale}: give fit, or pixels of the network per pixel of the image")
-        at_least("reduce", self.reduce, 1)
-        at_least("batch_size", self.batch_size, 1)
+        for name in ("scale", "mpp", "max_gib"):
+            if getattr(self, name) not in (None, "fit"):
+                above(name, getattr(self, name))
+        whole("reduce", self.reduce, 1)
+        whole("batch_size", self.batch_size, 1)
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,10 @@ class ProbabilityMap:
     """(x, y) of its corner in those pixels."""
     seen: np.ndarray | None = None
     """(h, w) bool, where there was something to see; None = everywhere."""
+    picture: SlidePicture | None = None
+    """What it is shown over."""
+    mpp: float | None = None
+    """µm per pixel of the image or per level-0 pixel, where known."""
 
 
 class SegmentationInput(Protocol):
@@ -80,7 +91,7 @@ class SegmentationInput(Protocol):
         ...
 
     def facts(self) -> list[Any]:
-        """Plain values that change when the input does."""
+        """Plain values that change when the input does; UserError where its name cannot name files."""
         ...
 
     def segment(self, network: Network, settings: WindowSettings) -> ProbabilityMap:
@@ -99,6 +110,7 @@ class ImageToSegment:
         return self.path.stem
 
     def facts(self) -> list[Any]:
+        check_id(self.name, str(self.path.parent))
         return list(file_identity(self.path))
 
     def segment(self, network: Network, settings: WindowSettings) -> ProbabilityMap:
@@ -111,7 +123,8 @@ class ImageToSegment:
         probs = image_map(network.predict, resized(image, size), network.window, overlap, settings.batch_size)
         smooth = gaussian_blur(torch.from_numpy(probs)[None], network.blur)[None]
         whole = F.interpolate(smooth, (height, width), mode="bilinear", align_corners=False)[0, 0]
-        return ProbabilityMap(self.name, whole.clamp(0, 1).numpy(), 1.0, (width, height))
+        shown = image_picture(image.permute(1, 2, 0).numpy())
+        return ProbabilityMap(self.name, whole.clamp(0, 1).numpy(), 1.0, (width, height), picture=shown)
 
 
 @dataclass(frozen=True)
@@ -125,6 +138,7 @@ class SlideToSegment:
         return self.entry.slide_id
 
     def facts(self) -> list[Any]:
+        require_files(self.entry)
         return [*file_identity(self.entry.path), self.entry.mpp]
 
     def segment(self, network: Network, settings: WindowSettings) -> ProbabilityMap:
@@ -139,9 +153,11 @@ class SlideToSegment:
             windows = [slide.read(x, y, (side, side), tiles.mpp).transpose(2, 0, 1).copy() for x, y in group]
             for (x, y), probs in zip(group, coarse_maps(network, np.stack(windows), reduce), strict=True):
                 canvas.add(round((y - y0) / pixel), round((x - x0) / pixel), probs)
+        picture = picture_of(slide, None, PICTURE_SIDE)
         slide.close()
         probs = gaussian_blur(torch.from_numpy(canvas.result())[None], network.blur / reduce)[0].numpy()
-        return ProbabilityMap(self.name, probs, pixel, (width, height), (x0, y0), canvas.weight > 0)
+        where = (width, height), (x0, y0), canvas.weight > 0
+        return ProbabilityMap(self.name, probs, pixel, *where, picture, slide.mpp)
 
 
 def slide_resolution(network: Network, settings: WindowSettings) -> float:
@@ -163,6 +179,14 @@ def coarse_maps(network: Network, windows: np.ndarray, reduce: int) -> np.ndarra
     """Maps (B, H / reduce, W / reduce) float32 of windows (B, C, H, W) uint8, pixels averaged."""
     maps = network.predict(torch.from_numpy(windows)).float()
     return F.avg_pool2d(maps[:, None], reduce)[:, 0].cpu().numpy()
+
+
+def image_picture(pixels: np.ndarray) -> SlidePicture:
+    """What an image (h, w, 1 or 3) uint8 is shown as, its longer side at most `PICTURE_SIDE`."""
+    image = Image.fromarray(pixels.squeeze() if pixels.shape[-1] == 1 else pixels).convert("RGB")
+    width = image.width
+    image.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    return SlidePicture(np.asarray(image), width / image.width, (0, 0), None)
 
 
 def resized(image: Tensor, size: tuple[int, int]) -> Tensor:

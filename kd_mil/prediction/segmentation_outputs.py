@@ -11,10 +11,12 @@ import torch
 from PIL import Image
 
 from kd_mil.core.atomic import atomic_path
-from kd_mil.core.checks import at_least
+from kd_mil.core.checks import at_least, whole
 from kd_mil.evaluation.segmentation import image_probs
 from kd_mil.prediction.loading import Network
 from kd_mil.prediction.outputs import viewer_origin
+from kd_mil.prediction.panel_content import map_panel
+from kd_mil.prediction.panels import Panel, panel_path, write_panel
 from kd_mil.prediction.segmentation import ProbabilityMap
 from kd_mil.slides.annotations.outlines import areas_of
 from kd_mil.slides.overlays.geojson import outline_annotations, write_geojson
@@ -37,7 +39,8 @@ class OutlineSettings:
     """Count positions in GeoJSON from the scanned area, as QuPath does and `read_annotation` expects."""
 
     def __post_init__(self) -> None:
-        at_least("min_pixels", self.min_pixels, 1)
+        whole("min_pixels", self.min_pixels, 1)
+        at_least("tolerance", self.tolerance, 0)
 
 
 def write_segmentation(
@@ -57,6 +60,8 @@ def write_segmentation(
     files.append(out / "geojson" / f"{found.name}.geojson")
     run = f"{network.checkpoint}/{network.role}"
     write_geojson(files[-1], outline_annotations(found.name, run, shown, areas, metadata=metadata))
+    if found.picture is not None:
+        files.append(write_panel(panel_path(out, found.name), panel_of(found, mask, seen, network)))
     values = torch.from_numpy(found.probs[seen])[None, None]
     row = {
         "name": found.name,
@@ -69,6 +74,16 @@ def write_segmentation(
         "threshold": network.threshold,
     }
     return row, files
+
+
+def panel_of(found: ProbabilityMap, mask: np.ndarray, seen: np.ndarray, network: Network) -> Panel:
+    """What the page shows of it."""
+    assert found.picture is not None
+    share = f"{mask[seen].mean():.1%} of what was seen" if seen.any() else "nothing was seen"
+    verdict = f"{network.role}: {share} is positive at the threshold {network.threshold:.2f}"
+    probs = np.where(seen, found.probs, np.nan)
+    where = found.picture, found.pixel, found.origin, found.mpp
+    return map_panel(found.name, verdict, probs, network.threshold, *where)
 
 
 def outlines(found: ProbabilityMap, mask: np.ndarray, settings: OutlineSettings) -> list[shapely.Polygon]:

@@ -2,16 +2,15 @@
 
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from kd_mil.core.errors import UserError
-from kd_mil.data.features.arrays import is_hdf5
-from kd_mil.data.features.attributes import positive
-from kd_mil.data.features.files import FeatureFile
-from kd_mil.data.features.positions import grid_step
-from kd_mil.slides.extraction.store import read_attributes
+from kd_mil.data.features.files.attributes import positive
+from kd_mil.data.features.files.feature_file import FeatureFile
+from kd_mil.data.features.files.positions import grid_step
+from kd_mil.data.features.files.raw import RawFile
 from kd_mil.slides.overlays.slide_picture import SlidePicture
 
 BLANK = 245
@@ -19,11 +18,12 @@ BLANK = 245
 
 
 class TileGeometry(NamedTuple):
-    """Positions and size of the N tiles of a slide."""
+    """Positions and size of the N tiles, or other pieces, of a slide."""
 
     coords: np.ndarray
     """(N, 2) int64 (x, y) of the top-left corners in level-0 pixels."""
-    tile_size_level0: int
+    tile_size_level0: int | np.ndarray
+    """Side of all tiles; or (N, 2) int64 (width, height), of pieces that differ in size."""
     bounds_offset: tuple[int, int] | None = None
     """(x, y) of the scanned area in level-0 pixels; None where no slide says."""
     extent: tuple[int, int] | None = None
@@ -41,7 +41,11 @@ def blank_picture(geometry: TileGeometry, side: int) -> SlidePicture:
 
 
 def feature_geometry(
-    file: FeatureFile, slide_mpp: float | None = None, tile_size_level0: int | None = None
+    file: FeatureFile | RawFile,
+    slide_mpp: float | None = None,
+    tile_size_level0: int | None = None,
+    bounds_offset: Any = None,
+    stated_mpp: Any = None,
 ) -> TileGeometry | None:
     """Where the instances of a feature file lie; None, with a warning, where it cannot be told.
 
@@ -49,6 +53,8 @@ def feature_geometry(
         file: TRIDENT, CLAM and `kd_mil.extract` keep the size of a tile beside the coordinates.
         slide_mpp: µm per level-0 pixel of the slide, for files that count in micrometres.
         tile_size_level0: side of a tile in level-0 pixels, instead of the file's.
+        bounds_offset: (x, y) of the scanned area in level-0 pixels as the file says it; None = it does not.
+        stated_mpp: µm per level-0 pixel likewise.
 
     Raises:
         UserError: an attribute of another type, or positions that cannot be.
@@ -69,24 +75,14 @@ def feature_geometry(
         )
     if size is None:
         return None
-    mpp, offset = slide_mpp or _stated_mpp(file.path), stated_offset(file.path)
-    return TileGeometry(coords.numpy(), size, offset, extent=told.extent, mpp=mpp)
+    mpp = slide_mpp or positive(stated_mpp, "kd_mil_slide_mpp", file.path)
+    return TileGeometry(coords.numpy(), size, _position(bounds_offset, file.path), extent=told.extent, mpp=mpp)
 
 
-def stated_offset(path: Path) -> tuple[int, int] | None:
-    """(x, y) of the scanned area in level-0 pixels as `kd_mil.extract` keeps it.
-
-    Raises:
-        UserError: it is no pair of whole numbers.
-    """
-    offset = read_attributes(path).get("bounds_offset") if is_hdf5(path) else None
+def _position(offset: Any, path: Path) -> tuple[int, int] | None:
+    """(x, y), None for None; UserError for what is no pair of whole numbers."""
     if offset is None:
         return None
     if not (isinstance(offset, list) and len(offset) == 2 and all(type(value) is int for value in offset)):
         raise UserError(f"{path}: kd_mil_bounds_offset={offset!r} is no position (x, y)")
     return offset[0], offset[1]
-
-
-def _stated_mpp(path: Path) -> float | None:
-    """µm per level-0 pixel as `kd_mil.extract` keeps it."""
-    return positive(read_attributes(path).get("slide_mpp"), "kd_mil_slide_mpp", path) if is_hdf5(path) else None

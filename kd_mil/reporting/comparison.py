@@ -16,6 +16,8 @@ from kd_mil.reporting.resampling import CaseDraws, overlapping
 from kd_mil.reporting.runs import Point, Run
 from kd_mil.reporting.spread import mean_and_sd
 
+COST, ALL_ROLES = "cost/", "all"
+"""Beginning of the metrics that are of no single role, and what stands in place of one."""
 ROUNDING = 1e-6
 """Differences between runs closer than this are equal."""
 
@@ -75,6 +77,8 @@ def entries_of(points: Sequence[Point], metrics: Sequence[str], resamples: int, 
     entries = []
     for point in tqdm(points, desc="bootstrap", unit="point", disable=None, leave=False):
         roles = list(dict.fromkeys(role for run in point.runs for role in run.roles))
+        costs = [metric for metric in metrics if metric.startswith(COST) and any(point.values(metric))]
+        entries += [cost_entry(point, metric) for metric in costs]
         for role in roles:
             for metric in metrics:
                 values = point.values(f"test/{role}/{metric}")
@@ -82,6 +86,13 @@ def entries_of(points: Sequence[Point], metrics: Sequence[str], resamples: int, 
                     drawn = [draws.resample(run.directory, role, metric) for run in point.runs]
                     entries.append(entry_of(point, role, metric, values, drawn))
     return entries
+
+
+def cost_entry(point: Point, metric: str) -> Entry:
+    """What a prediction costs, all roles together: the spread is over bag sizes of other folds, and no chance."""
+    values = point.values(metric)
+    mean, sd = mean_and_sd(values)
+    return Entry(point.name, ALL_ROLES, metric, values, mean, sd, None, None, None, [None] * len(values))
 
 
 def entry_of(point: Point, role: str, metric: str, values: list[float | None], drawn: list[np.ndarray | None]) -> Entry:

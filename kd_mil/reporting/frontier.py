@@ -1,28 +1,24 @@
-"""Accuracy against cost: the points of resolution distillation's runs, and the cheapest student that is good enough."""
+"""Accuracy against cost: the points of resolution distillation's runs, and the cheapest network that is good enough."""
 
-import glob
 import statistics
-from pathlib import Path
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
-
 from kd_mil.core.errors import UserError
-from kd_mil.reporting.records import read_json
-from kd_mil.reporting.runs import Run, points_of
+from kd_mil.reporting.cost_reports import CostReport
+from kd_mil.reporting.paired import PairedCases, Tested
 
 METRICS = ("accuracy", "accuracy_ovr", "f1", "precision", "recall")
 COSTS = {
-    "gmac": "GMAC of one image",
+    "seconds": "seconds of one slide or image, from the file on",
+    "bytes": "bytes read for one slide or image",
+    "gmac": "GMAC of one slide or image",
     "gflop": "GFLOP of one image",
     "peak_mib": "activations of the largest image, MiB",
     "latency_ms": "milliseconds of one image",
 }
 UNDEFINED = {"mean": None, "low": None, "high": None}
-STYLES = {"teacher": ("tab:blue", "*"), "baseline": ("0.45", "s"), "kd": ("tab:orange", "o"), "kd_ad": ("tab:red", "D")}
+ROUNDING = 1e-12
 
 
 class FrontierPoint(NamedTuple):
@@ -30,6 +26,8 @@ class FrontierPoint(NamedTuple):
 
     kind: str
     """Experiment without `resolution_`; `teacher` for the teacher network."""
+    settings: str
+    """In which it differs from others of its kind, besides the resolution."""
     downsample: float
     runs: int
     cost: float
@@ -41,154 +39,165 @@ class FrontierPoint(NamedTuple):
     least: float
     most: float
     """Extremes over the runs."""
+    pairs: int = 0
+    """Runs of a seed and test set that the best teacher has, too."""
+    of_teacher: float | None = None
+    """Its share of the teacher's score: over the pairs, or over all runs of both where there are none."""
+    val_of_teacher: float | None = None
+    """The same of validation scores: what a choice may go by."""
+    less_low: float | None = None
+    less_high: float | None = None
+    """95 % interval over test cases of its score less the teacher's, paired; None where it cannot be resampled."""
+    gain_low: float | None = None
+    gain_high: float | None = None
+    """The same of its score less that of the baseline of its resolution."""
+
+    @property
+    def name(self) -> str:
+        """Kind and settings."""
+        return f"{self.kind} {self.settings}".strip()
 
 
-def find_reports(pattern: str) -> list[tuple[str, dict[str, Any]]]:
-    """Experiment and report of every finished run whose directory matches; copies of a run count once.
+class Scored(NamedTuple):
+    """What one run says of one network."""
 
-    Raises:
-        UserError: no such run, or a damaged file of one.
-    """
-    runs = [Run(Path(name)) for name in sorted(glob.glob(str(pattern), recursive=True)) if Path(name).is_dir()]
-    for run in runs:
-        if run.fault is not None:
-            raise UserError(run.fault)
-    reporting = [run for run in runs if run.finished and (run.directory / "report.json").is_file()]
-    kept = {run.directory for point in points_of(reporting) for run in point.runs}
-    found = [(run.experiment, read_report(run.directory / "report.json")) for run in reporting if run.directory in kept]
-    if not found:
-        raise UserError(f"runs={pattern}: no finished run with a report.json there; quote the pattern")
-    return found
+    role: Mapping[str, Any]
+    repetition: Hashable
+    tested: Tested | None = None
+    """Where its predictions are."""
 
 
-def read_report(path: Path) -> dict[str, Any]:
-    """The report of a run on images.
-
-    Raises:
-        UserError: damaged, or without the resolution, the cost or the intervals of a role.
-    """
-    report = read_json(path)
-    roles = report.get("roles")
-    whole = isinstance(roles, dict) and all(is_role(role) for role in roles.values())
-    if not (whole and roles):
-        raise UserError(f"{path} is damaged: it must hold downsample, cost and intervals of each role")
-    return report
+Key = tuple[str, str, float]
+"""Kind, settings, downsample."""
 
 
-def is_role(role: Any) -> bool:
-    """Whether a report says of a role what the frontier needs."""
-    if not isinstance(role, dict) or not isinstance(role.get("downsample"), int | float):
-        return False
-    tables = [role.get("cost"), *(role[name] for name in ("plain", "balanced") if name in role)]
-    intervals = [score for table in tables[1:] if isinstance(table, dict) for score in table.values()]
-    return all(isinstance(table, dict) for table in tables) and all(map(is_interval, intervals))
-
-
-def is_interval(score: Any) -> bool:
-    """Whether it has a mean and its bounds, numbers or undefined all three."""
-    if not isinstance(score, dict) or not {"mean", "low", "high"} <= score.keys():
-        return False
-    return len({score[name] is None for name in ("mean", "low", "high")}) == 1
-
-
-def collect(reports: list[tuple[str, dict[str, Any]]], metric: str, cost: str, resampling: str) -> list[FrontierPoint]:
-    """One point for each kind of network and resolution, the most expensive first.
+def collect(reports: Sequence[CostReport], metric: str, cost: str, resampling: str) -> list[FrontierPoint]:
+    """One point for each kind of network, its settings and its resolution, the most expensive first.
 
     A teacher that students loaded is the network of its own run; it is taken from theirs only where that run is absent.
 
     Raises:
         UserError: runs without the cost asked for, or none in which the score is defined.
     """
-    grouped: dict[tuple[str, float], list[dict[str, Any]]] = {}
-    trained_teacher = any(set(report["roles"]) == {"teacher"} for _, report in reports)
-    for experiment, report in reports:
-        for role, found in report["roles"].items():
-            if role == "teacher" and trained_teacher and len(report["roles"]) > 1:
-                continue
-            kind = "teacher" if role == "teacher" else experiment.removeprefix("resolution_")
-            grouped.setdefault((kind, found["downsample"]), []).append(found)
-    points = []
-    for (kind, downsample), found in grouped.items():
-        costs = [role["cost"].get(cost) for role in found]
-        if None in costs and cost != "latency_ms":
-            raise UserError(f"cost={cost} is not in the report of every {kind}: run it again with overwrite=true")
-        if None in costs:
-            raise UserError(f"cost={cost} was not measured: run with callbacks.images.latency_repeats=10")
-        intervals = [role.get(resampling, {}).get(metric, UNDEFINED) for role in found]
-        scores = [score for score in intervals if score["mean"] is not None]
-        if scores:
-            points.append(point_of(kind, downsample, statistics.fmean(costs), scores))
+    grouped = networks(reports)
+    points: dict[Key, FrontierPoint] = {}
+    tests: dict[Key, list[tuple]] = {}
+    validations: dict[Key, list[tuple]] = {}
+    for key, found in grouped.items():
+        costs = [cost_of(one.role, cost, key[0]) for one in found]
+        intervals = [one.role.get(resampling, {}).get(metric, UNDEFINED) for one in found]
+        defined = [at for at, score in enumerate(intervals) if score["mean"] is not None]
+        if defined:
+            points[key] = point_of(key, statistics.fmean(costs), [intervals[at] for at in defined])
+            tests[key] = [(found[at].repetition, intervals[at]["mean"]) for at in defined]
+            chosen_by = [(one.repetition, one.role.get("val", {}).get(metric)) for one in found]
+            validations[key] = [(repetition, score) for repetition, score in chosen_by if score is not None]
     if not points:
         raise UserError(f"metric={metric} is undefined in every run: take metric=accuracy or metric=f1")
-    return sorted(points, key=lambda point: (-point.cost, point.kind))
+    compared = compared_points(points, tests, validations, grouped, metric)
+    return sorted(compared, key=lambda point: (-point.cost, point.name))
 
 
-def point_of(kind: str, downsample: float, cost: float, scores: list[dict[str, float]]) -> FrontierPoint:
+def networks(reports: Sequence[CostReport]) -> dict[Key, list[Scored]]:
+    """The runs of each network."""
+    grouped: dict[Key, list[Scored]] = {}
+    trained_teacher = any(set(report.roles) == {"teacher"} for report in reports)
+    for report in reports:
+        for role, found in report.roles.items():
+            if role == "teacher" and trained_teacher and len(report.roles) > 1:
+                continue
+            kind = "teacher" if role == "teacher" else report.experiment.removeprefix("resolution_")
+            tested = None if report.directory is None else Tested(report.directory, role, report.repetition)
+            one = Scored(found, report.repetition, tested)
+            grouped.setdefault((kind, report.settings, found["downsample"]), []).append(one)
+    return grouped
+
+
+def cost_of(role: Mapping[str, Any], cost: str, kind: str) -> float:
+    """A cost of a network of a run; UserError where it was not measured, and how to measure it."""
+    found = role["cost"].get(cost)
+    if found is None and cost == "latency_ms":
+        raise UserError(f"cost={cost} was not measured: run with callbacks.images.latency_repeats=10")
+    if found is None and cost in ("seconds", "bytes"):
+        raise UserError(f"cost={cost} was not measured in every {kind}: run again with cost_of=4 overwrite=true")
+    if found is None:
+        raise UserError(f"cost={cost} is not in the report of every {kind}: run it again with overwrite=true")
+    return float(found)
+
+
+def point_of(key: Key, cost: float, scores: list[dict[str, float]]) -> FrontierPoint:
     """Means and extremes of `scores`, one a run with `mean`, `low` and `high`."""
     means, lows, highs = ([score[name] for score in scores] for name in ("mean", "low", "high"))
     middle, low, high = (statistics.fmean(values) for values in (means, lows, highs))
-    return FrontierPoint(kind, downsample, len(scores), cost, middle, low, high, min(means), max(means))
+    return FrontierPoint(*key, len(scores), cost, middle, low, high, min(means), max(means))
+
+
+def compared_points(
+    points: Mapping[Key, FrontierPoint],
+    tests: Mapping[Key, list[tuple]],
+    validations: Mapping[Key, list[tuple]],
+    grouped: Mapping[Key, list[Scored]],
+    metric: str,
+) -> list[FrontierPoint]:
+    """The points beside the teacher that validation, or without it the test, likes best, and beside their baseline.
+
+    Args:
+        points: by kind, settings and downsample.
+        tests, validations: (repetition, score) of their runs.
+        grouped: all runs.
+        metric: the score.
+    """
+    runs = {key: [one.tested for one in found if one.tested is not None] for key, found in grouped.items()}
+    cases = PairedCases([run.directory for found in runs.values() for run in found])
+    teacher = best_teacher(points, validations)
+    compared = []
+    for key, point in points.items():
+        baseline = ("baseline", key[1], key[2])
+        if baseline not in points:
+            baseline = next((other for other in points if other[0] == "baseline" and other[2] == key[2]), baseline)
+        if point.kind not in ("teacher", "baseline") and baseline in runs:
+            low, high = cases.difference(runs[key], runs[baseline], metric)
+            point = point._replace(gain_low=low, gain_high=high)
+        if teacher is not None:
+            share, pairs = share_of(tests[key], tests[teacher])
+            low, high = cases.difference(runs[key], runs[teacher], metric) if key != teacher else (None, None)
+            val, _ = share_of(validations[key], validations[teacher])
+            told = {"pairs": pairs, "of_teacher": share, "val_of_teacher": val}
+            point = point._replace(**told, less_low=low, less_high=high)  # type: ignore[arg-type]
+        compared.append(point)
+    return compared
+
+
+def best_teacher(points: Mapping[Key, FrontierPoint], validations: Mapping[Key, list[tuple]]) -> Key | None:
+    """The teacher of the highest mean validation score; of unvalidated ones the most expensive."""
+    teachers = [key for key in points if key[0] == "teacher"]
+
+    def rank(key: Key) -> tuple[bool, float, float]:
+        scores = [score for _, score in validations[key]]
+        return bool(scores), statistics.fmean(scores) if scores else 0.0, points[key].cost
+
+    return max(teachers, key=rank, default=None)
+
+
+def share_of(ours: list[tuple], theirs: list[tuple]) -> tuple[float | None, int]:
+    """Ratio of two networks' mean scores over the runs that both have, and how many; over all runs where none is."""
+    taught = dict(theirs)
+    pairs = [(score, taught[repetition]) for repetition, score in ours if repetition in taught]
+    if pairs:
+        above, below = (statistics.fmean(side) for side in zip(*pairs, strict=True))
+    elif ours and theirs:
+        above, below = (statistics.fmean(score for _, score in side) for side in (ours, theirs))
+    else:
+        return None, 0
+    return (above / below if below > 0 else None), len(pairs)
 
 
 def cheapest_within(points: list[FrontierPoint], percent: float) -> FrontierPoint | None:
-    """The cheapest student that loses at most `percent` of the teacher's score; None where there is none."""
-    teachers = [point for point in points if point.kind == "teacher"]
-    if not teachers:
-        return None
-    enough = max(point.score for point in teachers) * (1 - percent / 100)
-    good = [point for point in points if point.kind not in ("teacher", "baseline") and point.score >= enough]
-    return min(good, key=lambda point: (point.cost, -point.score), default=None)
+    """The cheapest network that loses at most `percent` of the teacher's **validation** score; None without one.
 
-
-def frontier_figure(points: list[FrontierPoint], metric: str, cost: str, percent: float) -> Figure:
-    """Score with intervals against cost on a logarithmic axis, a line for each kind (the paper's Fig. 3)."""
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    axes = figure.subplots()  # an interval need not hold the mean: that of a collapsed student misses it by rounding
-    kinds = list(dict.fromkeys(point.kind for point in points))
-    for number, kind in enumerate(sorted(kinds, key=lambda name: list(STYLES).index(name) if name in STYLES else 99)):
-        line = sorted((point for point in points if point.kind == kind), key=lambda point: point.cost)
-        colour, marker = STYLES.get(kind, (f"C{number}", "^"))
-        apart = 1.03 ** (number - len(kinds) / 2)  # intervals of equal cost side by side
-        positions, size = [point.cost * apart for point in line], 10 if kind == "teacher" else 6
-        scores = [100 * point.score for point in line]
-        axes.plot(positions, scores, color=colour, marker=marker, markersize=size, label=kind)
-        ends = [100 * end for point in line for end in (point.low, point.high)]
-        axes.plot(np.repeat(positions, 2), ends, "_", color=colour)
-        axes.vlines(positions, [100 * p.low for p in line], [100 * p.high for p in line], color=colour)
-    teachers = [point.score for point in points if point.kind == "teacher"]
-    if teachers:
-        level = 100 * max(teachers) * (1 - percent / 100)
-        axes.axhline(level, color="tab:blue", linestyle=":", linewidth=1, label=f"teacher less {percent:g} %")
-    for point in {point.downsample: point for point in points}.values():
-        side, bottom = f"1/{point.downsample:g}", (point.cost, 0.01)
-        axes.annotate(side, bottom, xycoords=("data", "axes fraction"), ha="center", fontsize=8)
-    axes.set(xscale="log", xlabel=COSTS[cost], ylabel=f"{metric}, % (95 % interval)")
-    axes.legend(frameon=False, fontsize=8)
-    return figure
-
-
-def print_points(
-    points: list[FrontierPoint], cheapest: FrontierPoint | None, percent: float, metric: str, cost: str, out: Path
-) -> None:
-    """The table and the answer."""
-    table = Table("network", "side / original", "runs", cost, f"{metric}, %", "95 % interval", "over the runs")
-    for point in points:
-        table.add_row(
-            point.kind,
-            f"1/{point.downsample:g}",
-            str(point.runs),
-            f"{point.cost:.4g}",
-            f"{100 * point.score:.2f}",
-            f"{100 * point.low:.2f} to {100 * point.high:.2f}",
-            f"{100 * point.least:.2f} to {100 * point.most:.2f}",
-        )
-    console = Console(width=max(Console().width, 100))
-    console.print(table)
-    if cheapest is None:
-        console.print(f"no student is within {percent:g} % of the teacher")
-    else:
-        console.print(
-            f"cheapest student within {percent:g} % of the teacher: {cheapest.kind} at 1/{cheapest.downsample:g}, "
-            f"{cheapest.cost:.4g} {cost}"
-        )
-    console.print(f"figure in {out / 'frontier.png'}", soft_wrap=True, highlight=False, markup=False)
+    Networks trained on labels at the student's resolution are candidates like the distilled ones.
+    """
+    enough = 1 - percent / 100 - ROUNDING
+    candidates = [point for point in points if point.kind != "teacher" and point.val_of_teacher is not None]
+    good = [point for point in candidates if point.val_of_teacher is not None and point.val_of_teacher >= enough]
+    return min(good, key=lambda point: (point.cost, -(point.val_of_teacher or 0.0)), default=None)

@@ -11,20 +11,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from kd_mil.reporting.comparison import Entry
+from kd_mil.reporting.html import TEMPLATES
 from kd_mil.reporting.runs import Point, Run
 from kd_mil.reporting.tables import MISSING, difference_text, shown_metrics, value_text
 
-TEMPLATES = Environment(
-    loader=PackageLoader("kd_mil.reporting"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 PICTURES = (".png", ".html", ".svg")
 MOST_PICTURES = 40
 """Links to figures, and to heat maps, of one run."""
@@ -63,6 +56,9 @@ def page(
         not_readable=content["not_readable"],
         copies=content["copies"],
         figures={caption: data_uri(figure) for caption, figure in figures.items()},
+        pictures={
+            name: found for point in points for run in point.runs for name, found in pictures_of(point, run, out)
+        },
         facts=facts(content),
     )
 
@@ -104,6 +100,16 @@ def links(directory: Path, out: Path) -> list[tuple[str, str]]:
         for path in found
         if path.exists()
     ]
+
+
+def pictures_of(point: Point, run: Run, out: Path) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The name of a run and its figures, as (caption, URL relative to `out`); nothing for a run without any."""
+    found = sorted((run.directory / "figures").rglob("*.png"))[:MOST_PICTURES]
+    if not found:
+        return []
+    targets = [quote(Path(os.path.relpath(path, out)).as_posix(), safe="/=,") for path in found]
+    name = f"{point.name}, seed {run.record.get('seed')} ({run.directory.name})"
+    return [(name, [(path.stem, target) for path, target in zip(found, targets, strict=True)])]
 
 
 def facts(content: Mapping[str, Any]) -> dict[str, str]:

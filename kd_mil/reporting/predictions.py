@@ -13,9 +13,12 @@ from pyarrow import parquet
 from kd_mil.core.errors import UserError
 from kd_mil.core.readable import readable
 from kd_mil.core.tables import read_table
+from kd_mil.evaluation.statistics.weighted_scores import PredictedRows, binary_rows, class_rows
 
 TABLES = {"bag": "bags.csv", "image": "images.csv"}
 """What a test set is made of, and the table that has a row for each."""
+CASES = "cases.csv"
+"""A row for each case of the bags, where a run reports cases."""
 
 
 class HeldOut(NamedTuple):
@@ -67,40 +70,21 @@ def listed_cases(path: Path, unit: str, ids: pd.Series) -> pd.Series | None:
     return cases
 
 
-class ClassRows(NamedTuple):
-    """One class against the rest."""
-
-    labels: np.ndarray
-    """(N,) 0 or 1, float64."""
-    ranking: np.ndarray
-    """(N,) float64, the higher the more probable."""
-    decided: np.ndarray
-    """(N,) 0 or 1, float64."""
-
-
-class PredictedRows(NamedTuple):
-    """Predictions of one role for N bags, instances with a label, or images."""
-
-    owners: np.ndarray
-    """(N,) position of each row's bag or image in the test set, int64."""
-    classes: list[ClassRows]
-    """The positive class alone, or all of a role that tells more apart."""
-    right: np.ndarray
-    """(N,) whether the decision is right, float64."""
-
-
 def predicted_rows(directory: Path, level: str, role: str, tested: HeldOut) -> PredictedRows | None:
-    """What a role predicted at a level (`bag`, `instance`, `image`); None where that is not on file.
+    """What a role predicted at a level (`bag`, `instance`, `case`, `image`); None where that is not on file.
 
     Raises:
         UserError: a damaged table.
     """
     if level == "instance":
         return instance_rows(directory / "instances.parquet", role, tested)
-    if level != tested.unit:
+    path = directory / (CASES if level == "case" else TABLES[tested.unit])
+    if level not in ("case", tested.unit) or not path.is_file():
         return None
-    path = directory / TABLES[tested.unit]
     table, owners = read_table(path, ("label",)), np.arange(len(tested.ids))
+    if level == "case":
+        first = {case: index for index, case in reversed(list(enumerate(tested.cases)))}
+        owners = table["case_id"].map(first).to_numpy()
     if (name := f"{role}_prob") in table:
         labels, probs = numbers(path, table["label"]) > 0, numbers(path, table[name])
         return binary_rows(owners, labels, probs, probs)
@@ -112,32 +96,21 @@ def predicted_rows(directory: Path, level: str, role: str, tested: HeldOut) -> P
     return class_rows(owners, table["label"].map({word: index for index, word in enumerate(words)}).to_numpy(), probs)
 
 
-def binary_rows(owners: np.ndarray, labels: np.ndarray, probs: np.ndarray, ranking: np.ndarray) -> PredictedRows | None:
-    """Rows of one class, decided at 0.5; None if a probability is undefined."""
-    if not (np.isfinite(probs).all() and np.isfinite(ranking).all()):
-        return None
-    decided = probs >= 0.5
-    rows = ClassRows(labels.astype(np.float64), ranking, decided.astype(np.float64))
-    return PredictedRows(owners, [rows], (decided == labels).astype(np.float64))
+def positive_bags(directory: Path, tested: HeldOut) -> np.ndarray:
+    """Whether each test bag (B,) is of a positive class, bool."""
+    path = directory / TABLES[tested.unit]
+    return numbers(path, read_table(path, ("label",))["label"]) > 0
 
 
-def class_rows(owners: np.ndarray, labels: np.ndarray, probs: np.ndarray) -> PredictedRows | None:
-    """Rows of all classes, decided for the most probable one; None if a probability is undefined."""
-    if not np.isfinite(probs).all():
-        return None
-    decided = probs.argmax(1)
-    classes = [
-        ClassRows((labels == index).astype(np.float64), probs[:, index], (decided == index).astype(np.float64))
-        for index in range(probs.shape[1])
-    ]
-    return PredictedRows(owners, classes, (decided == labels).astype(np.float64))
+def instance_rows(path: Path, role: str, tested: HeldOut, reading: str = "") -> PredictedRows | None:
+    """Instances whose label is known; None for a method without instances, or without that reading.
 
-
-def instance_rows(path: Path, role: str, tested: HeldOut) -> PredictedRows | None:
-    """Instances whose label is known; None for a method without instances."""
+    The scores of a reading are no probabilities: what they decide at 0.5 means nothing.
+    """
     if tested.unit != "bag" or not path.is_file():
         return None
-    wanted = ["bag_id", "label", f"{role}_prob", f"{role}_score"]
+    columns = [f"{role}_{reading}"] * 2 if reading else [f"{role}_prob", f"{role}_score"]
+    wanted = ["bag_id", "label", *dict.fromkeys(columns)]
     with readable(path):
         if not set(wanted) <= set(parquet.read_schema(path).names):
             return None
@@ -147,7 +120,7 @@ def instance_rows(path: Path, role: str, tested: HeldOut) -> PredictedRows | Non
     owners = table.bag_id.astype(str).str.strip().map(index_of)
     for unknown in table.bag_id[owners.isna()]:
         raise UserError(f"{path}: bag {unknown!r} is not in bags.csv: the tables are of two runs")
-    probs, scores = (table[f"{role}_{name}"].to_numpy(dtype=np.float64) for name in ("prob", "score"))
+    probs, scores = (table[name].to_numpy(dtype=np.float64) for name in columns)
     return binary_rows(owners.to_numpy(dtype=np.int64), table.label.to_numpy() > 0, probs, scores)
 
 

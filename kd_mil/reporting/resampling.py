@@ -1,20 +1,19 @@
 """How far a result would move with other test cases: bootstrap over whole cases, bags, instances and all."""
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from kd_mil.reporting.predictions import ClassRows, HeldOut, PredictedRows, image_values, predicted_rows
+from kd_mil.evaluation.ranking import grouped_areas
+from kd_mil.evaluation.statistics.weighted_scores import METRICS, ClassRows, PredictedRows, Scores, Weighted, mean
+from kd_mil.reporting.predictions import HeldOut, image_values, instance_rows, positive_bags, predicted_rows
 
 CELLS_AT_ONCE = 20_000_000
-Scores = np.ndarray
-"""(R,) values of one metric over resamples, NaN where undefined."""
-Weighted = Callable[[np.ndarray], Scores]
-"""A metric as a function of how often (R, N) each row was drawn."""
 
 
 class CaseDraws:
@@ -76,7 +75,10 @@ def overlapping(sets: Sequence[Sequence[str]]) -> list[int]:
 
 def weighted_metric(directory: Path, role: str, metric: str, tested: HeldOut) -> tuple[np.ndarray, Weighted] | None:
     """Owners (N,) of the rows that a metric is made from, and the metric as a function of their weights."""
+    reading, _, metric = metric.rpartition("/")
     level, _, name = metric.partition("_")
+    if level == "instance" and (reading or name.endswith(IN_POSITIVE_BAGS)):
+        return ranked_instances(directory, role, reading, name, tested)
     if level == "pixel":
         values = image_values(directory, role, name, tested) if name in PIXEL_MEANS else None
         return None if values is None else (np.arange(len(values)), mean(values))
@@ -84,82 +86,33 @@ def weighted_metric(directory: Path, role: str, metric: str, tested: HeldOut) ->
     return None if rows is None or not len(rows.owners) else (rows.owners, METRICS[name](rows))
 
 
+def ranked_instances(
+    directory: Path, role: str, reading: str, name: str, tested: HeldOut
+) -> tuple[np.ndarray, Weighted] | None:
+    """As `weighted_metric`, for a ranking of instances such as `auroc_within`, in the role's word or in a reading."""
+    rows = instance_rows(directory / "instances.parquet", role, tested, reading)
+    name, where = next(((name.removesuffix(end), end) for end in IN_POSITIVE_BAGS if name.endswith(end)), (name, ""))
+    if rows is None or name not in RANKINGS:
+        return None
+    [ranked] = rows.classes
+    if where:
+        inside = positive_bags(directory, tested)[rows.owners]
+        ranked = ClassRows(*(column[inside] for column in ranked))
+        rows = PredictedRows(rows.owners[inside], [ranked], rows.right[inside])
+    if not len(rows.owners):
+        return None
+    if where != "_per_bag":
+        return rows.owners, METRICS[name](rows)
+    order = np.lexsort((-ranked.ranking, rows.owners))
+    bags, groups = np.unique(rows.owners[order], return_inverse=True)
+    scores, positive = (torch.from_numpy(column[order]) for column in (ranked.ranking, ranked.labels > 0))
+    values = grouped_areas(scores, positive, torch.from_numpy(groups))[RANKINGS.index(name)]
+    return bags, mean(values.numpy())
+
+
+IN_POSITIVE_BAGS = ("_within", "_per_bag")
+"""End the names of rankings of the instances of positive bags, pooled or bag by bag."""
+RANKINGS = ("auroc", "ap")
+"""Scores of an order alone, as `grouped_areas` returns them."""
 PIXEL_MEANS = ("f1", "iou")
 """Scores of pixels that are means over the images."""
-
-
-def over_classes(score: Callable[[ClassRows], Weighted]) -> Callable[[PredictedRows], Weighted]:
-    """The mean over the classes of a score of one against the rest; undefined where that of a class is."""
-
-    def mean_score(rows: PredictedRows) -> Weighted:
-        each = [score(rows_of_class) for rows_of_class in rows.classes]
-        return lambda weights: np.mean([of_class(weights) for of_class in each], axis=0)
-
-    return mean_score
-
-
-def auroc(rows: ClassRows) -> Weighted:
-    """Area under the ROC curve: ties count half."""
-    order, groups = tie_groups(rows.ranking)
-    positive = rows.labels[order]
-
-    def score(weights: np.ndarray) -> Scores:
-        weights = weights[:, order]
-        up = np.add.reduceat(weights * positive, groups, axis=1)
-        down = np.add.reduceat(weights * (1 - positive), groups, axis=1)
-        below = down.cumsum(1) - down / 2
-        return ratio((up * below).sum(1), up.sum(1) * down.sum(1))
-
-    return score
-
-
-def average_precision(rows: ClassRows) -> Weighted:
-    """Average precision; undefined without a positive or without a negative label, as AUROC is."""
-    order, groups = tie_groups(-rows.ranking)
-    positive = rows.labels[order]
-
-    def score(weights: np.ndarray) -> Scores:
-        weights = weights[:, order]
-        up = np.add.reduceat(weights * positive, groups, axis=1)
-        everything = np.add.reduceat(weights, groups, axis=1).cumsum(1)
-        precision, negatives = ratio(up.cumsum(1), everything), weights @ (1 - positive)
-        return np.where(negatives > 0, ratio(np.nansum(up * precision, axis=1), up.sum(1)), np.nan)
-
-    return score
-
-
-def accuracy(rows: PredictedRows) -> Weighted:
-    """Share of right decisions."""
-    return lambda weights: ratio(weights @ rows.right, weights.sum(1))
-
-
-def f1(rows: ClassRows) -> Weighted:
-    """F1; undefined without a positive label, as in `evaluation.metrics`."""
-    hit, either = rows.decided * rows.labels, rows.decided + rows.labels
-    return lambda weights: np.where(weights @ rows.labels > 0, ratio(2 * weights @ hit, weights @ either), np.nan)
-
-
-def mean(values: np.ndarray) -> Weighted:
-    """Weighted mean of the values (N,) that are defined."""
-    known = np.isfinite(values)
-    return lambda weights: ratio(weights[:, known] @ values[known], weights[:, known].sum(1))
-
-
-METRICS: dict[str, Callable[[PredictedRows], Weighted]] = {
-    "auroc": over_classes(auroc),
-    "ap": over_classes(average_precision),
-    "accuracy": accuracy,
-    "f1": over_classes(f1),
-}
-
-
-def tie_groups(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ascending order (N,), and where each run of equal scores starts in it."""
-    order = np.argsort(scores, kind="stable")
-    ordered = scores[order]
-    return order, np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-
-
-def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """Quotient; NaN where the denominator is 0."""
-    return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=np.asarray(below) != 0)

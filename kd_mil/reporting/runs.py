@@ -2,18 +2,20 @@
 
 import math
 import os
+import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kd_mil.core.errors import UserError
+from kd_mil.core.run_files import read_metrics, read_record
 from kd_mil.reporting.predictions import HeldOut, held_out
-from kd_mil.reporting.records import EXPECTED, checked, read_json
 from kd_mil.reporting.spread import defined_mean
 
 REPETITIONS = ("seed", "data.fold", "data.seed")
 """Settings in which the runs of one point may differ."""
+TEACHER = "method.teacher_ckpt"
 NOT_SETTINGS = ("experiment", "overwrite", "ckpt_path", "paths", "hydra", "hydra/launcher", "hydra/sweeper", "sweep")
 
 
@@ -25,11 +27,11 @@ class Run:
         self.record: dict[str, Any] = {}
         self.fault: str | None = None
         try:
-            self.record = checked(directory / "run.json", EXPECTED) if (directory / "run.json").exists() else {}
+            self.record = read_record(directory / "run.json")
         except UserError as error:
             self.fault = str(error)
         self.overrides = settings(self.record.get("overrides") or [])
-        self.experiment = str(self.record.get("experiment", "unknown"))
+        self.experiment = self.record.get("experiment") or "unknown"
 
     @property
     def finished(self) -> bool:
@@ -61,6 +63,11 @@ class Run:
         return (self.record.get("seed"), self.record.get("data_fingerprint"))
 
     @property
+    def fixed(self) -> tuple[tuple[str, str], ...]:
+        """Its settings but for what repetitions of a point differ in."""
+        return tuple(sorted((key, value) for key, value in self.overrides.items() if key not in REPETITIONS))
+
+    @property
     def roles(self) -> list[str]:
         """Networks that have test metrics."""
         return list(dict.fromkeys(key.split("/")[1] for key in self.metrics if key.startswith("test/")))
@@ -83,23 +90,20 @@ class Point(NamedTuple):
         return [run.metrics.get(key) for run in self.runs]
 
 
-def read_metrics(path: Path) -> dict[str, float | None]:
-    """Content of a metrics.json; what is not finite is undefined.
-
-    Raises:
-        UserError: anything but names with numbers.
-    """
-    metrics = read_json(path)
-    for name, value in metrics.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise UserError(f"{path} is damaged: {name} is {value!r:.60}, not a number")
-    return {name: value if value is not None and math.isfinite(value) else None for name, value in metrics.items()}
-
-
 def settings(overrides: Iterable[str]) -> dict[str, str]:
     """Overrides as a table, without what says nothing about the result."""
     pairs = (text.lstrip("+~").partition("=") for text in overrides)
-    return {key: value for key, _, value in pairs if key.split(".")[0] not in NOT_SETTINGS}
+    chosen = {key: value for key, _, value in pairs if key.split(".")[0] not in NOT_SETTINGS}
+    return {key: without_repetition(value) if key == TEACHER else value for key, value in chosen.items()}
+
+
+def without_repetition(path: str) -> str:
+    """The path of a teacher's checkpoint without what says of which seed or fold: each run has that of its own."""
+    parts = [
+        ",".join(word for word in folder.split(",") if not re.match(r"((data\.)?(seed|fold)[=_-]?\d+|default)$", word))
+        for folder in path.strip("'\"").split("/")
+    ]
+    return "/".join(part for part in parts if part)
 
 
 def find_runs(directories: Sequence[Path]) -> list[Run]:
@@ -137,8 +141,7 @@ def points_of(runs: Sequence[Run]) -> list[Point]:
     """Finished runs by point, in the order of their names; numbers in numerical order."""
     chosen: dict[tuple, list[Run]] = {}
     for run in runs:
-        fixed = tuple(sorted((key, value) for key, value in run.overrides.items() if key not in REPETITIONS))
-        chosen.setdefault((run.experiment, fixed), []).append(run)
+        chosen.setdefault((run.experiment, run.fixed), []).append(run)
     shared = set.intersection(*[set(fixed) for _, fixed in chosen]) if chosen else set()
     points = []
     for (experiment, fixed), members in chosen.items():
@@ -154,7 +157,8 @@ def without_copies(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
     first: dict[tuple[Any, ...], Run] = {}
     for run in runs:
         divided = () if run.record.get("data_fingerprint") else tuple(run.overrides.get(key) for key in REPETITIONS)
-        first.setdefault((*run.repetition, *divided), run)
+        taught_by = [text for text in run.record.get("overrides") or [] if text.startswith(f"{TEACHER}=")]
+        first.setdefault((*run.repetition, *divided, *taught_by), run)
     kept = list(first.values())
     return kept, [run for run in runs if all(run is not other for other in kept)]
 

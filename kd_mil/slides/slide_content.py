@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_mil.core.errors import UserError
-from kd_mil.core.hashing import content_sample, digest
+from kd_mil.core.hashing import content_sample, digest, stamp
 
 SLIDEDAT = "Slidedat.ini"
 """The index of a MIRAX slide, in the folder beside its `.mrxs` file; it holds the slide's own number."""
@@ -24,6 +24,17 @@ def slide_identity(path: Path) -> dict[str, Any]:
     """
     status = path.stat()
     return {"size": status.st_size, "modified": status.st_mtime_ns, "content": slide_sample(path)}
+
+
+def slide_stamp(path: Path) -> list[Any]:
+    """Path, size and time of change of a slide, of MIRAX with its index: as `slide_identity`, but no file is opened.
+
+    Raises:
+        OSError: no such file.
+    """
+    index = path.with_suffix("") / SLIDEDAT
+    files = [path, index] if path.suffix.lower() == ".mrxs" and index.is_file() else [path]
+    return [fact for file in files for fact in stamp(file)]
 
 
 def slide_sample(path: Path) -> str:
@@ -65,10 +76,28 @@ def check_twins(ids: Sequence[str], paths: Sequence[Path], splits: Sequence[str 
             raise UserError(
                 f"{source}: {_named(group, ids, paths)}, in {' and '.join(sorted(parts))}: keep one of them"
             )
+    _warn(groups, ids, paths, source)
+
+
+def warn_of_twins(ids: Sequence[str], paths: Sequence[Path], contents: Sequence[str], source: str) -> None:
+    """As `check_twins`, of files whose contents are known by their hashes, and without parts."""
+    _warn(equal_ones(contents), ids, paths, source)
+
+
+def equal_ones(contents: Sequence[str | None]) -> list[list[int]]:
+    """Positions of equal hashes, in groups of two and more; None is nobody's twin."""
+    by_content: defaultdict[str, list[int]] = defaultdict(list)
+    for index, content in enumerate(contents):
+        if content is not None:
+            by_content[content].append(index)
+    return [group for group in by_content.values() if len(group) > 1]
+
+
+def _warn(groups: Sequence[Sequence[int]], ids: Sequence[str], paths: Sequence[Path], source: str) -> None:
     if groups:
         listed = "; ".join(_named(group, ids, paths) for group in groups[:NAMED_AT_MOST])
         more = f"; {len(groups) - NAMED_AT_MOST} more" if len(groups) > NAMED_AT_MOST else ""
-        warnings.warn(f"{source}: {listed}{more}: keep one of them, or give them one case_id", stacklevel=2)
+        warnings.warn(f"{source}: {listed}{more}: keep one of them, or give them one case_id", stacklevel=3)
 
 
 def _named(group: Sequence[int], ids: Sequence[str], paths: Sequence[Path]) -> str:

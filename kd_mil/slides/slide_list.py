@@ -1,31 +1,19 @@
-"""Which slides to work on: a folder, a pattern, or a CSV; and their labels."""
+"""Which slides to work on: a folder, a pattern, or a CSV."""
 
-import glob
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-
-import pandas as pd
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
 from kd_mil.core.checks import check_cell, check_id
 from kd_mil.core.errors import UserError
-from kd_mil.core.suggestions import did_you_mean
-from kd_mil.core.tables import read_table, require_columns
+from kd_mil.core.object_stores import RemoteFile, is_remote, joined
+from kd_mil.core.tables import read_table, undotted
 from kd_mil.slides.slide_content import check_twins
+from kd_mil.slides.slide_files import find_slides, is_slide, named_slide
 
-SLIDE_EXTENSIONS = (
-    *(".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".svslide", ".bif", ".czi"),
-    *(".png", ".jpg", ".jpeg"),
-)
-"""Files taken from a folder; a pattern or a CSV may name any."""
-FEATURE_EXTENSIONS = (".h5", ".hdf5", ".pt", ".pth", ".npy", ".npz")
-"""Of feature files, whose names may stand for slides in a table of labels."""
 LIST_COLUMNS = ("slide_path", "wsi", "slide_id", "case_id", "label", "split", "fold", "mpp", "annotation_path")
 RESULT_COLUMNS = ("feature_path", "coords_path")
 """Of a manifest of `kd_mil.extract`, which may be a slide list."""
-LABEL_COLUMNS = ("label", "case_id", "split", "fold")
-ALIASES = {"FILENAME": "slide_id", "slide": "slide_id", "bag_name": "slide_id", "PATIENT": "case_id"}
-"""Names of STAMP and torchmil for columns of ours."""
 SPLITS = ("train", "val", "test")
 
 
@@ -48,61 +36,77 @@ class SlideEntry:
     """The fold in which the slide is tested, from 0 on."""
     further: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Cells of the list's further columns, which mean nothing here and are passed on."""
+    remote: RemoteFile | None = None
+    """Where it lies in an object store; `path` then serves for its name alone."""
+
+    @property
+    def place(self) -> str:
+        """Where it is: its URL, or its absolute path."""
+        return str(self.path.absolute()) if self.remote is None else self.remote.url
 
 
 def list_slides(source: str | Path, recursive: bool = False) -> list[SlideEntry]:
-    """Slides of a folder (by extension, sorted), a glob pattern, a CSV, or one slide file.
+    """Slides of a folder (by extension, sorted), a glob pattern, a CSV, or one slide file; DICOM by its series.
 
     Args:
         source: Folder, pattern (`**` descends), `.csv`, or slide.
         recursive: Look into the folders below a folder, too.
 
     Raises:
-        UserError: nothing found, or a fault of the CSV (see `read_slide_list`).
+        UserError: nothing found, a fault of the CSV (see `read_slide_list`), or slides in object stores, which
+            `remote_slides.list_all_slides` takes.
     """
     path = Path(source)
-    if path.suffix.lower() == ".csv":
-        return read_slide_list(path)
-    if path.is_dir():
-        found = [file for file in (path.rglob("*") if recursive else path.iterdir()) if is_slide_file(file)]
-    elif path.is_file():  # its name may hold brackets
-        found = [path]
-    else:
-        found = [Path(name) for name in glob.glob(str(source), recursive=True) if Path(name).is_file()]
-    if not found:
-        hint = ": slides=FOLDER/**/*.svs looks deeper" if path.is_dir() and not recursive else ""
-        raise UserError(f"no slides in {str(source)!r} (a folder, a pattern, a CSV or a slide file){hint}")
-    return checked([SlideEntry(file.stem, file, file.stem) for file in sorted(found)], str(source))
+    if path.suffix.lower() == ".csv" and not is_remote(source):
+        entries = read_slide_list(path)
+        source = next((entry.place for entry in entries if entry.remote is not None), source)
+        if not is_remote(source):
+            return entries
+    if is_remote(source):
+        raise UserError(f"{source}: slides in object stores are read by kd_mil.extract, with cache=FOLDER")
+    found = find_slides(path, recursive)
+    return checked([SlideEntry(slide_id, file, slide_id) for slide_id, file in found], str(source))
 
 
-def is_slide_file(path: Path) -> bool:
-    """A visible file with a slide's extension."""
-    return path.suffix.lower() in SLIDE_EXTENSIONS and not path.name.startswith(".") and path.is_file()
-
-
-def read_slide_list(path: Path) -> list[SlideEntry]:
+def read_slide_list(path: Path, start: str | None = None) -> list[SlideEntry]:
     """Read a CSV with a column `slide_path` (or TRIDENT's `wsi`) and any of the other `LIST_COLUMNS`.
 
     Relative paths count from the folder of the CSV. Further columns are passed on, so that a manifest is a slide list.
+    Files that are missing while others are there are left to whoever opens them (`require_files`). Slides may be URLs;
+    nothing is asked of their stores here.
+
+    Args:
+        path: the file.
+        start: URL of the folder of which it is a copy.
 
     Raises:
-        UserError: no such file, no CSV, a missing slide or annotation, a repeated or unfit id, one slide under two ids
-            in two parts, or a value out of range; with the row's line in the file.
+        UserError: no such file, no CSV, not one of the slides or annotations is there, a repeated or unfit id, one
+            slide under two ids in two parts, or a value out of range; with the row's line in the file.
     """
     table = read_table(path, (), LIST_COLUMNS)
     path_columns = [name for name in ("slide_path", "wsi") if name in table]
     if len(path_columns) != 1:
         raise UserError(f"{path}: a slide list needs one column `slide_path` (or `wsi`), it has {path_columns}")
     table = table.rename(columns={"wsi": "slide_path"})
-    rows = zip(table.index, table.to_dict("records"), strict=True)
-    return checked([entry_of(row, path.parent, f"{path}, line {line}") for line, row in rows], str(path))
+    rows = list(zip(table.index, table.to_dict("records"), strict=True))
+    start = start or str(path.parent)
+    for column, what in (("slide_path", "slide"), ("annotation_path", "annotation")):
+        named = [(line, row[column]) for line, row in rows if row.get(column)]
+        _require_any([one for one in named if not is_remote(joined(start, one[1]))], what, path)
+    return checked([entry_of(row, path.parent, f"{path}, line {line}", start) for line, row in rows], str(path))
 
 
-def entry_of(row: dict[str, str], folder: Path, where: str) -> SlideEntry:
+def entry_of(row: dict[str, str], folder: Path, where: str, start: str) -> SlideEntry:
     """One row of a slide list; an empty cell is an absent value."""
-    slide = existing_file(folder, row["slide_path"], f"{where}: slide")
+    if not row["slide_path"]:
+        raise UserError(f"{where}: slide_path is empty")
+    url = joined(start, row["slide_path"])
+    if is_remote(url):
+        name, slide = PurePosixPath(url).stem, Path(url)
+    else:
+        name, slide = named_slide(folder / row["slide_path"], where)
     annotation = row.get("annotation_path")
-    slide_id = row.get("slide_id") or slide.stem
+    slide_id = row.get("slide_id") or name
     check_names(row | {"slide_id": slide_id}, where)
     return SlideEntry(
         slide_id=slide_id,
@@ -111,75 +115,16 @@ def entry_of(row: dict[str, str], folder: Path, where: str) -> SlideEntry:
         label=row.get("label") or None,
         split=split_of(row, where),
         mpp=mpp_of(row, where),
-        annotation_path=existing_file(folder, annotation, f"{where}: annotation") if annotation else None,
+        annotation_path=folder / annotation if annotation else None,
         fold=fold_of(row, where),
         further=further_of(row, LIST_COLUMNS),
+        remote=RemoteFile(url, 0, "", None) if is_remote(url) else None,
     )
 
 
 def further_of(row: Mapping[str, str], known: Collection[str]) -> dict[str, str]:
     """The cells of a row that are not empty and whose columns mean nothing here."""
     return {name: cell for name, cell in row.items() if cell and name not in (*known, *RESULT_COLUMNS)}
-
-
-def with_labels(entries: Sequence[SlideEntry], path: str | Path) -> list[SlideEntry]:
-    """The slides with `label` (and `case_id`, `split`, `fold`, further columns where given) from a table of labels.
-
-    Slides without a row keep what they have.
-
-    Raises:
-        UserError: as `read_labels`; no column `label`, or a value out of range.
-    """
-    by_id = {entry.slide_id: entry for entry in entries}
-    table = read_labels(path, by_id, "slides")
-    require_columns(table, ("label",), path)
-    for line, row in zip(table.index, table.to_dict("records"), strict=True):
-        where, entry = f"{path}, line {line}", by_id[row["slide_id"]]
-        check_names(row, where)
-        fold = fold_of(row, where)
-        by_id[entry.slide_id] = replace(
-            entry,
-            label=row["label"] or None,
-            case_id=row.get("case_id") or entry.case_id,
-            split=split_of(row, where) or entry.split,
-            fold=entry.fold if fold is None else fold,
-            further={**entry.further, **further_of(row, ("slide_id", *LABEL_COLUMNS))},
-        )
-    return list(by_id.values())
-
-
-def read_labels(path: str | Path, known: Collection[str], kind: str) -> pd.DataFrame:
-    """A table of labels, as CLAM's, STAMP's and torchmil's: `slide_id` and any of `LABEL_COLUMNS`, as text.
-
-    Ids may be file names, where `known` has them without the suffix of a slide or of a feature file: nothing else is
-    cut off, for `P0.3` is not `P0`. Further columns are kept.
-
-    Args:
-        path: CSV; `slide_id` may have one of the names in `ALIASES`.
-        known: ids of the slides that are there.
-        kind: what they are, for the message on an unknown one: slides, feature files.
-
-    Returns:
-        The table by line in the file; its ids are known and unique.
-
-    Raises:
-        UserError: no such file, no CSV, no ids, an id that is not known, or one listed twice.
-    """
-    table = read_table(path, (), ("slide_id", *LABEL_COLUMNS))
-    table = table.rename(columns={alias: name for alias, name in ALIASES.items() if name not in table})
-    if "slide_id" not in table:
-        raise UserError(f"{path}: column 'slide_id' (STAMP: 'FILENAME') is missing; it has {', '.join(table.columns)}")
-    stems = table["slide_id"].map(without_suffix)
-    table["slide_id"] = table["slide_id"].where(table["slide_id"].isin(known) | ~stems.isin(known), stems)
-    for line, slide_id in table["slide_id"].items():
-        if slide_id not in known:
-            raise UserError(
-                f"{path}, line {line}: slide {slide_id!r} is not among the {len(known)} {kind}; "
-                f"{did_you_mean(slide_id, known)}"
-            )
-    for line in table.index[table["slide_id"].duplicated()]:
-        raise UserError(f"{path}, line {line}: slide {table['slide_id'][line]!r} is listed twice")
-    return table
 
 
 def check_names(row: Mapping[str, str], where: str) -> None:
@@ -189,18 +134,22 @@ def check_names(row: Mapping[str, str], where: str) -> None:
         check_cell(name, row.get(name, ""), where)
 
 
-def without_suffix(name: str) -> str:
-    """The name without the suffix of a slide or a feature file; other dots belong to an id, as in `P0.3`."""
-    path = Path(name)
-    return path.stem if path.suffix.lower() in (*SLIDE_EXTENSIONS, *FEATURE_EXTENSIONS) else name
+def require_files(entry: SlideEntry) -> None:
+    """UserError where the slide or its annotation is not there."""
+    if entry.remote is not None and not entry.remote.version:
+        raise UserError(f"slide {entry.place!r} does not exist")
+    slide = None if entry.remote is not None else entry.path
+    files = (("slide", slide), (f"slide {entry.slide_id!r}: annotation", entry.annotation_path))
+    for what, path in files:
+        if path is not None and not path.is_file():
+            raise UserError(f"{what} {str(path)!r} {'is a folder' if path.is_dir() else 'does not exist'}")
 
 
-def existing_file(folder: Path, name: str, what: str) -> Path:
-    """A file named relative to a folder, or absolutely; UserError where it is absent."""
-    path = folder / name
-    if not name or not path.is_file():
-        raise UserError(f"{what} {name!r} does not exist in {str(folder)!r}")
-    return path
+def _require_any(named: Sequence[tuple[int, str]], what: str, path: Path) -> None:
+    """UserError where no file that a column names is there: the paths are wrong, not a file."""
+    if named and not any(is_slide(path.parent / name) for _, name in named):
+        line, name = named[0]
+        raise UserError(f"{path}, line {line}: {what} {name!r} does not exist in {str(path.parent)!r}")
 
 
 def split_of(row: dict[str, str], where: str) -> str | None:
@@ -213,7 +162,7 @@ def split_of(row: dict[str, str], where: str) -> str | None:
 
 def fold_of(row: dict[str, str], where: str) -> int | None:
     """The row's fold, None where the cell is empty."""
-    text = row.get("fold")
+    text = undotted(row.get("fold") or "")
     if text and not text.isdecimal():
         raise UserError(f"{where}: fold {text!r} is not a number 0, 1, 2, ...")
     return int(text) if text else None
@@ -239,7 +188,9 @@ def checked(entries: list[SlideEntry], source: str) -> list[SlideEntry]:
     for entry in entries:
         check_id(entry.slide_id, source)
         if entry.slide_id in first:
-            paths = f"{str(first[entry.slide_id].path)!r} and {str(entry.path)!r}"
+            paths = " and ".join(
+                repr(one.place if one.remote else str(one.path)) for one in (first[entry.slide_id], entry)
+            )
             raise UserError(
                 f"{source!r}: slide id {entry.slide_id!r} belongs to both {paths}: give a `slide_id` column"
             )

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from kd_mil.core.environment import environment
 from kd_mil.core.errors import UserError
-from kd_mil.core.records import RunRecord, config_hash, read_metrics, read_record
+from kd_mil.core.machine.environment import environment
+from kd_mil.core.records import RunRecord, config_hash
+from kd_mil.core.run_files import read_metrics, read_record
 
 NOT_OF_THE_POINT = ("sweep.", "sweep=")
 

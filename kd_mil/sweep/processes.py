@@ -8,18 +8,18 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, Protocol
 
-import torch
 from tqdm import tqdm
 
 from kd_mil.core.checks import at_least
-from kd_mil.core.environment import RANK_VARIABLES, environment
 from kd_mil.core.errors import UserError
-from kd_mil.core.threads import VARIABLE
+from kd_mil.core.machine.environment import RANK_VARIABLES, environment
+from kd_mil.core.machine.gpus import cuda_available
+from kd_mil.core.machine.threads import VARIABLE, usual_threads
 from kd_mil.sweep.points import Point
 
 LOG = "output.log"
@@ -37,8 +37,18 @@ class Outcome(NamedTuple):
     """Of a failed point: its last words."""
 
 
+class AtWork(Protocol):
+    """A process at work, and the file for what it prints."""
+
+    @property
+    def process(self) -> subprocess.Popen: ...
+
+    @property
+    def log(self) -> IO[bytes]: ...
+
+
 class Worker(NamedTuple):
-    """A process at work."""
+    """The process of a point."""
 
     point: Point
     slot: int
@@ -67,35 +77,51 @@ def threads_of_each(points: Sequence[Point], parallel: int, available: int) -> i
 
     Where none has, an equal part of what is available; `trainer.threads` of a point goes before.
     """
-    unsaid = [point for point in points if not any(text.startswith("trainer.threads=") for text in point.overrides)]
+    readable = [point for point in points if not point.refusal]
+    unsaid = [point for point in readable if not any(text.startswith("trainer.threads=") for text in point.overrides)]
     begun = Counter(record["threads"] for point in unsaid if (record := point.record).get("threads"))
     if len(begun) > 1:
         print(
             f"points of this sweep began with {' and '.join(map(str, sorted(begun)))} CPU threads, "
             "which differ in the last bits: trainer.threads=N makes them equal"
         )
-    return begun.most_common(1)[0][0] if begun else max(1, available // parallel)
+    return begun.most_common(1)[0][0] if begun else equal_part(available, parallel)
+
+
+def equal_part(available: int, parallel: int) -> int:
+    """CPU threads of each of so many processes."""
+    return max(1, available // parallel)
 
 
 def visible_gpus() -> list[str]:
     """The GPUs this process may use, by the names that CUDA_VISIBLE_DEVICES knows."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if not torch.cuda.is_available():
+    if not cuda_available():
         return []
+    import torch
+
     return named.split(",") if named else [str(index) for index in range(torch.cuda.device_count())]
 
 
-def run_points(points: Sequence[Point], parallel: int = 1, attempts: int = 2) -> list[Outcome]:
+def run_points(
+    points: Sequence[Point], parallel: int = 1, attempts: int = 2, threads: int | None = None
+) -> list[Outcome]:
     """Run all points that are not finished, in order; a failure stops none of the others.
 
     When this process is told to stop, its points are, too, and resume from their last epoch next time.
+
+    Args:
+        points: to run.
+        parallel: how many at a time.
+        attempts: how often one that crashes is tried.
+        threads: CPU threads of every point; None: as `threads_of_each` finds.
 
     Raises:
         UserError: `parallel` or `attempts` below 1, or two points in one directory.
     """
     check(points, parallel, attempts)
     outcomes = {i: outcome for i, point in enumerate(points) if (outcome := known_outcome(point)) is not None}
-    threads = threads_of_each(points, parallel, torch.get_num_threads())
+    threads = threads or threads_of_each(points, parallel, usual_threads())
     slots = shares(parallel, visible_gpus(), threads)
     waiting = deque((i, 1) for i in range(len(points)) if i not in outcomes)
     free, workers = list(range(parallel)), dict[int, Worker]()
@@ -127,7 +153,13 @@ def known_outcome(point: Point) -> Outcome | None:
     """Of a point that need not or must not run."""
     if point.refusal:
         return Outcome(point, "failed", point.refusal)
-    return Outcome(point, "kept") if point.finished else None
+    if not point.finished:
+        return None
+    try:
+        _ = point.score
+    except UserError as error:  # its metrics.json is damaged
+        return Outcome(point, "failed", str(error))
+    return Outcome(point, "kept")
 
 
 def check(points: Sequence[Point], parallel: int, attempts: int) -> None:
@@ -191,7 +223,7 @@ def tell(bar: tqdm, outcome: Outcome) -> None:
 
 
 @contextlib.contextmanager
-def stopping(workers: dict[int, Worker]) -> Iterator[None]:
+def stopping(workers: Mapping[int, AtWork]) -> Iterator[None]:
     """End the processes at work when this one is interrupted, asked to end, or fails."""
 
     def leave(signum: int, frame: FrameType | None) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Search:
         seed: of the proposals.
 
     Raises:
-        UserError: Optuna is missing, or the file holds a study of another command.
+        UserError: Optuna is missing, `trials` or `parallel` is below 1, or the file holds a study of another command.
     """
 
     def __init__(
@@ -72,6 +73,8 @@ class Search:
         direction: str = "minimize",
         seed: int = 0,
     ) -> None:
+        at_least("sweep.trials", trials, 1)
+        at_least("sweep.parallel", parallel, 1)
         optuna = import_optuna()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         storage.parent.mkdir(parents=True, exist_ok=True)
@@ -112,6 +115,12 @@ class Search:
                 failures += 1
             if failures == PATIENCE:
                 raise UserError(f"the last {PATIENCE} batches of the search failed as a whole, it stops; listed above")
+
+    def threads(self, usual: int) -> int:
+        """CPU threads of all its runs: `usual` when it began, whatever `parallel` is when it resumes."""
+        if "threads" not in self.study.user_attrs:
+            self.study.set_user_attr("threads", usual)
+        return int(self.study.user_attrs["threads"])
 
     @property
     def complete(self) -> int:

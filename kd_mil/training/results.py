@@ -4,7 +4,7 @@ import math
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from kd_mil.core.errors import UserError
-from kd_mil.core.records import RunRecord, read_metrics, read_record
+from kd_mil.core.records import RunRecord
+from kd_mil.core.run_files import read_metrics, read_record
 
 
 def print_results(
@@ -20,14 +21,19 @@ def print_results(
 ) -> None:
     """Print the test metrics by role, the epoch that was tested, and where pictures and curves are.
 
+    Of readings of instances the areas under the ROC curve are enough. What has scores of pixels alone is no network but
+    something to compare with: it stands in metrics.json and in reports.
+
     Args:
         metrics: of metrics.json.
         directory: of the run.
         record: its run.json.
         note: title of the table.
     """
-    roles = list(dict.fromkeys(key.split("/")[1] for key in metrics if key.startswith("test/")))
-    names = list(dict.fromkeys(key.split("/")[2] for key in metrics if key.startswith("test/")))
+    tests = [key.split("/", 2) for key in metrics if key.startswith("test/")]
+    roles = list(dict.fromkeys(role for _, role, name in tests if not name.startswith("pixel_")))
+    names = list(dict.fromkeys(key.split("/", 2)[2] for key in metrics if key.startswith("test/")))
+    names = [name for name in names if "/" not in name or name.endswith(("/instance_auroc", "/instance_auroc_within"))]
     table = Table("test metric", *roles, title=note or None)
     for name in names:
         values = [metrics.get(f"test/{role}/{name}") for role in roles]
@@ -36,6 +42,14 @@ def print_results(
     console.print(table)
     for line in [*tested(record), *places(directory)]:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def measured_while_training(trainer: L.Trainer, epoch: int) -> dict[str, float]:
+    """What callbacks keep: of an epoch (from 1) as `by_epoch`, under `train/`, and as `costs`, under `cost/`."""
+    callbacks: list[Any] = cast(Any, trainer).callbacks
+    kept = {"train": [getattr(callback, "by_epoch", {}).get(epoch - 1, {}) for callback in callbacks]}
+    kept["cost"] = [getattr(callback, "costs", {}) for callback in callbacks]
+    return {f"{kind}/{name}": value for kind, every in kept.items() for one in every for name, value in one.items()}
 
 
 def tested(record: Mapping[str, Any]) -> Iterator[str]:

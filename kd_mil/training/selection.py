@@ -63,3 +63,15 @@ class BestCheckpoint(MovableCheckpoint):
         if source.resolve() != here.resolve():
             with atomic_path(here / name) as partial:
                 shutil.copyfile(earlier, partial)
+
+
+def require_selection(trainer: Trainer) -> None:
+    """Refuse to train without the callback that keeps what is tested: the last epoch would pass for the best.
+
+    Raises:
+        UserError: it was taken away.
+    """
+    if not isinstance(trainer.checkpoint_callback, BestCheckpoint):
+        raise UserError(
+            "callbacks.checkpoint keeps the checkpoint that is tested, and is needed: select=last tests the last epoch"
+        )

@@ -27,15 +27,15 @@ def equal_bags():
     return BagSplits(bags, order[:8], order[8:10], order[10:])
 
 
-@pytest.mark.parametrize("pseudo_labels", ["bank", "recompute"])
-def test_the_bare_loop_trains_the_same_weights_as_the_framework(equal_bags, pseudo_labels):
+@pytest.mark.parametrize("attention_from", ["bank", "recompute"])
+def test_the_bare_loop_trains_the_same_weights_as_the_framework(equal_bags, attention_from):
     torch.manual_seed(0)
     method = WENO(
         **tiny_parts(),
         aggregator=tiny_abmil(),
         student_head=tiny_head(),
         hpm=no_mining(),
-        pseudo_labels=pseudo_labels,
+        attention_from=attention_from,
         negative_weight=0.2,
     )
     data = TinyData(equal_bags)

@@ -1,5 +1,7 @@
 """What TensorBoard and figures/mined.png say about pseudo-labels and hard positive mining."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -21,18 +23,16 @@ def bags():
     )
 
 
-def method(**state):
-    return (
-        Method(memory=AttentionMemory(), dropped=[], pseudo_labels=[])
-        if not state
-        else Method(memory=AttentionMemory(), **state)
-    )
+def method(dropped=(), pseudo_labels=(), student_scores=None):
+    student = [torch.zeros(len(ids)) for ids, _ in pseudo_labels] if student_scores is None else student_scores
+    notes = SimpleNamespace(dropped=dropped, pseudo_labels=pseudo_labels, student_scores=student)
+    return Method(memory=AttentionMemory(), notes=notes, hpm=None)
 
 
 def test_pseudo_labels_of_positive_bags_are_split_by_true_class(bags, tmp_path):
     given = [(torch.tensor([4, 0]), torch.tensor([0.5, 0.0])), (torch.tensor([2, 3]), torch.tensor([0.9, 0.2]))]
     trainer = trainer_of(bags, log_dir=tmp_path)
-    DistillationMonitor(str(tmp_path / "figures")).on_train_epoch_end(trainer, method(dropped=[], pseudo_labels=given))
+    DistillationMonitor(str(tmp_path / "figures")).on_train_epoch_end(trainer, method(pseudo_labels=given))
     trainer.loggers[0].experiment.flush()
     written = events(tmp_path)
     expected = {"positive": 0.9, "negative": 0.2, "unknown": 0.5}
@@ -45,18 +45,50 @@ def test_pseudo_labels_of_positive_bags_are_split_by_true_class(bags, tmp_path):
 
 def test_dropped_instances_are_counted_and_shown(bags, tmp_path):
     dropped = [torch.tensor([2]), torch.tensor([], dtype=torch.long), torch.tensor([4])]
-    watched = method(dropped=dropped, pseudo_labels=[])
+    watched = method(dropped=dropped)
     DistillationMonitor(str(tmp_path)).on_train_epoch_end(trainer_of(bags), watched)
     assert watched.logged["hpm/dropped"] == 2
     assert (tmp_path / "mined.png").stat().st_size > 1000
 
 
+def test_pseudo_labels_and_student_are_scored_on_the_instances_of_positive_bags(bags, tmp_path):
+    """Bag 1: positive 2, negative 3, unknown 4; instances of bag 0 do not count."""
+    given = [(torch.tensor([4, 0, 1]), torch.tensor([0.9, 0.0, 0.0])), (torch.tensor([2, 3]), torch.tensor([0.6, 0.8]))]
+    student = [torch.tensor([9.0, 9.0, 9.0]), torch.tensor([2.0, -1.0])]
+    monitor, watched = DistillationMonitor(str(tmp_path)), method([torch.tensor([2, 3, 4])], given, student)
+    monitor.on_train_epoch_end(trainer_of(bags, epoch=3), watched)
+    expected = {"auroc": 0, "ap": 0.5, "tpr": 1, "fpr": 1, "auroc_per_bag": 0, "student_auroc": 1, "student_ap": 1}
+    for name, value in expected.items():
+        assert watched.logged[f"pseudo_labels/{name}"] == value
+    assert watched.logged["hpm/precision"] == 0.5
+    other = DistillationMonitor(str(tmp_path))
+    other.load_state_dict(monitor.state_dict())
+    assert other.by_epoch[3]["pseudo_labels/student_auroc"] == 1
+
+
+def test_without_instance_labels_nothing_is_scored(bags, tmp_path):
+    object.__setattr__(bags, "instance_labels", torch.full((5,), -1))
+    watched = method(dropped=[torch.tensor([2])], pseudo_labels=[(torch.tensor([2]), torch.tensor([0.5]))])
+    monitor = DistillationMonitor(str(tmp_path))
+    monitor.on_train_epoch_end(trainer_of(bags), watched)
+    assert monitor.by_epoch == {0: {}}
+    assert not any(name.startswith("pseudo") or name == "hpm/precision" for name in watched.logged)
+
+
 def test_features_are_counted_but_not_shown(tmp_path):
     bags = Bags(torch.zeros(2, 3), torch.tensor([2]), torch.tensor([1]), ["only"])
-    watched = method(dropped=[torch.tensor([0])], pseudo_labels=[])
+    watched = method(dropped=[torch.tensor([0])])
     DistillationMonitor(str(tmp_path)).on_train_epoch_end(trainer_of(bags), watched)
     assert watched.logged["hpm/dropped"] == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_without_a_teacher_nothing_is_said_of_mining(bags, tmp_path):
+    told = [(torch.tensor([2, 3]), torch.tensor([0.9, 0.2]))]
+    alone = Method(notes=method(pseudo_labels=told).notes)
+    DistillationMonitor(str(tmp_path)).on_train_epoch_end(trainer_of(bags), alone)
+    assert alone.logged["pseudo_labels/auroc"] == 1
+    assert not any(name.startswith(("hpm", "attention")) for name in alone.logged)
 
 
 def test_methods_without_memory_or_mining_are_left_alone(bags, tmp_path):

@@ -62,10 +62,12 @@ def test_the_maps_lie_on_the_tumour(slides):
     tables = perfect_tables(slides)
     bag = chosen_slides(slides.splits.val, slides.bags.labels, 1)[0]
     picture = slides.slide_picture(bag, 192)
-    figure = slide_figure(slides.bags, bag, tables, ["teacher", "student"], picture, slides.tile_size_level0(bag))
+    roles, size = {"teacher": "attention", "student": None}, slides.tile_size_level0(bag)
+    figure = slide_figure(slides.bags, bag, tables, roles, picture, size, {"teacher": 0.9, "student": 0.25})
     panels = [axes for axes in figure.axes if axes.get_title()]
     assert [axes.get_title() for axes in panels] == ["truth", "teacher: attention, scaled", "student: probability"]
-    assert "teacher positive 1.00, student positive 1.00" in figure.get_suptitle()
+    _, verdict = figure.get_suptitle().splitlines()
+    assert verdict == "student: positive (positive 1.00, threshold 0.25); label: positive"
     drawn = panels[2].images[-1]
     assert drawn.get_clim() == (0, 1)
     grid = np.ma.filled(drawn.get_array(), -1)
@@ -117,7 +119,7 @@ def test_data_without_slides_are_passed_over(tmp_path):
 def test_a_slide_nobody_has_annotated_says_so(slides):
     bag = int(slides.splits.val[0])
     picture = SlidePicture(np.full((48, 48, 3), 255, np.uint8), 16.0, (0, 0), None)
-    figure = slide_figure(slides.bags, bag, perfect_tables(slides), ["student"], picture, 64)
+    figure = slide_figure(slides.bags, bag, perfect_tables(slides), {"student": None}, picture, 64)
     assert figure.axes[0].get_title() == "truth unknown"
 
 

@@ -2,9 +2,9 @@
 
 import sys
 
-from tests.campaign import faults, kills, training_kills, wrong_inputs
+from tests.campaign import faults, kills, ranks, training_kills, tutorials, wrong_inputs
 
-CAMPAIGNS = (faults, kills, training_kills, wrong_inputs)
+CAMPAIGNS = (faults, kills, ranks, training_kills, wrong_inputs, tutorials)
 """Modules with a `main(arguments)` that returns an exit code."""
 
 if __name__ == "__main__":

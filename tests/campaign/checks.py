@@ -3,11 +3,21 @@
 import csv
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from tests.campaign.cases import Check, Result
+
+
+def judged(check: Check, result: Result) -> list[str]:
+    """Complaints of a check; one that cannot look, as where a command wrote nothing, has a complaint, too."""
+    try:
+        return check(result)
+    except Exception as error:
+        return [f"cannot be checked: {type(error).__name__}: {error}"[:300]]
 
 
 def everything(*checks: Check) -> Check:
@@ -18,7 +28,7 @@ def either(*checks: Check) -> Check:
     """Right where one of them has nothing to complain of."""
 
     def check(result: Result) -> list[str]:
-        complaints = [one(result) for one in checks]
+        complaints = [judged(one, result) for one in checks]
         return [] if any(not lines for lines in complaints) else [" / ".join(lines[0] for lines in complaints)]
 
     return check
@@ -48,11 +58,16 @@ def done(item: str, **wanted: Any) -> Check:
 
 
 def predicted(item: str, tiles: int | None = None, **columns: Any) -> Check:
-    """Predicted, with so many instances, and these values in every line of its table (`x` and `y`: of the first)."""
+    """Predicted, with so many instances, and these values in every line of its table (`x` and `y`: of the first).
+
+    Of what `export` wrote for CLAM, the number of instances alone is looked at.
+    """
 
     def check(result: Result) -> list[str]:
         if not result.is_done(item):
             return [f"not done: {result.failure_of(item) or result.last_line}"]
+        if result.command == "export":
+            return _exported(result.out / "pt_files" / f"{item}.pt", tiles)
         path = result.out / "instances" / f"{item}.csv"
         if not path.is_file():
             return ["no table of instances"]
@@ -67,6 +82,12 @@ def predicted(item: str, tiles: int | None = None, **columns: Any) -> Check:
         return complaints
 
     return check
+
+
+def _exported(path: Path, tiles: int | None) -> list[str]:
+    features = torch.load(path, weights_only=True)
+    complaints = [] if tiles in (None, len(features)) else [f"{len(features)} instances, not {tiles}"]
+    return complaints if features.isfinite().all() else [*complaints, "a feature is not finite"]
 
 
 def listed(item: str, *words: str) -> Check:

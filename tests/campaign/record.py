@@ -43,13 +43,29 @@ def kill_table(rounds: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def rank_table(runs: Sequence[dict[str, Any]]) -> str:
+    """The largest differences from one process, of each number of ranks and of runs that others began."""
+    lines = ["| ranks | runs | losses | weights | metrics | wrong |", "|---|---:|---:|---:|---:|---:|"]
+    kinds = {(one["ranks"], one["resumed_from"]): "" for one in runs}
+    for ranks, before in sorted(kinds, key=str):
+        of_kind = [one for one in runs if (one["ranks"], one["resumed_from"]) == (ranks, before)]
+        largest = (f"{max(one[what] for one in of_kind):.1e}" for what in ("losses", "weights", "metrics"))
+        name = f"{ranks}" if before is None else f"{ranks}, begun on {before}"
+        wrong = sum(bool(one["complaints"]) for one in of_kind)
+        lines.append(f"| {name} | {len(of_kind)} | {' | '.join(largest)} | {wrong} |")
+    return "\n".join(lines)
+
+
 def failures(results: Sequence[dict[str, Any]]) -> str:
     """One line for each result that is not right."""
     named = ((one.get("name") or f"{one['command']}, round {one['number']}", one["complaints"]) for one in results)
     return "\n".join(f"- {name}: {'; '.join(complaints)}" for name, complaints in named if complaints)
 
 
-TABLES = {"faults": fault_table, "kills": kill_table, "training_kills": kill_table, "wrong_inputs": fault_table}
+TABLES = {
+    **{"faults": fault_table, "kills": kill_table, "ranks": rank_table},
+    **{"training_kills": kill_table, "wrong_inputs": fault_table},
+}
 """By name of the file that a campaign records."""
 
 if __name__ == "__main__":

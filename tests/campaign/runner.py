@@ -13,6 +13,9 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
+from kd_mil.data.features.files.index import NAME as INDEX
 from tests.campaign.cases import Result
 
 COMMANDS = ("extract", "predict", "segment", "export", "doctor", "run", "report", "frontier")
@@ -21,9 +24,11 @@ EXTRA_MEMORY = 6 * 1024**3
 
 
 def load_commands() -> None:
-    """Import all commands; once, before the first is run."""
+    """Import all commands with their jobs, before any runs. OpenMP of several threads hangs in forked processes."""
+    torch.set_num_threads(1)
     for name in COMMANDS:
         importlib.import_module(f"kd_mil.{name}")
+        importlib.import_module(f"kd_mil.jobs.{name}")
 
 
 def start(
@@ -83,12 +88,16 @@ def wait(pid: int, limit: float) -> int:
 
 
 def snapshot(watched: Path, folder: Path) -> dict[Path, tuple[int, int, int]]:
-    """Kind, size and time of change of every file in `watched`, but for the output and the logs of the case."""
+    """Kind, size and time of change of every file in `watched`.
+
+    Left out are the output and the logs of the case, and the index that training keeps beside feature files.
+    """
     found = {}
     for above, names, files in os.walk(watched):
         if Path(above) == folder:
             names[:] = [name for name in names if name != "out"]
             files = [name for name in files if not name.startswith("log.")]
+        files = [name for name in files if name not in (INDEX, f"{INDEX}.lock")]
         for name in [*names, *files]:
             path = Path(above) / name
             status = path.lstat()

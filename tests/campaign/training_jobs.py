@@ -17,7 +17,7 @@ SWITCHES = (
     *("method.teacher_epochs=2", "method.switch.rule=periodic", "method.switch.student_reinit=fresh"),
     *("method.switch.first=2", "method.switch.period=2", "trainer.max_epochs=6"),
 )
-SWEPT = ("seed=0,1,2,3", "sweep.parallel=2", "sweep.attempts=4")
+SWEPT = ("trainer=cpu", "sweep.parallel=2", "sweep.attempts=4")
 TWO_RANKS = ("trainer=ddp_cpu",)
 
 
@@ -38,37 +38,37 @@ def _phases(experiment: str, *settings: str) -> Job:
     return Job((f"experiment={experiment}", *settings, "hydra.run.dir=out"))
 
 
+def _sweep(experiment: str, *swept: str) -> Job:
+    return Job(("-m", f"experiment={experiment}", *DIGITS, *SHORT, *SWEPT, *swept), processes=True)
+
+
 D2L = _phases(
     "d2l_mnist", *DIGITS, "method.teacher_epochs=2", "method.student_epochs=2", "method.rounds=2", "trainer=cpu"
 )
 RESOLUTION = _phases(
-    *("resolution_kd", *PICTURES, "method.teacher_epochs=2", "method.student_epochs=2"),
+    *("resolution_kd", *PICTURES, "method.teacher_epochs=2", "method.student_epochs=2", "cost_of=0"),
     *("method.finetune_epochs=2", "method.finetune=on", "trainer=cpu"),
 )
 JOBS: dict[str, Job] = {
     "weno": _bags("weno_dsmil", "hpm.start_epoch=2", "trainer=cpu"),
     "weno_multiclass": _phases("weno_multiclass", "loading.limit_bags=20", "trainer.max_epochs=4", "trainer=cpu"),
+    "weno_transport": _bags("weno_transport", "aggregator=abmil", "trainer=cpu"),
+    "dmkd_style": _bags("dmkd_style", "method.feedback.low=0.5", "method.feedback.high=0.51", "trainer=cpu"),
+    "sela_mil": _bags("sela_mil", "method.mass=mixture", "trainer=cpu"),
     "mil": _bags("mil_gated_abmil", "preprocess=tissue", "aggregator.dropout=0.3", "trainer=cpu"),
     "mhim": _bags("mhim_abmil", "trainer=cpu"),
     "rnn_mil": _phases("rnn_mil", *DIGITS, "instances_per_step=64", "phase_epochs=2", "trainer=cpu"),
     "supervised": _bags("supervised", "trainer=cpu"),
+    "ins": _bags("ins", "method.queue=100", "method.warm_up=1", "trainer=cpu"),
     "distill_to_label": D2L,
     "ifkd": _phases("ifkd_vgg", *GLANDS, *SWITCHES, "trainer=cpu"),
     "cam": _phases("cam_baseline", *GLANDS, "trainer.max_epochs=4", "trainer=cpu"),
-    "unet": _phases("unet_supervised", *GLANDS[:-1], "segmenter=vgg_mil_small", "trainer.max_epochs=4", "trainer=cpu"),
+    "oeem_style": _phases("oeem_style", *GLANDS, "phase_epochs=2", "trainer=cpu"),
+    "oaa_style": _phases("oaa_style", *GLANDS, "phase_epochs=2", "trainer=cpu"),
+    "unet": _phases("unet_supervised", *GLANDS[:-1], "segmenter.stages=[0,1]", "trainer.max_epochs=4", "trainer=cpu"),
     "resolution": RESOLUTION,
     "weno_two_ranks": Job(_bags("weno_abmil", "hpm.start_epoch=2", *TWO_RANKS).settings, processes=True),
     "ifkd_two_ranks": Job(_phases("ifkd_vgg", *GLANDS, *SWITCHES, *TWO_RANKS).settings, processes=True),
-    "sweep": Job(
-        (
-            "-m",
-            "experiment=mil_max",
-            *DIGITS,
-            *SHORT,
-            "trainer=cpu",
-            *SWEPT,
-        ),
-        processes=True,
-    ),
+    "sweep": _sweep("mil_max", "seed=0,1,2,3"),
 }
 """By name; a new method adds a line."""

@@ -29,10 +29,12 @@ from tests.campaign.record import ROOT, write_record
 from tests.campaign.training_jobs import JOBS, Job
 from tests.support.tiny_images import write_pictures
 
-LIMIT = 300.0
+LIMIT = 900.0
 """Seconds that a command may take to finish."""
 HANGING = 20.0
 """Seconds after which what a killed process left is ended, too: ranks that wait for it."""
+EARLY = 0.4
+"""Share of an undisturbed run within which commands of several processes die: what is done is not done again."""
 WRITES = 12
 """Files that a short run puts in place, about; an aimed kill picks one of them."""
 
@@ -97,7 +99,7 @@ def disturb(job: Job, folder: Path, seconds: float, dice: random.Random) -> list
         code = runner.wait(start(job, folder, aimed), LIMIT)
         return [round(time.monotonic() - begun, 3)] if code == -signal.SIGKILL else []
     pid = start(job, folder)
-    time.sleep(dice.uniform(0, seconds))
+    time.sleep(dice.uniform(0, seconds * (EARLY if job.processes else 1)))
     family = descendants(pid)
     if not family or os.waitpid(pid, os.WNOHANG)[0]:
         return []
@@ -190,7 +192,7 @@ class Campaign:
     def _round(self, name: str, number: int, expected: dict[str, Any], seconds: float) -> Round:
         dice = random.Random(f"{self.seed} {number}")
         folder, job, killed = self._fresh("round"), self.jobs[name], list[float]()
-        for _ in range(dice.randint(1, 4)):
+        for _ in range(dice.randint(4, 9)):
             killed += disturb(job, folder, seconds, dice)
         code = runner.wait(start(job, folder), LIMIT)
         said = (folder / "log.err").read_text().strip()

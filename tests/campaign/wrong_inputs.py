@@ -36,9 +36,13 @@ class Mistake(NamedTuple):
     """The settings that are wrong; what is right beside them is added by `settings`."""
     words: str
     """What the line must hold."""
+    alone: bool = False
+    """Whether nothing is added."""
 
     @property
     def settings(self) -> tuple[str, ...]:
+        if self.alone:
+            return (*self.typed, "hydra.run.dir=out")
         before = {"run": BAGS, "predict": ("out=out",), "segment": ("out=out",), "extract": ("out=out",)}
         return (*before.get(self.command, ()), *self.typed)
 
@@ -84,7 +88,6 @@ RUN = {
     "optimizer.lr=null": "optimizer.lr=null",
     "optimizer.weight_decay=-1": "weight_decay",
     "lr_decay=cosin": "cosine",
-    "scale_lr=square": "sqrt",
     "select=first": "select=first",
     "monitor=val/model/bag_los": "bag_los",
     "monitor=test/model/bag_loss": "test",
@@ -112,6 +115,10 @@ RUN = {
     "paths.data_dir=3": "",
     "callbacks.decay.shape=round": "round",
     "debug=one_bach": "one_batch",
+    "ckpt_path=3": "ckpt_path=3",
+    "overwrite=perhaps": "overwrite=perhaps",
+    "monitor=3": "monitor=3",
+    "phase_epochs=few": "phase_epochs=few",
 }
 """Of training; the value is what the line must name (nothing: either way is right)."""
 OTHERS: dict[str, dict[str, str]] = {
@@ -128,6 +135,8 @@ OTHERS: dict[str, dict[str, str]] = {
         "ckpt=@features features=in/features picture_side=0": "picture_side",
         "ckpt=@features features=in/features on_error=ignore": "on_error",
         "ckpt=in features=in/features": "in",
+        "ckpt=@features features=in/features trust=perhaps": "trust=perhaps",
+        "ckpt=@features features=in/features mpp=fine": "mpp=fine",
     },
     "segment": {
         "images=in/images": "ckpt",
@@ -139,6 +148,8 @@ OTHERS: dict[str, dict[str, str]] = {
         "ckpt=@masks images=in/images role=pupil": "role",
         "ckpt=@masks images=in/images batch_size=0": "batch_size",
         "ckpt=@masks images=in/images reduce=0": "reduce",
+        "ckpt=@masks images=in/images scale=big": "scale=big",
+        "ckpt=@masks images=in/images tolerance=fine": "tolerance=fine",
     },
     "extract": {
         "out=x": "slides",
@@ -149,6 +160,9 @@ OTHERS: dict[str, dict[str, str]] = {
         "slides=in/slides num_workers=few": "num_workers",
         "slides=in/slides backend=openslid": "openslide",
         "slides=in/slides precision=half": "precision",
+        "slides=in/slides negatives_known=maybe": "negatives_known=maybe",
+        "slides=in/slides mpp_override=fine": "mpp_override=fine",
+        "slides=in/slides seed=one": "seed=one",
         "slides=in/slides encoder=timm encoder.name=resnet81": "resnet",
     },
     "export": {
@@ -157,14 +171,24 @@ OTHERS: dict[str, dict[str, str]] = {
         "features=in/features format=csv out=out": "format",
         "features=nowhere format=clam out=out": "nowhere",
         "features=in/features format=torchmil out=out tumour_threshold=7": "tumour_threshold",
+        "features=in/features format=torchmil out=out classes=tumour": "classes=tumour",
     },
-    "report": {"seed=1": "folder", "nowhere": "nowhere", "in": "run.json", "in resamples=0": "resamples"},
+    "report": {
+        "seed=1": "folder",
+        "nowhere": "nowhere",
+        "in": "run.json",
+        "in resamples=0": "resamples",
+        "in seed=one": "seed",
+        "in metrics=3": "metrics",
+    },
     "frontier": {
         "runs=nowhere/*": "nowhere",
         "metric=acuracy": "accuracy",
         "within=200": "within",
         "cost=money": "cost",
+        "within=much": "within=much",
     },
+    "doctor": {"smoke=maybe": "smoke=maybe", "smoke_seconds=long": "smoke_seconds=long"},
 }
 
 
@@ -179,7 +203,9 @@ def mistakes() -> Iterator[Mistake]:
         for typed, words in cases.items():
             yield Mistake(command, tuple(typed.split()), words)
     for name, _, words in BROKEN_MANIFESTS:
-        yield Mistake("run", (*FEATURES[1:], f"data.manifest=in/{name}.csv"), words)
+        yield Mistake(
+            "run", (*FEATURES, "data.classes=[normal,tumour]", f"data.manifest=in/{name}.csv"), words, alone=True
+        )
 
 
 BROKEN_MANIFESTS = (

@@ -3,17 +3,21 @@
 import errno
 import os
 import shlex
+import warnings
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, InstantiationException, OverrideParseException
 from omegaconf import OmegaConf
-from omegaconf.errors import ConfigAttributeError
+from omegaconf.errors import ConfigAttributeError, OmegaConfBaseException
 
+from kd_mil.cli.command import one_line_warning
 from kd_mil.cli.mistakes import explain, one_line_for_each_mistake
 from kd_mil.cli.resolvers import run_name
 from kd_mil.core.errors import UserError
+from kd_mil.core.version import __version__
 from kd_mil.run import main
+from tests.support.command import ROOT, kd_mil
 from tests.support.configs import compose_run
 
 
@@ -56,6 +60,12 @@ def chained(outer, inner):
             "hpm.threshold=2: a share",
         ),
         (chained(InstantiationException("Error in\n call to x"), TypeError("no such argument")), "Error in call to x"),
+        (
+            chained(
+                InstantiationException("Error in call to target 'a.b.Trainer': TypeError('x')"), TypeError("no\nx")
+            ),
+            "Trainer: no x",
+        ),
         (RuntimeError("Traceback ...\nkd_mil.errors.UserError: a.h5: NaN"), None),
         (chained(RuntimeError("worker"), UserError("Traceback\nkd_mil.errors.UserError: a.h5: NaN")), "a.h5: NaN"),
         (chained(InstantiationException("bug inside"), ZeroDivisionError("division")), None),
@@ -86,12 +96,20 @@ def test_a_misspelt_key_is_answered_with_the_closest():
         ("weight_decy=1", "weight_decy: no such setting. Did you mean optimizer.weight_decay?"),
         ("hpm.treshold=0.5", "hpm.treshold: no such setting. Did you mean threshold?"),
         ("aggregator=gated", "aggregator=gated: known: "),
+        ("experiment.name=x", "experiment: none is chosen to have settings: experiment=NAME first"),
     ],
 )
 def test_a_misplaced_setting_is_found(override, line):
     with pytest.raises(ConfigCompositionException) as caught:
         compose_run(override)
     assert explain(caught.value).startswith(line)
+
+
+def test_a_group_chosen_by_a_number_is_named_and_no_other_setting(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["run", "seed=2", "trainer.max_epochs=3", "encoder=3"])
+    with pytest.raises(ValueError, match="Config group override") as caught:
+        compose_run("seed=2", "trainer.max_epochs=3", "encoder=3")
+    assert explain(caught.value) == "encoder=3: choose a group of settings by its name; --help lists them"
 
 
 def test_mistakes_exit_with_2_and_bugs_pass(capsys):
@@ -141,6 +159,20 @@ def test_a_failed_command_leaves_the_environment_as_it_was(monkeypatch, capsys):
     assert "Did you mean threshold" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("typed", ["~encoder", "~trainer.max_epochs", "~loading"])
+def test_what_is_taken_away_and_needed_is_named(typed, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["run", typed])
+
+    def read():
+        config = compose_run(typed)
+        OmegaConf.to_container(config, resolve=True)
+        return config.trainer.max_epochs
+
+    with pytest.raises(OmegaConfBaseException) as caught:
+        read()
+    assert explain(caught.value) == f"{typed}: takes away what is needed; {typed[1:]}=VALUE changes it"
+
+
 @pytest.mark.parametrize(
     "path", ["runs/a/seed=0", "../hpm.threshold=0.7,seed=1/checkpoints/best.ckpt", "/x (1)/seed=2"]
 )
@@ -156,8 +188,64 @@ def test_a_path_that_hydra_takes_apart_is_answered_with_what_it_takes(path):
     assert parsed.value() == path
 
 
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("help", "help: settings are written key=value; --help lists them"),
+        ("seed==1", "seed==1: no value that can be read"),
+        ("optimizer.lr=tag(log", "optimizer.lr=tag(log: no value that can be read"),
+    ],
+)
+def test_what_hydra_cannot_parse_is_said_without_its_grammar(override, line):
+    with pytest.raises(OverrideParseException) as caught:
+        OverridesParser.create().parse_overrides([override])
+    assert explain(caught.value).startswith(line)
+
+
+@pytest.mark.parametrize("typed", ["method=null", "aggregator=3", "trainer=", "optimizer=true"])
+def test_a_group_that_is_not_chosen_by_name_is_the_one_that_is_named(typed, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["run", "overwrite=true", typed, "seed=3", "=3"])
+    error = ValueError("Config group override must be a string or a list.")
+    assert explain(error) == f"{typed}: choose a group of settings by its name; --help lists them"
+
+
+def test_without_slurm_its_launcher_is_named():
+    line = explain(RuntimeError('Could not detect "srun", are you indeed on a slurm cluster?'))
+    assert line.startswith("hydra/launcher=submitit_slurm: there is no srun here")
+
+
+def test_the_version_is_that_of_the_package(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["run", "--version"])
+    main()
+    assert capsys.readouterr().out == f"kd_mil {__version__}\n"
+
+
+def test_a_warning_is_one_line_without_its_source(monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", one_line_warning)
+    line = warnings.formatwarning(
+        UserWarning("AUROC is\nundefined"), UserWarning, "metrics.py", 34, "warnings.warn(...)"
+    )
+    assert line == "warning: AUROC is undefined\n"
+
+
 @pytest.mark.parametrize("override", ["hpm.threshold==0.5", "data.classes=[a=b]", "seed", "optimizer.lr=tag(log"])
 def test_what_is_no_path_is_not_put_in_quotes(override):
     with pytest.raises(OverrideParseException) as caught:
         OverridesParser.create().parse_overrides([override])
     assert "quotes of its own" not in explain(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("run", "extract slides=x out=y", "predict", "segment", "export features=x out=y format=clam"),
+        *("report folder", "frontier runs=x out=y", "evaluate predictions=x", "doctor"),
+    ],
+)
+def test_ctrl_c_while_libraries_are_imported_is_one_line(line, tmp_path):
+    """The first of two libraries, by those names in the working directory, presses the keys."""
+    for library in ("torch", "pandas"):
+        (tmp_path / f"{library}.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    result = kd_mil(*line.split(), cwd=tmp_path, check=False, PYTHONPATH=str(ROOT))
+    assert (result.returncode, result.stdout) == (130, "")
+    assert result.stderr == "stopped by Ctrl-C: nothing lost, the same command resumes\n"

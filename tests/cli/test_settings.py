@@ -2,21 +2,19 @@
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import pytest
-import torch
 from hydra.utils import instantiate
 from lightning.pytorch import Callback
 from omegaconf import OmegaConf
 
 from kd_mil.cli.command import CONFIG_DIR
+from kd_mil.cli.expected import EXPECTED, check_seeds, check_types
 from kd_mil.cli.settings import check_settings, check_value, choices_of, constructor_hints, union_members
 from kd_mil.core.errors import UserError
-from kd_mil.run import choose_monitor, shorten_phases
-from kd_mil.training.lr_scaling import scaled
+from kd_mil.jobs.run import choose_monitor, shorten_phases
 from kd_mil.training.slurm import Slurm
 from tests.support.configs import EXPERIMENTS, compose_run
 from tests.support.tiny_images import write_pictures
@@ -26,6 +24,48 @@ def plain(*overrides):
     config = OmegaConf.to_container(compose_run(*overrides), resolve=True)
     config.pop("hydra")
     return config
+
+
+@pytest.mark.parametrize("command", EXPECTED)
+def test_the_plain_settings_of_every_command_have_a_type_and_defaults_that_fit(command):
+    content = OmegaConf.load(CONFIG_DIR / f"{command}.yaml")
+    written = OmegaConf.to_container(content)
+    names = {name for name, value in written.items() if not isinstance(value, dict)} - {"defaults", "run_dir"}
+    assert names == set(EXPECTED[command])
+    if command != "run":  # whose defaults every run of the tests checks
+        check_types(command, OmegaConf.to_container(OmegaConf.masked_copy(content, [*names]), resolve=True))
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "value"),
+    [("extract", "num_workers", "few"), ("extract", "precision", "half"), ("predict", "trust", "perhaps"),
+     ("extract", "wait", "maybe"), ("extract", "gpus", 1.5), ("extract", "cache_gib", "much"),
+     ("report", "metrics", 3), ("export", "classes", "tumour"), ("segment", "scale", "big"), ("run", "monitor", 3)],
+)  # fmt: skip
+def test_a_plain_setting_of_another_kind_is_one_line(command, name, value):
+    with pytest.raises(UserError, match=f"^{name}={value}: "):
+        check_value(name, value, EXPECTED[command][name])
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"seed": -1}, "seed=-1"),
+        ({"data": {"seed": 2**32}}, "data.seed=4294967296"),
+        ({"a": {"b": {"seed": -4}}}, "a.b.seed=-4"),
+    ],
+)
+def test_a_seed_out_of_range_is_named_wherever_it_stands(given, name):
+    check_seeds({"seed": 0, "data": {"seed": 2**32 - 1, "other": -1}, "method": {"seed": None}})
+    with pytest.raises(UserError, match=rf"^{name}: must lie in \[0, 2\*\*32\)$"):
+        check_seeds(given)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_numbers_are_finite(value):
+    for hint in (float, float | None, float | Literal["auto"]):
+        with pytest.raises(UserError, match=f"x={value}: must be a finite number"):
+            check_value("x", value, hint)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -40,7 +80,7 @@ def test_what_is_shipped_is_of_the_right_kind(experiment):
         ("data.seed=1.5", "data.seed=1.5: must be an integer"),
         ("bags_per_step=two", "bags_per_step=two: must be an integer"),
         ("trainer.max_epochs=x", "trainer.max_epochs=x: must be an integer or null"),
-        ("loading.balance_ranks=1", "balance_ranks=1: must be true or false"),
+        ("preprocess.augment=1", "preprocess.augment=1: must be true or false"),
         ("method.gradient_clip=high", "method.gradient_clip=high: must be a number or null"),
         ("data.positive_ratio=null", "data.positive_ratio=null: must be a number"),
         ("data.positive_classes=9", r"data.positive_classes=9: must be a list \[a,b\]"),
@@ -49,6 +89,24 @@ def test_what_is_shipped_is_of_the_right_kind(experiment):
 def test_a_value_of_the_wrong_kind_is_named(override, message):
     with pytest.raises(UserError, match=message):
         check_settings(plain("data=digits_mil", override))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+method.warmup=3", "method.warmup: WENO takes no such setting; known: "),
+        ("+method.sed=3", "did you mean 'seed'"),
+        ("+aggregator.hiden=3", "aggregator.hiden: ABMIL takes no such setting; .*did you mean 'hidden'"),
+        ("+data.bag_len=3", "data.bag_len: DigitsMIL takes no such setting; .*did you mean 'bag_length'"),
+        ("+trainer.max_epoch=3", "trainer.max_epoch: Trainer takes no such setting; .*did you mean 'max_epochs'"),
+        ("+optimizer.learning=3", "optimizer.learning: AdamW takes no such setting"),
+        ("+callbacks.decay.every=3", "callbacks.decay.every: LearningRateDecay takes no such setting"),
+    ],
+)
+def test_what_no_constructor_takes_is_refused_before_anything_is_built(override, message):
+    """Those of a method and its parts are called after data are read, where it would be a traceback."""
+    with pytest.raises(UserError, match=message):
+        check_settings(plain(override))
 
 
 def test_arguments_passed_up_to_a_base_class_are_checked_there():
@@ -62,7 +120,7 @@ def test_arguments_passed_up_to_a_base_class_are_checked_there():
     ("overrides", "message"),
     [
         (["hpm.mode=treshold"], "hpm.mode=treshold: choose off, threshold or top_fraction, did you mean 'threshold'?"),
-        (["method.pseudo_labels=x"], "method.pseudo_labels=x: choose bank or recompute"),
+        (["method.attention_from=x"], "method.attention_from=x: choose bank or recompute"),
         (
             ["method=distill_to_label", "method.kd.reduction=meen"],
             "method.kd.reduction=meen: choose sum or mean, did you mean 'mean'?",
@@ -154,8 +212,10 @@ def test_slurm_takes_its_shape_from_the_job(monkeypatch):
 
 
 ONE_OF_EACH_METHOD = [
-    *("mil_abmil", "mhim_abmil", "rnn_mil", "supervised", "weno_abmil", "weno_multiclass", "d2l_colon"),
-    *("ifkd_vgg", "ifkd_vgg_released", "cam_baseline", "unet_supervised", "resolution_kd", "resolution_teacher"),
+    *("mil_abmil", "mhim_abmil", "rnn_mil", "supervised", "sela_mil", "ins"),
+    *("weno_abmil", "weno_multiclass", "d2l_colon"),
+    *("ifkd_vgg", "ifkd_vgg_released", "cam_baseline", "unet_supervised", "oaa_style", "oeem_style"),
+    *("resolution_kd", "resolution_teacher", "resolution_weno"),
 ]
 
 
@@ -218,14 +278,3 @@ def test_one_batch_goes_through_every_phase(experiment, settings, batches, tmp_p
     trainer.fit(method, datamodule=data)
     assert seen == batches
     assert math.isfinite(trainer.callback_metrics[config.monitor])
-
-
-@pytest.mark.parametrize(("rule", "rate"), [("none", 0.1), ("sqrt", 0.2), ("linear", 0.4)])
-def test_learning_rates_follow_the_number_of_processes(rule, rate):
-    make = scaled(partial(torch.optim.SGD, lr=0.1), rule, processes=4)
-    assert make([torch.nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"] == pytest.approx(rate)
-
-
-def test_an_unknown_rule_is_refused():
-    with pytest.raises(UserError, match="scale_lr=cubic: choose none, sqrt or linear"):
-        scaled(partial(torch.optim.SGD, lr=0.1), "cubic", processes=1)

@@ -1,13 +1,15 @@
 """Every configuration composes, says nothing it does not mean, and builds its objects."""
 
+import inspect
+
 import pytest
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
 from kd_mil.cli.command import CONFIG_DIR
 from kd_mil.cli.resolvers import run_name
 from kd_mil.core.errors import UserError
-from kd_mil.run import choose_monitor
+from kd_mil.jobs.run import choose_monitor
 from tests.support.configs import EXPERIMENTS, compose_run
 
 
@@ -32,6 +34,26 @@ def test_experiment_composes_and_its_method_builds(experiment):
         assert config.monitor_mode == "min"
 
 
+COMPUTE = [
+    path
+    for group in ("method", "aggregator")
+    for path in sorted((CONFIG_DIR / group).glob("*.yaml"))
+    if "_target_" in OmegaConf.load(path) and not path.stem.endswith("_released") and path.stem != "custom"
+]
+
+
+@pytest.mark.parametrize("path", COMPUTE, ids=lambda path: path.stem)
+def test_python_code_gets_the_defaults_of_the_commands(path):
+    """`RNNMIL(...)` is what `method=rnn_mil` trains; released settings differ on purpose."""
+    config = OmegaConf.to_container(OmegaConf.load(path))
+    parameters = inspect.signature(get_class(config["_target_"])).parameters
+    for name in parameters.keys() & config.keys():
+        default, value = parameters[name].default, config[name]
+        is_plain = isinstance(value, bool | int | float | list | None) or not str(value).startswith(("${", "{"))
+        if default is not inspect.Parameter.empty and is_plain:
+            assert value == (list(default) if isinstance(default, tuple) else default), name
+
+
 @pytest.mark.parametrize("monitor", ["val/student/instance_auroc", "test/student/bag_auroc", "val/model/bag_loss", "x"])
 def test_only_validation_bags_of_a_role_may_select(monitor):
     """Instance labels and test data select nothing."""
@@ -48,11 +70,13 @@ def test_a_misspelt_metric_cannot_select():
         choose_monitor(config, method)
 
 
-def test_direction_of_selection_follows_the_metric():
-    config = compose_run("experiment=weno_abmil", "monitor=val/student/bag_auroc")
+@pytest.mark.parametrize(("metric", "mode"), [("bag_auroc", "max"), ("bag_loss", "min")])
+def test_direction_of_selection_follows_the_metric(metric, mode):
+    """The student may be selected by what it says of validation bags itself."""
+    config = compose_run("experiment=weno_abmil", f"monitor=val/student/{metric}")
     method = instantiate(config.method, _convert_="all")(instance_shape=(1, 8, 8), num_classes=2)
     choose_monitor(config, method)
-    assert config.monitor_mode == "max"
+    assert config.monitor_mode == mode
 
 
 @pytest.mark.parametrize("path", sorted(CONFIG_DIR.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONFIG_DIR)))
@@ -80,3 +104,29 @@ def test_run_directories_are_named_by_the_overrides():
     long = [f"data.root={'x' * 300}{end}" for end in "ab"]
     assert run_name(long[:1]) != run_name(long[1:])
     assert len(run_name(long[:1])) < 125
+
+
+@pytest.mark.parametrize(
+    ("overrides", "standardise"),
+    [
+        (["encoder=small_cnn"], True),
+        (["encoder=lite0"], False),
+        (["encoder=lite0", "encoder.pretrained=false"], True),
+        (["encoder=timm", "encoder.pretrained=true", "preprocess=tissue"], False),
+        (["encoder=timm", "encoder.weights=resnet18.pth"], False),
+        (["encoder=uni"], False),
+        (["encoder=lite0", "preprocess.standardise=true"], True),
+        (["data=feature_bags"], True),
+    ],
+)
+def test_pixels_are_left_to_published_weights_that_bring_their_own_statistics(overrides, standardise):
+    assert compose_run(*overrides).preprocess.standardise is standardise
+
+
+@pytest.mark.parametrize("path", sorted(CONFIG_DIR.glob("*.yaml")), ids=lambda path: path.stem)
+def test_no_setting_of_a_command_has_the_name_of_a_group_that_it_does_not_choose_from(path):
+    """Hydra takes `reading=level0` for a choice of the group `reading`, and never for a value."""
+    config = OmegaConf.to_container(OmegaConf.load(path))
+    chosen = {group.split()[-1] for entry in config.pop("defaults", []) if isinstance(entry, dict) for group in entry}
+    groups = {folder.name for folder in CONFIG_DIR.iterdir() if folder.is_dir()} - {"hydra"}
+    assert not (set(config) & groups) - chosen

@@ -7,7 +7,7 @@ import pytest
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from kd_mil.data.datamodules import DistillationData
+from kd_mil.data.distillation_data import DistillationData
 from tests.support.configs import compose_run
 
 FILES = sorted((Path(__file__).parents[2] / "conf" / "data").glob("*.yaml"))

@@ -6,8 +6,15 @@ import time
 
 import pytest
 
-from kd_mil.core.atomic import ABANDONED_SECONDS, atomic_path, remove_unfinished, require_writable
+from kd_mil.core.atomic import (
+    ABANDONED_SECONDS,
+    atomic_path,
+    remove_all_unfinished,
+    remove_unfinished,
+    require_writable,
+)
 from kd_mil.core.errors import UserError
+from kd_mil.core.machine.processes import process_space
 
 
 def test_a_folder_that_can_be_made_is_not_made(tmp_path):
@@ -42,8 +49,20 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_no
     process.join()
     remove_unfinished(tmp_path / "a1.h5")
     assert os.listdir(tmp_path) == [name], "of another file"
-    remove_unfinished(path)
+    remove_all_unfinished(tmp_path / "absent")
+    remove_all_unfinished(tmp_path)
     assert not os.listdir(tmp_path)
+
+
+def test_whatever_killed_writers_left_in_a_folder_is_removed(tmp_path):
+    """Process 1 lives, and no process has the last number."""
+    names = [f".{file}.{process_space()}-{pid}-0.part" for file in ("run.json", "a.png") for pid in (1, 2**22 + 1)]
+    (tmp_path / "figures").mkdir()
+    for name in [*names, "figures/" + names[3], ".hidden.part", "b.part"]:
+        (tmp_path / name).touch()
+    remove_all_unfinished(tmp_path, below=True)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert left == {"figures", names[0], names[2], ".hidden.part", "b.part"}
 
 
 @pytest.mark.parametrize("name", [".a.h5.0123456789ab-1-01234567.part", ".a.h5.01234567.part"])

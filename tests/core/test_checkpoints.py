@@ -1,8 +1,10 @@
 """Checkpoints of a GPU on machines without it."""
 
+import pytest
 import torch
 
-from kd_mil.core.checkpoints import AtomicCheckpointIO, read_checkpoint
+from kd_mil.core.checkpoints import AtomicCheckpointIO, read_checkpoint, require_training_state
+from kd_mil.core.errors import UserError
 
 
 def saved_on_a_gpu(path, monkeypatch):
@@ -21,3 +23,12 @@ def test_a_checkpoint_of_a_gpu_is_read_onto_the_cpu_by_every_way(tmp_path, monke
     for checkpoint in read:
         assert checkpoint["state_dict"]["weight"].device.type == "cpu"
         assert checkpoint["state_dict"]["weight"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("lost", ["epoch", "loops", "optimizer_states"])
+def test_weights_alone_are_nothing_to_resume_from(lost):
+    whole = {"epoch": 1, "global_step": 2, "loops": {}, "callbacks": {}, "optimizer_states": [], "lr_schedulers": []}
+    require_training_state(whole, "a.ckpt")
+    for damaged in ({key: value for key, value in whole.items() if key != lost}, whole | {lost: "x"}):
+        with pytest.raises(UserError, match=f"a.ckpt has no {lost} of the training"):
+            require_training_state(damaged, "a.ckpt")

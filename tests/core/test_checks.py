@@ -1,10 +1,11 @@
 """What no type can say about a setting is one line that names it."""
 
 import math
+from functools import partial
 
 import pytest
 
-from kd_mil.core.checks import above, at_least, check_cell, check_id, one_of, share
+from kd_mil.core.checks import above, at_least, check_cell, check_id, one_of, share, whole
 from kd_mil.core.errors import UserError
 
 
@@ -54,6 +55,17 @@ def test_bounds_are_finite_numbers():
             above("temperature", value)
 
 
+@pytest.mark.parametrize("value", ["fine", True, None, [1]])
+def test_what_is_no_number_is_said(value):
+    for check in (partial(above, bound=0), partial(at_least, least=0), share):
+        with pytest.raises(UserError, match=r"^mpp=\S+: must be a number$"):
+            check("mpp", value)
+    for number in (value, 1.0, math.nan, 0):
+        with pytest.raises(UserError, match=r"^rows=\S+: must be a whole number, at least 1$"):
+            whole("rows", number, 1)
+    whole("rows", 1, 1)
+
+
 @pytest.mark.parametrize(
     "value", ["b17", "B11.03-A", "tumor_001", "ß 切片", ".b", "-1", "a..b", "x" * 200, "a=b", "1e5"]
 )
@@ -84,3 +96,10 @@ def test_cells_that_spreadsheets_would_run_are_refused():
     for value in ("-1+2", "@SUM(A1)", "=1", "+a"):
         with pytest.raises(UserError, match=r"^slides\.csv: label .* begins as a formula"):
             check_cell("label", value, "slides.csv")
+
+
+@pytest.mark.parametrize("check", [share, lambda *given: at_least(*given, 0), above])
+@pytest.mark.parametrize("value", ["few", None, [1], True])
+def test_what_is_no_number_is_one_line(check, value):
+    with pytest.raises(UserError, match=r"^batch_size=.*: must be a number$"):
+        check("batch_size", value)

@@ -26,6 +26,13 @@ def test_lines_count_as_in_an_editor(tmp_path):
     assert table["note"].tolist() == ["two\nlines", ""]
 
 
+@pytest.mark.parametrize("blank", ["\u200b", "\ufeff", "\u00a0", "\u2060", " \u200b ", "\u3000"])
+def test_blanks_that_nobody_sees_make_no_second_patient(tmp_path, blank):
+    (tmp_path / "t.csv").write_text(f"id{blank},case_id\na,P1\nb,{blank}P1{blank}\n", encoding="utf-8")
+    table = read_table(tmp_path / "t.csv", ("id", "case_id"))
+    assert table["case_id"].tolist() == ["P1", "P1"]
+
+
 def test_cells_stay_text(tmp_path):
     (tmp_path / "t.csv").write_text('id,x\n007,NA\n1e3,"a, b"\n')
     assert read_table(tmp_path / "t.csv", ("id",)).to_numpy().tolist() == [["007", "NA"], ["1e3", "a, b"]]

@@ -69,6 +69,10 @@ def test_unknown_instance_labels_are_minus_one():
         ({"sizes": torch.tensor([3, 1, 3])}, "add up to 7, but there are 8 instances"),
         ({"labels": torch.tensor([0, 1])}, "3 bag ids but 2 labels"),
         ({"case_ids": ["x"]}, "3 bag ids but 1 case_ids"),
+        ({"bag_ids": ["a", "=cmd|'/C calc'!A0", "c"]}, "bag id .* begins as a formula"),
+        ({"case_ids": ["p", "q", "@p"]}, "case_id '@p' begins as a formula"),
+        ({"class_names": ("none", "+1+1")}, "class '.1.1' begins as a formula"),
+        ({"bag_ids": ["a", "b\nc", "c"]}, "holds a line break"),
     ],
 )
 def test_malformed_sets_are_refused(changes, message):

@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from kd_mil.data.samplers import BagSampler, IndexedView, InstanceSampler, InTurn, equal_shares
+from kd_mil.data.samplers import (
+    BagSampler,
+    IndexedView,
+    InstanceSampler,
+    InTurn,
+    MoreBags,
+    equal_shares,
+    equally_frequent,
+)
 from tests.support.tiny import TinyData, tiny_splits
 
 SIZES = torch.tensor([5, 50, 3, 20, 8, 9, 41, 2, 7])
@@ -26,6 +34,12 @@ def test_every_bag_comes_exactly_once_and_the_budget_holds(bags_per_step, budget
         assert budget is None or len(batch) == 1 or SIZES[batch].sum() <= budget
 
 
+def test_a_budget_closes_a_step_only_when_it_is_spent():
+    """By hand: six bags of 10 instances, 25 at a time, four bags at most."""
+    sampler = BagSampler(torch.full((6,), 10), torch.arange(6), 4, 25)
+    assert [len(batch) for batch in sampler] == [2, 2, 2]
+
+
 def test_order_is_a_function_of_seed_and_epoch():
     def order(seed, epoch):
         sampler = BagSampler(SIZES, BAGS, 1, seed=seed)
@@ -37,24 +51,20 @@ def test_order_is_a_function_of_seed_and_epoch():
     assert order(0, 3) != order(1, 3)
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
-@pytest.mark.parametrize("budget", [None, 30])
-def test_ranks_take_equally_many_steps_and_together_see_every_bag(world_size, budget):
-    ranks = [list(BagSampler(SIZES, BAGS, 2, budget, rank=r, world_size=world_size)) for r in range(world_size)]
-    assert len({len(batches) for batches in ranks}) == 1
-    assert {bag for batches in ranks for bag in flat(batches)} == set(BAGS.tolist())
-
-
-def test_two_ranks_share_the_batches_of_one_process():
-    """Step k of two ranks holds the bags of step k of one process with twice the bags."""
-    one = list(BagSampler(SIZES, BAGS, 2, seed=5))
-    two = [list(BagSampler(SIZES, BAGS, 1, seed=5, rank=r, world_size=2)) for r in range(2)]
-    assert [flat(pair) for pair in zip(*two, strict=True)] == [batch.tolist() for batch in one]
+def test_more_bags_are_whole_passes_in_orders_of_their_own():
+    """Eight bags, twenty steps: two passes and four bags; none in the order of the epoch's first pass."""
+    sampler = MoreBags(20, SIZES, BAGS, 1, seed=3)
+    together = flat(sampler)
+    assert len(sampler) == len(together) == 20
+    first, second, rest = together[:8], together[8:16], together[16:]
+    assert sorted(first) == sorted(second) == BAGS.tolist()
+    assert len(set(rest)) == 4
+    assert len({tuple(first), tuple(second), tuple(flat(BagSampler(SIZES, BAGS, 1, seed=3)))}) == 3
+    assert flat(sampler) == together, "a function of seed and epoch"
 
 
 def test_length_is_told_unless_the_order_decides_it():
     assert len(BagSampler(SIZES, BAGS, 3)) == 3
-    assert len(BagSampler(SIZES, BAGS, 3, world_size=2)) == 2
     assert len(BagSampler(SIZES, BAGS, 9, 60, shuffle=False)) == len(
         list(BagSampler(SIZES, BAGS, 9, 60, shuffle=False))
     )
@@ -62,18 +72,15 @@ def test_length_is_told_unless_the_order_decides_it():
         len(BagSampler(SIZES, BAGS, 3, 60))
 
 
-@pytest.mark.parametrize(
-    ("count", "world_size", "steps"), [(100, 1, 4), (96, 1, 3), (97, 1, 3), (101, 2, 2), (70, 2, 2)]
-)
-def test_instances_come_once_and_no_step_is_left_with_one(count, world_size, steps):
+@pytest.mark.parametrize(("count", "steps"), [(100, 4), (96, 3), (97, 3), (2, 1)])
+def test_instances_come_once_and_no_step_is_left_with_one(count, steps):
     """97 instances in steps of 32 leave one over, too few for batch normalisation."""
     instances = torch.arange(count) + 1000
-    ranks = [list(InstanceSampler(instances, 32, seed=2, rank=r, world_size=world_size)) for r in range(world_size)]
-    for batches in ranks:
-        assert len(batches) == steps == len(InstanceSampler(instances, 32, world_size=world_size))
-        assert min(len(batch) for batch in batches) >= 2
-    seen = [index for batches in ranks for index in flat(batches)]
-    assert len(seen) == len(set(seen)) >= count - 2 * world_size
+    batches = list(InstanceSampler(instances, 32, seed=2))
+    assert len(batches) == steps == len(InstanceSampler(instances, 32))
+    assert min(len(batch) for batch in batches) >= 2
+    seen = flat(batches)
+    assert len(seen) == len(set(seen)) >= count - 1
     assert set(seen) <= set(instances.tolist())
 
 
@@ -90,37 +97,6 @@ def test_in_turn_shows_one_view_after_the_other_and_follows_the_epoch():
     assert list(loader) != first
     epoch = 0
     assert list(loader) == first
-
-
-@pytest.mark.parametrize("world_size", [2, 4])
-def test_balanced_ranks_take_alike_batches_in_each_step_and_together_every_bag_once(world_size):
-    """What a step costs is its largest batch: less than a third of the plain deal's excess is left."""
-    sizes = torch.randint(1, 10_000, (256,), generator=torch.Generator().manual_seed(0))
-
-    def deal(balance, epoch=0):
-        ranks = []
-        for rank in range(world_size):
-            sampler = BagSampler(sizes, torch.arange(256), 1, seed=5, rank=rank, world_size=world_size, balance=balance)
-            sampler.set_epoch(epoch)
-            ranks.append(flat(sampler))
-        return ranks
-
-    def excess(ranks):
-        held = sizes[torch.tensor(ranks)].float()
-        return float((held.max(0).values - held.mean(0)).sum())
-
-    plain, balanced = deal(False), deal(True)
-    assert sorted(torch.tensor(balanced).flatten().tolist()) == list(range(256))
-    assert excess(balanced) < excess(plain) / 3
-    totals = sizes[torch.tensor(balanced)].sum(1).float()
-    assert totals.max() / totals.min() < 1.05
-    assert balanced == deal(True)
-    assert balanced != deal(True, epoch=1)
-
-
-def test_one_process_keeps_its_order_when_ranks_are_balanced():
-    plain, balanced = (BagSampler(SIZES, BAGS, 2, seed=1, balance=balance) for balance in (False, True))
-    assert flat(plain) == flat(balanced)
 
 
 @pytest.mark.parametrize("shares", [1, 2, 3, 8])
@@ -141,3 +117,47 @@ def test_a_few_training_bags_are_of_all_classes():
     assert few.bags.labels[few.splits.train].bincount().tolist() == [3, 2]
     assert set(few.splits.train.tolist()) < set(whole.splits.train.tolist())
     assert few.splits.test.equal(whole.splits.test)
+
+
+def test_balanced_bags_are_equally_frequent_and_a_function_of_seed_and_epoch():
+    """20 bags of which 3 are positive: ten draws of each class; the rare ones in whole passes, frequent ones once."""
+    labels = torch.tensor([0] * 17 + [1] * 3)
+
+    def order(seed, epoch):
+        sampler = BagSampler(torch.ones(20).long(), torch.arange(20), 1, seed=seed)
+        sampler.labels = labels
+        sampler.set_epoch(epoch)
+        return torch.cat(list(sampler))
+
+    first = order(0, 0)
+    counts = torch.bincount(first, minlength=20)
+    assert torch.bincount(labels[first]).tolist() == [10, 10]
+    assert counts[:17].max() == 1
+    assert sorted(counts[17:].tolist()) == [3, 3, 4]
+    assert torch.equal(first, order(0, 0))
+    assert not torch.equal(first, order(0, 1))
+    assert not torch.equal(first, order(1, 0))
+
+
+def test_balanced_bags_of_three_classes_share_what_is_left():
+    items, labels = torch.arange(8), torch.tensor([0, 0, 0, 0, 0, 0, 1, 2])
+    drawn = equally_frequent(items, labels, torch.Generator().manual_seed(0))
+    assert torch.bincount(labels[drawn]).tolist() == [3, 3, 2]
+
+
+@pytest.mark.parametrize("view", ["bag_loader", "instance_loader", "more_bags_loader"])
+def test_ranks_have_all_tables_of_a_step_and_their_share_of_its_instances(view):
+    """Three ranks together read what one process reads, in its order; bags of one instance leave two without any."""
+    splits = tiny_splits(bags=24, smallest=1)
+    steps = []
+    for rank, ranks in ((0, 1), (0, 3), (1, 3), (2, 3)):
+        data = TinyData(splits, instances_per_step=7)
+        data.setup()
+        data._shard = lambda rank=rank, ranks=ranks: (rank, ranks)
+        steps.append(list(getattr(data, view)()))
+    for whole, *dealt in zip(*steps, strict=True):
+        for batch in dealt:
+            assert torch.equal(batch.instance_ids, whole.instance_ids)
+            assert torch.equal(batch.labels, whole.labels)
+            assert len(batch.instances) == len(batch.share.rows)
+        assert torch.equal(torch.cat([batch.share.real(batch.instances) for batch in dealt]), whole.instances)

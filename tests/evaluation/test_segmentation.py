@@ -1,13 +1,14 @@
 """Scores of maps against hand counts, scipy and scikit-learn; what is undefined is NaN."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 from scipy.spatial.distance import directed_hausdorff
-from sklearn.metrics import f1_score, jaccard_score, log_loss, roc_auc_score
+from sklearn.metrics import f1_score, jaccard_score, log_loss, precision_score, recall_score, roc_auc_score
 
 from kd_mil.core.errors import UserError
 from kd_mil.evaluation.hausdorff import hausdorff_distances, outline
@@ -66,6 +67,10 @@ def test_scores_are_those_of_scikit_learn():
         assert scores[f"pixel_{name}_neg"] == pytest.approx(np.mean(values[1::2]))
     assert scores["pixel_dice"] == pytest.approx(f1_score(masks.numpy().ravel(), decided.ravel()))
     assert scores["pixel_iou_micro"] == pytest.approx(jaccard_score(masks.numpy().ravel(), decided.ravel()))
+    assert scores["pixel_precision"] == pytest.approx(precision_score(masks.numpy().ravel(), decided.ravel()))
+    assert scores["pixel_recall"] == pytest.approx(recall_score(masks.numpy().ravel(), decided.ravel()))
+    of_positives = masks[0::2].numpy().ravel(), decided[0::2].ravel()
+    assert scores["pixel_precision_pos"] == pytest.approx(precision_score(*of_positives))
     assert scores["pixel_foreground"] == pytest.approx(decided.mean())
 
 
@@ -92,7 +97,7 @@ def test_images_without_any_known_pixel_are_left_out():
 def test_pixels_without_a_positive_have_no_f1_though_some_are_called_positive():
     """As for bags: an image of positive label whose known pixels are all negative says nothing of finding positives."""
     scores = scores_of(torch.ones(1, 4, 4), torch.zeros(1, 4, 4).byte(), torch.tensor([1]))
-    assert all(math.isnan(scores[f"pixel_{name}"]) for name in ("f1", "iou", "dice", "iou_micro"))
+    assert all(math.isnan(scores[f"pixel_{name}"]) for name in ("f1", "iou", "dice", "iou_micro", "recall"))
     assert scores["pixel_foreground"] == 1
 
 
@@ -130,19 +135,21 @@ def test_point_by_masks_is_the_best_of_a_search():
 
 def test_point_by_labels_tells_images_apart_and_ignores_masks():
     """Negative maps peak at 0.6, positive ones at 0.8: a threshold between, the nearest to 0.5."""
+    by_labels = replace(PLAIN, tuned_by="labels")
     maps = torch.zeros(4, 8, 8)
     maps[:, 4, 4] = torch.tensor([0.82, 0.58, 0.9, 0.3])
     counts = count_pixels(maps, torch.zeros(4, 8, 8, dtype=torch.uint8), PLAIN)
-    _, threshold = choose_point(counts, LABELS, PLAIN)
+    _, threshold = choose_point(counts, LABELS, by_labels)
     assert PLAIN.grid[1][threshold] == pytest.approx(0.6)
     for masks in (torch.full((4, 8, 8), 255, dtype=torch.uint8), torch.ones(4, 8, 8, dtype=torch.uint8)):
-        assert choose_point(count_pixels(maps, masks, PLAIN), LABELS, PLAIN) == (0, threshold)
+        assert choose_point(count_pixels(maps, masks, PLAIN), LABELS, by_labels) == (0, threshold)
+    assert choose_point(counts, LABELS, PLAIN) == PLAIN.configured, "by default nothing is chosen"
 
 
 def test_point_stays_as_configured_where_nothing_can_be_told():
     maps, masks = example()
     only_positive = torch.ones_like(LABELS)
-    by_labels = MapReading(blur=1.5, threshold=0.35)
+    by_labels = MapReading(blur=1.5, threshold=0.35, tuned_by="labels")
     assert choose_point(count_pixels(maps, masks, by_labels), only_positive, by_labels) == by_labels.configured
     by_masks = MapReading(tuned_by="masks")
     unknown = torch.full_like(masks, 255)

@@ -41,3 +41,12 @@ def test_candidates_are_ratio_over_share_of_the_bag():
     assert (masked.sum(1) == 10).all()
     assert masked[:, :80].sum() == 0
     assert masked[:, 80:].any(0).all()
+
+
+def test_what_is_asked_is_masked_where_the_candidates_would_exceed_the_bag():
+    """Half of the bag in shares of .3 asks for 1.67 bags of candidates: all are, and half of them go."""
+    torch.manual_seed(0)
+    scores, sizes = torch.arange(20.0), torch.tensor([10, 10])
+    masked = torch.stack([~keep_harder_part(scores, sizes, ratio=0.5, share=0.3) for _ in range(50)])
+    assert (masked[:, :10].sum(1) == 5).all()
+    assert masked.any(0).all()

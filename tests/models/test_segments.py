@@ -137,3 +137,26 @@ def test_max_gradient_goes_to_the_first_largest():
     values = torch.tensor([1.0, 3.0, 3.0], requires_grad=True)
     segment_max(values, torch.tensor([3])).sum().backward()
     assert values.grad.tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("lengths", [(4,), (3, 2)])
+def test_products_with_queries_of_each_bag_are_not_narrowed(lengths):
+    """Two bags have queries of their own; under autocast to bfloat16 nothing is lost."""
+    sizes = torch.tensor(lengths)
+    values, queries = values_of(sizes, 6).float(), values_of(torch.tensor([len(lengths)]), 2, 6, seed=1).float()
+    expected = torch.cat([bag @ query.t() for bag, query in zip(values.split(lengths), queries, strict=True)])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = segment_dot(values, queries, sizes)
+        product = segments.multiply(values, queries[0].t())
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(product, values @ queries[0].t())
+
+
+def test_sums_over_large_bags_of_equal_values_are_those_of_each_bag_alone():
+    """A running sum in float32 would be off by 3e-4 of it."""
+    sizes = torch.tensor([20_000, 300, 20_000])
+    weights = (1 / sizes).repeat_interleave(sizes)[:, None].expand(-1, 2).contiguous()
+    values = torch.full((int(sizes.sum()), 16), 1.9)
+    bags = zip(values.split(sizes.tolist()), weights.split(sizes.tolist()), strict=True)
+    alone = torch.cat([segment_weighted_sum(bag, of_bag, torch.tensor([len(bag)])) for bag, of_bag in bags])
+    torch.testing.assert_close(segment_weighted_sum(values, weights, sizes), alone, rtol=1e-6, atol=0)

@@ -15,12 +15,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from kd_mil.cards.card import walk
+from kd_mil.cards.loading import built_method
+from kd_mil.cards.moved_targets import MOVED
 from kd_mil.methods.base.bag_method import BagMethod
 from kd_mil.methods.base.segmentation_method import SegmentationMethod
-from kd_mil.prediction.card import walk
-from kd_mil.prediction.loading import built_method, load_method, load_network
-from kd_mil.prediction.moved_targets import MOVED
-from kd_mil.prediction.pipeline import predict_bag
+from kd_mil.prediction.loading import load_method, load_network
 
 CARDS: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("old_cards.json").read_text())
 SOURCE = {"kind": "features", "dtype": "float32"}
@@ -56,7 +56,7 @@ def checkpoint_of(name: str) -> dict[str, Any]:
 def answers(method: Any, inputs: dict[str, Any]) -> dict[str, Tensor]:
     """What every role says, whatever the method says it about."""
     if isinstance(method, BagMethod):
-        found = predict_bag(method, [images(5, *inputs["instance_shape"])])
+        found = method.predict(images(5, *inputs["instance_shape"]))
         return {role: torch.cat([said.bag_probs.flatten(), said.instance_probs]) for role, said in found.items()}
     if isinstance(method, SegmentationMethod):
         maps = method.predict_maps(images(5, *inputs["instance_shape"]))

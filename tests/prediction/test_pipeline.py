@@ -12,7 +12,9 @@ import pandas as pd
 import pytest
 import torch
 
+from kd_mil.callbacks.predictions import instance_frame
 from kd_mil.core.errors import UserError
+from kd_mil.core.shards import EVERYTHING, Shard
 from kd_mil.methods.base.bag_method import BagMethod
 from kd_mil.methods.baselines.mil import MIL
 from kd_mil.methods.baselines.supervised import Supervised
@@ -20,8 +22,8 @@ from kd_mil.methods.weno.weno import WENO
 from kd_mil.models.aggregators.transmil import TransMIL
 from kd_mil.prediction.inputs import SlideInstances
 from kd_mil.prediction.ledger import Ledger
-from kd_mil.prediction.outputs import Model, OutputSettings
-from kd_mil.prediction.pipeline import Predictor, predict_bag
+from kd_mil.prediction.outputs import Model, OutputSettings, instance_table
+from kd_mil.prediction.pipeline import Predictor
 from kd_mil.prediction.tile_geometry import TileGeometry, blank_picture
 from tests.support.tiny import TinyData, fit, no_mining, tiny_abmil, tiny_head, tiny_parts, tiny_splits
 
@@ -50,17 +52,41 @@ def test_pieces_say_what_the_whole_bag_says(name: str) -> None:
     with torch.no_grad():
         whole = method.predict_bags(bag)
     for size in (1, 7, 100):
-        pieces = predict_bag(method, bag.instances.split(size))
+        pieces = method.predict_pieces(bag.instances.split(size))
         assert pieces.keys() == whole.keys()
         for role, prediction in whole.items():
-            for here, there in zip(pieces[role], prediction, strict=True):
+            assert pieces[role].reading == prediction.reading
+            for here, there in zip(pieces[role][:5], prediction[:5], strict=True):
                 torch.testing.assert_close(here, there, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["weno", "mil, attention over the bag", "supervised"])
+def test_readings_are_the_columns_of_the_test_step(name: str) -> None:
+    """`instances.parquet` of a run is the oracle for the table of the same bag; without the setting there are none."""
+    splits = tiny_splits()
+    method = METHODS[name]()
+    trainer = fit(method, TinyData(splits))
+    trainer.test(method, datamodule=TinyData(splits), verbose=False)
+    tested = instance_frame(method.tables["test"], splits.bags)
+    bag = int(splits.test[0])
+    expected = tested[tested.bag_id == splits.bags.bag_ids[bag]].reset_index(drop=True)
+    instances = splits.bags.instances[splits.bags.instances_of(splits.test[:1])]
+    plain, full = (
+        instance_table(method.eval().predict_pieces(instances.split(3), readings), None, len(instances), ["a", "b"])
+        for readings in (False, True)
+    )
+    positions = ["bag_id", "label", "instance_id", "x", "y"]
+    assert set(full) - {"tile_size_level0"} == set(expected) - {"bag_id", "label"}
+    assert (len(full.columns) > len(plain.columns)) is (name != "supervised")
+    for column in set(expected) - set(positions):
+        np.testing.assert_allclose(full[column], expected[column], rtol=1e-5, atol=1e-6, err_msg=column)
 
 
 class Bag:
     """A slide in memory that counts how often it is opened; `size=0` has no tissue, None is damaged."""
 
     def __init__(self, slide_id: str, size: int | None) -> None:
+        self.label = None
         self.slide_id, self.size, self.opened, self.version = slide_id, size, 0, 0
 
     def facts(self) -> list[Any]:
@@ -80,13 +106,19 @@ class Bag:
 @pytest.fixture
 def predict(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
     method = METHODS["weno"]().eval()
-    model = Model(["normal", "tumour"], {"teacher": 0.5, "student": 0.5}, "weno", "abc")
+    model = Model(
+        ["normal", "tumour"], {"teacher": 0.5, "student": 0.5}, {"teacher": 0.5, "student": 0.5}, "weno", "abc"
+    )
 
     def run(
-        bags: list[Bag], on_error: Any = "skip", settings: int = 0, overwrite: bool = False
+        bags: list[Bag],
+        on_error: Any = "skip",
+        settings: int = 0,
+        overwrite: bool = False,
+        shard: Shard = EVERYTHING,
     ) -> list[dict[str, Any]]:
         ledger = Ledger(tmp_path / ".finished", ["abc", settings], overwrite)
-        return Predictor(method, model, tmp_path, OutputSettings(), ledger, on_error).run(bags)
+        return Predictor(method, model, tmp_path, OutputSettings(), ledger, on_error, shard).run(bags)
 
     return run
 
@@ -102,10 +134,31 @@ def test_every_slide_gets_its_files_and_its_row(predict: Callable, tmp_path: Pat
     assert table.index.tolist() == ["a", "b", "c"]
     assert table.student_prob.isna().tolist() == [False, True, True]
     assert table.tiles.tolist()[::2] == [5, 0]
-    made = {"instances/a.parquet", "heatmaps/a_teacher.png", "heatmaps/a_student.png", "geojson/a.geojson"}
+    made = {
+        "instances/a.parquet",
+        "panels/a.js",
+        "heatmaps/a_teacher.png",
+        "heatmaps/a_student.png",
+        "geojson/a.geojson",
+    }
     assert names(tmp_path) == made | {"slides.csv", ".finished/a.json", ".finished/c.json"}
     student = pd.read_parquet(tmp_path / "instances" / "a.parquet").student_prob
     assert student.max() == pytest.approx(table.student_prob["a"])
+
+
+def test_shards_predict_their_parts_and_the_table_is_of_all(predict: Callable, tmp_path: Path) -> None:
+    bags = [Bag(f"s{number}", 3) for number in range(8)]
+    for index in range(3):
+        rows = predict(bags, shard=Shard(index, 3))
+        assert [row["slide_id"] for row in rows] == [
+            bag.slide_id for bag in bags if Shard(index, 3).holds(bag.slide_id)
+        ]
+        table = pd.read_csv(tmp_path / "slides.csv")
+        assert table.slide_id.tolist() == [bag.slide_id for bag in bags]
+        waiting = table.note.astype(str).str.startswith("not predicted yet")
+        assert waiting.tolist() == [not any(Shard(i, 3).holds(b.slide_id) for i in range(index + 1)) for b in bags]
+    assert [bag.opened for bag in bags] == [1] * 8
+    assert table.student_prob.notna().all()
 
 
 def test_a_rerun_does_only_what_is_missing(predict: Callable, tmp_path: Path) -> None:
@@ -162,8 +215,8 @@ def test_what_killed_processes_left_is_removed(predict: Callable, tmp_path: Path
     assert names(tmp_path) == whole
 
 
-def test_a_bug_is_not_skipped(predict: Callable) -> None:
+def test_whatever_one_slide_raises_the_others_are_predicted(predict: Callable) -> None:
     bag = Bag("a", 5)
     bag.open = lambda: 1 / 0  # type: ignore[assignment, method-assign, return-value]
-    with pytest.raises(ZeroDivisionError):
-        predict([bag])
+    rows = predict([bag, Bag("b", 5)])
+    assert [row["note"] for row in rows] == ["ZeroDivisionError: division by zero", ""]

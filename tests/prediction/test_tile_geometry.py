@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kd_mil.core.errors import UserError
-from kd_mil.data.features.files import FeatureFile
+from kd_mil.data.features.files.feature_file import FeatureFile
 from kd_mil.prediction.tile_geometry import TileGeometry, blank_picture, feature_geometry
 
 GRID = np.array([[x, y] for y in (0, 512, 1536) for x in (100, 612)])

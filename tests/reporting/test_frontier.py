@@ -2,33 +2,42 @@
 
 import io
 import json
+import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from kd_mil.core.errors import UserError
 from kd_mil.evaluation.bootstrap import bootstrap
-from kd_mil.reporting.frontier import cheapest_within, collect, find_reports, frontier_figure
+from kd_mil.reporting.cost_reports import CostReport, find_reports
+from kd_mil.reporting.frontier import cheapest_within, collect
+from kd_mil.reporting.frontier_view import frontier_figure, print_points
 
 
-def role(score, gmac, downsample):
+def role(score, gmac, downsample, val=None):
     interval = {"mean": score, "low": score - 0.02, "high": score + 0.02, "defined": 1.0}
     cost = {"gmac": gmac, "gflop": 2 * gmac, "peak_mib": 1.0, "latency_ms": None}
-    return {"plain": {"accuracy": interval}, "downsample": downsample, "cost": cost}
+    validation = {"accuracy": score if val is None else val}
+    return {"plain": {"accuracy": interval}, "downsample": downsample, "cost": cost, "val": validation}
 
 
-def student(experiment, score, downsample):
-    cost = 1.0 / downsample**2
-    return experiment, {"roles": {"student": role(score, cost, downsample), "teacher": role(0.5, 1.0, 1.0)}}
+def student(experiment, score, downsample, seed=0, settings=""):
+    roles = {"student": role(score, 1.0 / downsample**2, downsample), "teacher": role(0.5, 1.0, 1.0)}
+    return CostReport(experiment, roles, settings, seed)
+
+
+def teacher(score, seed=0):
+    return CostReport("resolution_teacher", {"teacher": role(score, 1.0, 1.0)}, repetition=seed)
 
 
 REPORTS = [
-    ("resolution_teacher", {"roles": {"teacher": role(0.90, 1.0, 1.0)}}),
-    ("resolution_teacher", {"roles": {"teacher": role(0.92, 1.0, 1.0)}}),
-    ("resolution_baseline", {"roles": {"model": role(0.80, 1 / 4, 2.0)}}),
+    teacher(0.90),
+    teacher(0.92, seed=1),
+    CostReport("resolution_baseline", {"model": role(0.80, 1 / 4, 2.0)}, repetition=0),
     student("resolution_kd", 0.89, 2.0),
-    student("resolution_kd", 0.91, 2.0),
+    student("resolution_kd", 0.91, 2.0, seed=1),
     student("resolution_kd", 0.70, 4.0),
 ]
 
@@ -54,20 +63,25 @@ def test_without_runs_of_its_own_the_teacher_is_taken_from_its_students():
 
 
 @pytest.mark.parametrize(("percent", "expected"), [(2, ("kd", 2.0)), (30, ("kd", 4.0)), (15, ("kd", 2.0)), (0, None)])
-def test_the_cheapest_student_that_is_good_enough(percent, expected):
+def test_the_cheapest_network_that_is_good_enough(percent, expected):
     found = cheapest_within(collect(REPORTS, "accuracy", "gmac", "plain"), percent)
     assert (found and (found.kind, found.downsample)) == expected
 
 
-def test_statistics_are_those_of_numpy():
-    [point] = [
-        point for point in collect(REPORTS, "accuracy", "gmac", "plain") if (point.kind, point.runs) == ("kd", 2)
+def test_validation_chooses_and_the_baseline_is_a_candidate():
+    """By hand: at 1/4 the student is best on the test and bad on validation; there the baseline is within 5 %."""
+    reports = [
+        CostReport("resolution_teacher", {"teacher": role(0.9, 1.0, 1.0, val=0.8)}, repetition=0),
+        CostReport("resolution_kd", {"student": role(0.95, 1 / 16, 4.0, val=0.5)}, repetition=0),
+        CostReport("resolution_baseline", {"model": role(0.7, 1 / 16, 4.0, val=0.78)}, repetition=0),
+        CostReport("resolution_kd", {"student": role(0.89, 1 / 4, 2.0, val=0.8)}, repetition=0),
     ]
-    scores = np.array([0.89, 0.91])
-    assert (point.score, point.low, point.high) == pytest.approx(
-        (scores.mean(), scores.mean() - 0.02, scores.mean() + 0.02)
-    )
-    assert (point.least, point.most, point.cost) == (scores.min(), scores.max(), 0.25)
+    points = collect(reports, "accuracy", "gmac", "plain")
+    found = cheapest_within(points, 5)
+    assert (found.kind, found.downsample, found.val_of_teacher) == ("baseline", 4.0, pytest.approx(0.975))
+    assert cheapest_within(points, 1).downsample == 2.0
+    unvalidated = [report._replace(roles={k: v | {"val": {}} for k, v in report.roles.items()}) for report in reports]
+    assert cheapest_within(collect(unvalidated, "accuracy", "gmac", "plain"), 50) is None, "tests choose nothing"
 
 
 @pytest.mark.parametrize("constant", [0.1, 0.7, 1 / 3])
@@ -80,15 +94,15 @@ def test_a_student_that_has_collapsed_is_drawn(constant):
     skewed["plain"]["accuracy"] = {"mean": 0.02, "low": 0.0, "high": 0.0}
     known = role(0.5, 0.03, 5.0)
     known["plain"]["accuracy"] = found._asdict()
-    reports = [*REPORTS, *(("resolution_kd", {"roles": {"student": one}}) for one in (collapsed, skewed, known))]
+    reports = [*REPORTS, *(CostReport("resolution_kd", {"student": one}) for one in (collapsed, skewed, known))]
     points = collect(reports, "accuracy", "gmac", "plain")
     frontier_figure(points, "accuracy", "gmac", 2).savefig(io.BytesIO(), format="png")
 
 
 def test_copies_of_a_run_count_once(tmp_path):
     for name in ("a", "copy of a"):
-        write_run(tmp_path / name, REPORTS[0][1])
-    write_run(tmp_path / "b", REPORTS[0][1], seed=1)
+        write_run(tmp_path / name, {"roles": REPORTS[0].roles})
+    write_run(tmp_path / "b", {"roles": REPORTS[0].roles}, seed=1)
     assert len(find_reports(str(tmp_path / "*"))) == 2
 
 
@@ -103,6 +117,9 @@ def test_copies_of_a_run_count_once(tmp_path):
         {"roles": {"student": {"downsample": 4, "plain": {}}}},
         {"roles": {"student": {"downsample": 4, "cost": {}, "plain": {"accuracy": 0.5}}}},
         {"roles": {"student": {"downsample": 4, "cost": {}, "plain": {"accuracy": {"mean": 0.5}}}}},
+        {"roles": {"student": {"downsample": 0, "cost": {}}}},
+        {"roles": {"student": {"downsample": 4, "cost": {"gmac": "many"}}}},
+        {"roles": {"student": {"downsample": 4, "cost": {}, "plain": {"a": {"mean": "x", "low": "x", "high": "x"}}}}},
     ],
 )
 def test_a_report_of_another_form_is_one_line(tmp_path, report):
@@ -112,24 +129,77 @@ def test_a_report_of_another_form_is_one_line(tmp_path, report):
 
 
 def test_a_cost_or_score_that_a_report_lacks(tmp_path):
-    bare = [("resolution_kd", {"roles": {"student": {"downsample": 4, "cost": {}, "plain": {}}}})]
+    bare = [CostReport("resolution_kd", {"student": {"downsample": 4, "cost": {}, "plain": {}}})]
     with pytest.raises(UserError, match="cost=gmac is not in the report of every kd"):
         collect(bare, "accuracy", "gmac", "plain")
-    bare[0][1]["roles"]["student"]["cost"]["gmac"] = 1.0
+    bare[0].roles["student"]["cost"]["gmac"] = 1.0
     with pytest.raises(UserError, match="metric=accuracy is undefined in every run"):
         collect(bare, "accuracy", "gmac", "plain")
 
 
-def write_run(directory, report, seed=0):
+def write_run(directory, report, seed=0, **more):
     """A finished run on images."""
     directory.mkdir()
-    record = {"status": "finished", "experiment": "resolution_kd", "seed": seed, "data_fingerprint": "f"}
+    record = {"status": "finished", "experiment": "resolution_kd", "seed": seed, "data_fingerprint": "f"} | more
     for name, content in (("run", record), ("report", report), ("metrics", {})):
         (directory / f"{name}.json").write_text(json.dumps(content))
 
 
-def test_a_baseline_is_no_student():
-    assert cheapest_within(collect(REPORTS[:3], "accuracy", "gmac", "plain"), 50) is None
+def write_student(root, seed, downsample, score, lr=None, teacher_path=None):
+    """A student with a teacher of its own seed, and a learning rate of its own."""
+    settings = [f"seed={seed}", f"data.student_downsample={downsample}"]
+    settings += [] if lr is None else [f"optimizer.lr={lr}"]
+    settings += [f"method.teacher_ckpt={teacher_path or f'runs/teacher/seed={seed}/checkpoints/best.ckpt'}"]
+    roles = {"student": role(score, 1.0 / downsample**2, downsample)}
+    directory = root / f"{seed},{downsample},{lr},{score}"
+    write_run(directory, {"roles": roles}, seed, overrides=settings, data_fingerprint=f"at {downsample}")
+    (directory / "images.csv").write_text("image_id,label\n" + "".join(f"i{i},a\n" for i in range(3)))
+
+
+def test_runs_of_other_settings_are_other_points(tmp_path):
+    """By hand: two learning rates at 1/2, one at 1/4; the teachers' checkpoints differ with the seeds alone."""
+    for seed in (0, 1):
+        write_student(tmp_path, seed, 2, 0.8 + 0.02 * seed, lr=0.1)
+        write_student(tmp_path, seed, 2, 0.6, lr=0.2)
+        write_student(tmp_path, seed, 4, 0.5, lr=0.1)
+    points = collect(find_reports(str(tmp_path / "*")), "accuracy", "gmac", "plain")
+    assert [(point.name, point.downsample, point.runs) for point in points] == [
+        ("kd optimizer.lr=0.1", 2, 2),
+        ("kd optimizer.lr=0.2", 2, 2),
+        ("kd optimizer.lr=0.1", 4, 2),
+    ]
+    assert [point.score for point in points] == pytest.approx([0.81, 0.6, 0.5])
+
+
+def test_a_student_is_compared_with_the_teacher_of_its_seed(tmp_path, capsys):
+    """Seed 1 is easy; a student that has only that one is not better for it. By hand: .85 / .9 and .9 / 1."""
+    reports = [teacher(0.8), teacher(1.0, seed=1), student("resolution_kd", 0.9, 4.0, seed=1)]
+    reports += [student("resolution_kd", score, 2.0, seed) for seed, score in enumerate((0.8, 0.9))]
+    points = collect(reports, "accuracy", "gmac", "plain")
+    shares = {(point.kind, point.downsample): (point.of_teacher, point.pairs) for point in points}
+    assert shares == {
+        ("teacher", 1.0): (1.0, 2),
+        ("kd", 2.0): (pytest.approx(1.7 / 1.8), 2),
+        ("kd", 4.0): (pytest.approx(0.9), 1),
+    }
+    assert cheapest_within(points, 6).downsample == 2.0, "as many seeds as it has: 0.9 is the mean of the teachers"
+    assert cheapest_within(points, 10).downsample == 4.0
+    print_points(points, None, 1, "accuracy", "gmac", tmp_path)
+    assert "90.00 (1)" in capsys.readouterr().out
+
+
+def test_without_a_common_seed_means_are_compared():
+    points = collect([teacher(0.8), student("resolution_kd", 0.6, 2.0, seed=5)], "accuracy", "gmac", "plain")
+    assert (points[1].of_teacher, points[1].pairs) == (pytest.approx(0.75), 0)
+
+
+def test_images_pair_runs_of_other_resolutions_and_other_teachers_make_no_copies(tmp_path):
+    write_student(tmp_path, 0, 2, 0.8)
+    write_student(tmp_path, 0, 4, 0.7)
+    write_student(tmp_path, 0, 2, 0.6, teacher_path="runs/teacher/seed=1/checkpoints/best.ckpt")
+    reports = find_reports(str(tmp_path / "*"))
+    assert len(reports) == 3
+    assert len({report.repetition for report in reports}) == 1
 
 
 def test_without_a_teacher_there_is_no_answer():
@@ -139,15 +209,17 @@ def test_without_a_teacher_there_is_no_answer():
 def test_costs_that_were_not_measured_are_refused():
     with pytest.raises(UserError, match="latency_repeats"):
         collect(REPORTS, "accuracy", "latency_ms", "plain")
+    with pytest.raises(UserError, match=r"cost=seconds was not measured in every teacher: run again with cost_of=4"):
+        collect(REPORTS, "accuracy", "seconds", "plain")
 
 
 def test_only_finished_runs_count(tmp_path):
     for name, status in (("a", "finished"), ("b", "running")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text(json.dumps({"status": status, "experiment": "resolution_kd"}))
-        (tmp_path / name / "report.json").write_text(json.dumps(REPORTS[0][1]))
+        (tmp_path / name / "report.json").write_text(json.dumps({"roles": REPORTS[0].roles}))
         (tmp_path / name / "metrics.json").write_text("{}")
-    assert [experiment for experiment, _ in find_reports(str(tmp_path / "*"))] == ["resolution_kd"]
+    assert [report.experiment for report in find_reports(str(tmp_path / "*"))] == ["resolution_kd"]
     with pytest.raises(UserError, match="no finished run"):
         find_reports(str(tmp_path / "none*"))
 
@@ -166,3 +238,48 @@ def test_figure_shows_every_kind_with_the_teacher_level():
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert set(labels) == {"teacher", "baseline", "kd", "teacher less 2 %"}
     assert axes.get_xscale() == "log"
+
+
+def test_every_number_printed_is_computed_again(tmp_path, capsys, monkeypatch):
+    """With pandas, from the runs: cost, score, interval, extremes, and the share of the teacher of the same seeds."""
+    scores = {("teacher", 1.0): [0.9, 0.95], ("baseline", 2.0): [0.7, 0.72], ("kd", 2.0): [0.88, 0.9]}
+    reports = [teacher(score, seed) for seed, score in enumerate(scores[("teacher", 1.0)])]
+    for seed, score in enumerate(scores[("baseline", 2.0)]):
+        reports.append(CostReport("resolution_baseline", {"model": role(score, 0.25, 2.0)}, repetition=seed))
+    reports += [student("resolution_kd", score, 2.0, seed) for seed, score in enumerate(scores[("kd", 2.0)])]
+    points = collect(reports, "accuracy", "gmac", "plain")
+    monkeypatch.setenv("COLUMNS", "200")
+    print_points(points, cheapest_within(points, 5), 5, "accuracy", "gmac", tmp_path)
+    printed = capsys.readouterr().out
+    taught = pd.Series(scores[("teacher", 1.0)])
+    for (kind, downsample), values in scores.items():
+        own = pd.Series(values)
+        [line] = [line for line in printed.splitlines() if line.startswith(f"│ {kind} ")]
+        cells = [cell.strip() for cell in re.split("[│|┃]", line) if cell.strip()]
+        assert cells == [
+            *(kind, f"1/{downsample:g}", str(len(own)), f"{1 / downsample**2:.4g}", f"{100 * own.mean():.2f}"),
+            f"{100 * (own - 0.02).mean():.2f} to {100 * (own + 0.02).mean():.2f}",
+            f"{100 * own.min():.2f} to {100 * own.max():.2f}",
+            *(f"{100 * own.sum() / taught.sum():.2f} (2)", f"{100 * own.sum() / taught.sum():.2f}"),
+        ]
+    assert "cheapest network within 5 % of the teacher on validation: kd at 1/2, 0.25 gmac" in printed
+
+
+def test_seconds_validation_and_paired_differences_come_from_the_runs(tmp_path):
+    """By hand: of 4 cases the teacher is right in all, the student in 3; the worst resample has that case 4 times."""
+    right = {"teacher": [0.9, 0.9, 0.9, 0.9], "student": [0.9, 0.1, 0.9, 0.9]}
+    for name, downsample in (("teacher", 1.0), ("student", 4.0)):
+        probs = np.array(right[name])
+        directory = tmp_path / name
+        write_run(directory, {"roles": {name: role(probs.round().mean(), 1 / downsample, downsample)}})
+        record = json.loads((directory / "run.json").read_text()) | {"experiment": f"resolution_{name}"}
+        (directory / "run.json").write_text(json.dumps(record))
+        measured = {f"cost/{name}/seconds": 1 / downsample, f"val/{name}/image_accuracy": 0.5}
+        (directory / "metrics.json").write_text(json.dumps(measured))
+        table = {"image_id": list("abcd"), "case_id": list("abcd"), "label": ["b"] * 4}
+        pd.DataFrame(table | {f"{name}_prob_a": 1 - probs, f"{name}_prob_b": probs}).to_csv(directory / "images.csv")
+    teacher, student = collect(find_reports(str(tmp_path / "*")), "accuracy", "seconds", "plain")
+    assert (teacher.cost, student.cost, student.val_of_teacher) == (1.0, 0.25, 1.0)
+    assert (teacher.less_low, student.gain_low) == (None, None)
+    assert -0.8 <= student.less_low <= -0.5
+    assert student.less_high == 0

@@ -3,10 +3,20 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, roc_auc_score
 
-from kd_mil.reporting.predictions import ClassRows, PredictedRows, held_out, predicted_rows
-from kd_mil.reporting.resampling import METRICS, CaseDraws, average_precision, f1, mean, overlapping
+from kd_mil.evaluation.ranking import ranking_scores
+from kd_mil.evaluation.statistics.weighted_scores import (
+    METRICS,
+    ClassRows,
+    PredictedRows,
+    average_precision,
+    f1,
+    mean,
+)
+from kd_mil.reporting.predictions import held_out, predicted_rows
+from kd_mil.reporting.resampling import CaseDraws, overlapping, weighted_metric
 from tests.support.runs import group, make_run
 
 SCORES = {"auroc": roc_auc_score, "ap": average_precision_score, "accuracy": accuracy_score, "f1": f1_score}
@@ -132,3 +142,31 @@ def test_sets_that_overlap_in_a_chain_are_one_group():
 def test_what_no_table_gives_has_no_resamples(run, metric):
     assert draws_of(run).resample(run, "student", metric) is None
     assert draws_of(run).resample(run, "nobody", "bag_auroc") is None
+
+
+@pytest.mark.parametrize("reading", ["", "bag_of_one"])
+@pytest.mark.parametrize("metric", ["auroc_within", "ap_within", "auroc_per_bag", "ap_per_bag", "auroc", "ap"])
+def test_rankings_of_instances_in_every_reading_follow_the_drawn_bags(run, reading, metric):
+    """Against `ranking_scores` of bags laid end to end as often as they were drawn."""
+    instances, bags = pd.read_parquet(run / "instances.parquet"), pd.read_csv(run / "bags.csv")
+    noise = np.random.default_rng(3).standard_normal(len(instances))
+    instances["student_bag_of_one"] = instances.label + noise
+    instances.to_parquet(run / "instances.parquet", index=False)
+    tested = held_out(run)
+    owners, score = weighted_metric(run, "student", f"{reading}/instance_{metric}".lstrip("/"), tested)
+    counts = np.random.default_rng(0).multinomial(40, np.full(40, 1 / 40), 3)
+    positive, column = dict(zip(bags.bag_id, bags.label > 0, strict=True)), f"student_{reading or 'score'}"
+    for weights, value in zip(counts, score(counts[:, owners].astype(float)), strict=True):
+        drawn = [bag for bag, times in zip(tested.ids, weights, strict=True) for _ in range(times)]
+        tables = [instances[(instances.bag_id == bag) & (instances.label >= 0)] for bag in drawn]
+        owner = np.repeat(np.arange(len(drawn)), [len(table) for table in tables])
+        rows = pd.concat(tables)
+        inside = np.array([positive[bag] for bag in drawn])[owner]
+        columns = (rows[column], rows.label > 0, pd.Series(owner), pd.Series(inside))
+        expected = ranking_scores(*(torch.tensor(each.to_numpy()) for each in columns))
+        assert value == pytest.approx(expected[metric], nan_ok=True)
+
+
+def test_readings_that_a_run_has_not_have_no_resamples(run):
+    for metric in ("nothing/instance_auroc", "nothing/instance_auroc_within", "instance_f1_within"):
+        assert draws_of(run).resample(run, "student", metric) is None

@@ -74,6 +74,10 @@ def test_folds_of_runs_that_recorded_no_fingerprint_are_told_apart_by_their_sett
         ("run.json", '{"status": "finished", "instance_source": [1]}'),
         ("metrics.json", '{"test/student/bag_auroc": "high"}'),
         ("metrics.json", '{"test/student/bag_auroc": [0.5]}'),
+        ("metrics.json", '{"test/student/bag_auroc": 1' + "0" * 400 + "}"),
+        ("run.json", '{"status": "finished", "wall_seconds": 1' + "0" * 400 + "}"),
+        ("run.json", '{"status": "finished", "threads": 0}'),
+        ("run.json", '{"status": "finished", "versions": 3}'),
     ],
 )
 def test_an_unreadable_run_says_so_and_is_not_finished(tmp_path, name, content):

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from kd_mil.core.errors import UserError
-from kd_mil.slides.slide_list import SlideEntry, list_slides, read_labels, with_labels
+from kd_mil.slides.slide_labels import read_labels, with_labels
+from kd_mil.slides.slide_list import SlideEntry, list_slides
 
 
 @pytest.fixture
@@ -54,6 +55,12 @@ def test_tridents_csv_and_absolute_paths(folder, tmp_path):
     assert [(entry.slide_id, entry.mpp) for entry in list_slides(path)] == [("b", 0.5), ("a", None)]
 
 
+def test_whole_numbers_of_pandas_are_folds(folder):
+    """A column with an empty cell is one of floats: 0.0, 1.0."""
+    (folder / "list.csv").write_text("slide_path,fold\nb.svs,1.0\na.TIFF,\n")
+    assert [entry.fold for entry in list_slides(folder / "list.csv")] == [1, None]
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
@@ -70,7 +77,7 @@ def test_tridents_csv_and_absolute_paths(folder, tmp_path):
         (["slide_path,slide_id", "b.svs,../../etc"], r"list\.csv, line 2: id '../../etc' cannot name a file"),
         (["slide_path,label", "b.svs,=1+1"], r"list\.csv, line 2: label '=1\+1' begins as a formula"),
         (["slide_path,case_id", "b.svs,@p"], r"list\.csv, line 2: case_id '@p' begins as a formula"),
-        (["slide_path,fold", "b.svs,1.0"], r"line 2: fold '1\.0' is not a number 0, 1, 2"),
+        (["slide_path,fold", "b.svs,1.5"], r"line 2: fold '1\.5' is not a number 0, 1, 2"),
         (["slide_path"], "no lines below its header"),
         (["slide_path,label", "b.svs,1,2"], "3 cells below 2 column names"),
         (["slide_path", "", "none.svs"], r"list\.csv, line 3: slide 'none\.svs' does not exist"),

@@ -1,25 +1,37 @@
-"""Real commands in a subprocess, as a user types them."""
+"""Real commands in a process of their own, as a user types them."""
 
 import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
+import tempfile
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.warm import ROOT, start_warm
+
+AT_IMPORT = {"OMP_NUM_THREADS", "PYTHONPATH"}
+"""Variables that libraries read when they are imported."""
 
 
-def kd_mil(command, *overrides, cwd, check=True):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [sys.executable, "-m", f"kd_mil.{command}", *overrides],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+def kd_mil(command, *overrides, cwd, check=True, **variables):
+    """Run a command to its end; its imports are made before, unless a variable changes them."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | variables
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        files = {"stdout": stdout.fileno(), "stderr": stderr.fileno()}
+        if AT_IMPORT & set(variables):
+            words = [sys.executable, "-m", f"kd_mil.{command}", *overrides]
+            process = subprocess.Popen(words, cwd=cwd, env=environment, **files)
+        else:
+            process = start_warm(f"kd_mil.{command}", overrides, cwd, environment, **files)
+        try:
+            process.wait(timeout=300)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        outputs = []
+        for file in (stdout, stderr):
+            file.seek(0)
+            outputs.append(file.read().decode())
+    result = subprocess.CompletedProcess([command, *overrides], process.returncode, *outputs)
     if check:
         assert result.returncode == 0, result.stderr[-3000:]
     return result

@@ -3,26 +3,21 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
+from contextlib import suppress
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.warm import ROOT, start_warm
 
 
 def start(*overrides, cwd, module="kd_mil.run", **environment):
-    """The command in a process group of its own, its output in a pipe."""
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *overrides],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    """The command in a process group of its own, its output in a pipe; its imports are made before."""
+    output, theirs = os.pipe()
+    variables = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"} | environment
+    pipe = open(output, encoding="utf-8")  # noqa: SIM115  closed with the process
+    process = start_warm(module, overrides, cwd, variables, stdout=theirs, stderr=theirs, pipe=pipe)
+    os.close(theirs)
+    return process
 
 
 def wait_for(process, beginning, times=1):
@@ -37,8 +32,9 @@ def wait_for(process, beginning, times=1):
 
 
 def kill(process):
-    """SIGKILL to the whole group, ranks and workers included."""
-    os.killpg(process.pid, signal.SIGKILL)
+    """SIGKILL to the whole group, ranks and workers included; it may have ended just now."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.stdout.read()
     process.wait()
 
@@ -53,7 +49,7 @@ def run_and_kill(*overrides, cwd, kills, moments=(0, 1, 1, 2), seed=0):
         process = start(*overrides, cwd=cwd)
         epochs = rng.choice(moments)
         if epochs == 0:
-            timer = threading.Timer(rng.uniform(2, 7), os.killpg, [process.pid, signal.SIGKILL])
+            timer = threading.Timer(rng.uniform(0.3, 1.5), os.killpg, [process.pid, signal.SIGKILL])
             timer.start()
             lines = wait_for(process, "will not be printed")
             timer.cancel()

@@ -18,10 +18,10 @@ from kd_mil.models.preprocess import Preprocess
 WIDTH = 6
 
 
-def tiny_splits(seed: int = 0, bags: int = 24, largest: int = 9, classes: int = 2) -> BagSplits:
+def tiny_splits(seed: int = 0, bags: int = 24, largest: int = 9, classes: int = 2, smallest: int = 2) -> BagSplits:
     """Gaussian features; positive instances, about a third of a positive bag, are shifted."""
     generator = torch.Generator().manual_seed(seed)
-    sizes = torch.randint(2, largest + 1, (bags,), generator=generator)
+    sizes = torch.randint(smallest, largest + 1, (bags,), generator=generator)
     labels = torch.arange(bags) % classes
     owner = torch.arange(bags).repeat_interleave(sizes)
     starts = sizes.cumsum(0) - sizes

@@ -10,8 +10,9 @@ from PIL import Image
 from kd_mil.data.datamodules import Loading
 from kd_mil.data.masks.synthetic_glands import SyntheticGlands
 from kd_mil.evaluation.map_reading import MapReading
-from kd_mil.methods.ifkd.ifkd import IFKD, PixelCrossEntropy
+from kd_mil.methods.ifkd.ifkd import IFKD
 from kd_mil.methods.ifkd.role_switch import RoleSwitch
+from kd_mil.methods.ifkd.stage_two import PixelCrossEntropy
 from kd_mil.models.preprocess import Preprocess
 from kd_mil.models.segmenters.vgg import VggMIL
 

@@ -5,7 +5,7 @@ import signal
 
 from omegaconf import open_dict
 
-from kd_mil.run import main
+from kd_mil.jobs.run import main
 from tests.support.configs import compose_run
 
 
@@ -17,7 +17,7 @@ def train(directory, *overrides):
         config.pop("hydra")
     listening = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
     try:
-        return main.__wrapped__(config)
+        return main(config)
     finally:  # a run listens for signals, and holds the lock of its directory, for as long as it lives
         for signum, handler in listening.items():
             signal.signal(signum, handler)

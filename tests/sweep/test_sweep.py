@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from kd_mil.core.environment import TRACEBACK_WANTED, environment
+from hydra_plugins.kd_mil_plugins.launcher import ProcessLauncher
 from kd_mil.core.errors import UserError
-from kd_mil.core.records import write_json
+from kd_mil.core.machine.environment import TRACEBACK_WANTED, environment
+from kd_mil.core.run_files import write_json
 from kd_mil.sweep.points import Point, point_of
 from kd_mil.sweep.processes import run_points, shares, threads_of_each
 from kd_mil.sweep.search import Choice, Range, Search
@@ -97,6 +98,35 @@ def test_all_points_of_a_sweep_compute_with_as_many_threads(tmp_path, capsys):
     write_json(tmp_path / "2" / "run.json", {"config_hash": "h", "threads": 6})
     assert threads_of_each(points, 4, 8) == 5
     assert "began with 5 and 6 CPU threads" in capsys.readouterr().out
+
+
+def test_a_search_that_resumes_computes_with_as_many_threads_as_it_began_with(tmp_path):
+    assert search(tmp_path, 2, parallel=1).threads(4) == 4
+    assert search(tmp_path, 2, parallel=4).threads(1) == 4
+
+
+@pytest.mark.parametrize("text", ["{", '{"val/m/bag_loss": "low"}'])
+def test_a_finished_point_whose_metrics_are_damaged_has_failed_alone(tmp_path, text):
+    points = [fake(tmp_path / name, FINISH) for name in ("good", "damaged")]
+    run_points(points)
+    (tmp_path / "damaged" / "metrics.json").write_text(text)
+    outcomes = run_points(points)
+    assert statuses(outcomes) == ["kept", "failed"]
+    assert "metrics.json is damaged" in outcomes[1].message
+
+
+def test_a_damaged_record_of_a_point_stops_no_other(tmp_path):
+    points = [point_of_folder(tmp_path / "damaged", "{"), fake(tmp_path / "good", FINISH)]
+    outcomes = run_points(points)
+    assert statuses(outcomes) == ["failed", "finished"]
+    assert "run.json is damaged" in outcomes[0].message
+
+
+def point_of_folder(folder, record):
+    folder.mkdir()
+    (folder / "run.json").write_text(record)
+    config = OmegaConf.create({"seed": 1, "ckpt_path": None, "overwrite": False, "sweep": {}})
+    return point_of(config, hydra_part(folder, ["seed=1"]))
 
 
 def test_a_point_whose_folder_holds_another_run_changes_nothing_there(tmp_path):
@@ -331,10 +361,15 @@ def test_another_launcher_and_a_search_run_fresh_processes_too(tmp_path):
     kd_mil("run", *common, "hydra/launcher=submitit_local", "seed=0", cwd=tmp_path)
     kd_mil("run", *common, "hydra/launcher=basic", "seed=1", cwd=tmp_path)
     adaptive = ["hydra/sweeper=adaptive", "sweep.trials=1", "optimizer.lr=tag(log,interval(1e-4,1e-2))"]
-    result = kd_mil("run", *common, *adaptive, cwd=tmp_path)
+    result = kd_mil("run", *common, *adaptive, cwd=tmp_path, OMP_NUM_THREADS="2")
     assert "best of 1 trials: optimizer.lr=" in result.stdout
+    begun = set(tmp_path.rglob("run.json"))
+    more = ["sweep.trials=3", "sweep.parallel=2"]
+    kd_mil("run", *common, *adaptive, *more, cwd=tmp_path, OMP_NUM_THREADS="2")
+    resumed = [json.loads(path.read_text())["threads"] for path in set(tmp_path.rglob("run.json")) - begun]
+    assert resumed == [2, 2], "as many as the search began with"
     records = [json.loads(path.read_text()) for path in tmp_path.rglob("run.json")]
-    assert [record["status"] for record in records] == ["finished"] * 3
+    assert [record["status"] for record in records] == ["finished"] * 5
     for record in records:
         assert " -m kd_mil.run " in record["command"]
         assert "hydra.run.dir=" in record["command"]
@@ -342,6 +377,13 @@ def test_another_launcher_and_a_search_run_fresh_processes_too(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_sweep_over_no_values_is_refused():
+    launcher = ProcessLauncher()
+    launcher.setup(hydra_context=None, task_function=None, config=None)
+    with pytest.raises(UserError, match="the sweep has no points"):
+        launcher.launch([], 0)
+
+
 def test_a_sweep_is_refused_in_every_rank(tmp_path):
     result = start("-m", "experiment=mil_max", *TINY, "seed=0,1", cwd=tmp_path, RANK="0", WORLD_SIZE="2")
     output, _ = result.communicate(timeout=60)

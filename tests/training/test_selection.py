@@ -103,3 +103,11 @@ def test_the_epoch_that_is_kept(tmp_path, select):
 def test_another_choice_is_refused():
     with pytest.raises(UserError, match="select=first: choose best or last"):
         BestCheckpoint("first")
+
+
+@pytest.mark.parametrize("state", [None, {}, {"best_model_path": ""}])
+def test_a_checkpoint_from_before_anything_was_selected_is_resumed(tmp_path, state):
+    chosen = selection(tmp_path)
+    checkpoint = {"callbacks": {} if state is None else {chosen.state_key: state}}
+    chosen.on_load_checkpoint(SimpleNamespace(ckpt_path=str(tmp_path / "last.ckpt")), None, checkpoint)
+    assert not list(tmp_path.iterdir())

@@ -1,27 +1,31 @@
 """FeatureBags: slides whose instances were encoded before, listed in a manifest."""
 
-import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
-from tqdm import tqdm
 
 from kd_mil.core.checks import share
 from kd_mil.core.errors import UserError
 from kd_mil.data.bags import Bags, BagSplits
 from kd_mil.data.classes import Classes
-from kd_mil.data.datamodules import GIBIBYTE, BagDataModule, Loading
-from kd_mil.data.features.check import check_values
-from kd_mil.data.features.files import TUMOUR_THRESHOLD, FeatureFile, FeatureFiles
+from kd_mil.data.datamodules import GIBIBYTE, BagDataModule, Loading, Pooling, Unit
+from kd_mil.data.features.files.facts import FileFacts
+from kd_mil.data.features.files.feature_file import TUMOUR_THRESHOLD
+from kd_mil.data.features.files.file_set import FeatureFiles
+from kd_mil.data.features.files.index import FeatureIndex
+from kd_mil.data.features.files.provenance import common_source, warn_of_old_stores
+from kd_mil.data.features.loading import LoadedFiles, load_files
 from kd_mil.data.features.manifest import Manifest, read_manifest
-from kd_mil.data.features.provenance import common_source
+from kd_mil.data.features.remote import RemoteFiles
 from kd_mil.data.split_columns import Folds, choose_parts
-from kd_mil.slides.extraction.store import read_attributes
-from kd_mil.slides.slide_content import check_twins
+from kd_mil.data.split_table import bag_content, split_table
+from kd_mil.slides.label_columns import LabelColumns
+from kd_mil.slides.slide_content import equal_ones, warn_of_twins
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
@@ -29,13 +33,15 @@ DTYPES = {"float16": torch.float16, "float32": torch.float32}
 class FeatureBags(BagDataModule):
     """Bags of feature vectors (N, D), one file per slide; formats and keys are listed in docs/formats.md.
 
-    Sets up to `loading.resident_gib` are read and checked at once. Larger ones stay in their files, which are read
-    through once before the first training on them.
+    Sets up to `loading.resident_gib` are read at once; larger ones stay in their files. New files are read through
+    once, before the first training on them, and what was found is kept beside the manifest (`features.index`).
 
     Args:
-        manifest: CSV `slide_id,label,feature_path` and, where wanted, `case_id`, `split`, `fold`; or a folder of
-            features of `kd_mil.extract`, CLAM, TRIDENT, STAMP or torchmil; or DSMIL's CSV.
+        manifest: CSV `slide_id,label,feature_path` and, where wanted, `case_id`, `split`, `fold`, `mpp`; or a
+            folder of features of `kd_mil.extract`, CLAM, TRIDENT, STAMP or torchmil; or DSMIL's CSV.
         labels: CSV `slide_id,label` and, where wanted, `case_id`, `split`, `fold`, for a folder.
+        label_column: column of the labels where it is not `label`.
+        clini: STAMP's clinical table, beside its slide table in `labels`.
         loading: as in `BagDataModule`.
         root: folder from which relative feature paths start; None = the manifest's own.
         classes: names of the labels in order, or the index of each; None = the labels are 0..C-1.
@@ -46,9 +52,11 @@ class FeatureBags(BagDataModule):
         dtype: `float16` or `float32`, in which features are kept.
         tumour_threshold: least tumour area fraction of a positive instance, in (0, 1], where files hold fractions.
         negatives_known: the first class means "no tumour": a positive instance in one of its bags is a mistake.
-        cache_dir: remembers which files were read through.
+        cache_dir: copies of what is named by a URL (`features.remote`), and the index of files where the folder of the
+            manifest cannot be written.
         split_file: CSV `bag_id,split` that replaces the split.
         seed: of folds, validation part and visiting order.
+        bag_by, report_by, case_pooling: as in `SplitDataModule`.
 
     Raises:
         UserError: a threshold outside (0, 1].
@@ -59,6 +67,8 @@ class FeatureBags(BagDataModule):
         manifest: str | None,
         loading: Loading,
         labels: str | None = None,
+        label_column: str | None = None,
+        clini: str | None = None,
         root: str | None = None,
         classes: Classes = None,
         fold: int | None = None,
@@ -70,9 +80,14 @@ class FeatureBags(BagDataModule):
         cache_dir: str = ".cache/kd_mil",
         split_file: str | None = None,
         seed: int = 0,
+        bag_by: Unit = "slide",
+        report_by: Unit = "slide",
+        case_pooling: Pooling = "max",
     ) -> None:
         super().__init__(loading, split_file, seed)
+        self.bag_by, self.report_by, self.case_pooling = bag_by, report_by, case_pooling
         self.manifest, self.root, self.classes, self.labels = manifest, root, classes, labels
+        self.columns = LabelColumns(label_column, clini, fold)
         self.folds = Folds(fold, num_folds, val_fraction, seed)
         share("data.tumour_threshold", tumour_threshold, zero=False)
         self.tumour_threshold, self.negatives_known = tumour_threshold, negatives_known
@@ -82,17 +97,42 @@ class FeatureBags(BagDataModule):
         """Check the manifest, open every file, and read the features where they fit in memory."""
         if self.manifest is None:
             raise UserError("data.manifest is not set: give a CSV with columns slide_id,label,feature_path")
-        manifest = read_manifest(self.manifest, self.classes, self.root, self.labels)
-        check_twins(manifest.slide_ids, manifest.feature_paths, [None] * len(manifest.slide_ids), self.manifest)
-        resident_bytes = self.loading.resident_gib * GIBIBYTE
-        labelling = self.tumour_threshold, self.negatives_known
-        bags, self._of_area = read_bags(manifest, self.dtype, resident_bytes, *labelling)
+        manifest = read_manifest(self.manifest, self.classes, self.root, self.labels, self.columns, self.cache_dir)
+        self.split_file = RemoteFiles(self.cache_dir / "remote").here(self.split_file)
+        paths, self._index = manifest.feature_paths, FeatureIndex(manifest.folder, self.cache_dir)
+        with self._index:
+            loaded = load_files(paths, manifest.mpps, self._index, self.dtype, self.loading.resident_gib * GIBIBYTE)
+        contents = [facts.digest for facts in loaded.facts]
+        warn_of_twins(manifest.slide_ids, paths, contents, self.manifest)
+        self.twins = equal_ones(contents) + equal_ones([facts.slide for facts in loaded.facts])
+        warn_of_old_stores([facts.untold for facts in loaded.facts])
+        bags = read_bags(manifest, loaded, self.tumour_threshold, self.negatives_known)
+        self._of_area = any(facts.of_area for facts in loaded.facts)
         if self._of_area:
             self._say(bags)
-        if isinstance(bags.instances, FeatureFiles):
-            check_values(bags.instances, self.cache_dir / "checked_features.txt")
-        self._source = common_source(manifest.feature_paths, *bags.instance_shape)
-        return BagSplits(bags, *choose_parts(bags, manifest.splits, manifest.folds, self.folds))
+        self._source = common_source(paths, [facts.source for facts in loaded.facts])
+        if self.split_file is not None:  # it says all
+            return BagSplits(bags, torch.arange(len(bags)), torch.empty(0).long(), torch.empty(0).long())
+        folds = replace(self.folds, fold=None) if manifest.is_of_fold else self.folds
+        return BagSplits(bags, *choose_parts(bags, manifest.splits, manifest.folds, folds))
+
+    def split_rows(self) -> list[dict[str, str]]:
+        """As in `BagDataModule`; of bags that stay in files, the hash of their content is taken from the index."""
+        rows = split_table(self.splits, self._content)
+        self._index.save()
+        return rows
+
+    def _content(self, bags: Bags, bag: int) -> str:
+        files = bags.instances
+        if not isinstance(files, FeatureFiles) or files.facts is None:
+            return bag_content(bags, bag)
+        path, facts = files.paths[bag], files.facts[bag]
+        negative = self.negatives_known and int(bags.labels[bag]) == 0
+        settings = f"{files.dtype} {self.tumour_threshold if facts.of_area else ''} {negative}"
+        if settings not in facts.contents:
+            facts.contents[settings] = bag_content(bags, bag)
+            self._index.remember_content(path, settings, facts.contents[settings])
+        return facts.contents[settings]
 
     @property
     def instance_source(self) -> dict[str, Any]:
@@ -112,49 +152,30 @@ class FeatureBags(BagDataModule):
         )
 
 
-def read_bags(
-    manifest: Manifest,
-    dtype: torch.dtype,
-    resident_bytes: float,
-    tumour_threshold: float = TUMOUR_THRESHOLD,
-    negatives_known: bool = True,
-) -> tuple[Bags, bool]:
-    """The bags of a manifest, and whether instance labels follow from tumour areas by the threshold.
-
-    Features up to `resident_bytes` are read into one tensor.
+def read_bags(manifest: Manifest, loaded: LoadedFiles, tumour_threshold: float, negatives_known: bool) -> Bags:
+    """The bags of a manifest; instance labels follow from tumour areas by the threshold, where files hold areas.
 
     Raises:
-        UserError: a file that `FeatureFile` refuses, features of unequal width, or instance labels that contradict the
-            classes or, with `negatives_known`, the label of their bag.
+        UserError: instance labels that contradict the classes or, with `negatives_known`, the label of their bag.
     """
-    sizes, coords, instance_labels, width, of_area = [], [], [], None, False
-    paths = manifest.feature_paths
-    progress = tqdm(paths, desc="feature files", unit="bag", disable=None, leave=False)
-    for path, label in zip(progress, manifest.labels.tolist(), strict=True):
-        file = FeatureFile(path)
-        width = width or file.width
-        if file.width != width:
-            raise UserError(f"{path} has {file.width} features per instance, {paths[0]} has {width}: use one encoder")
-        sizes.append(file.num_instances)
-        coords.append(file.coords())
-        known = file.instance_labels(tumour_threshold)
+    instance_labels = []
+    for path, facts, label in zip(manifest.feature_paths, loaded.facts, manifest.labels.tolist(), strict=True):
+        known = facts.instance_labels(tumour_threshold)
         if negatives_known and label == 0:
-            known = with_negatives(known, path)
+            known = with_negatives(known, facts)
+        if facts.marks is not None:
+            _refuse_contradictions(path, known, label, manifest.class_names, negatives_known)
         instance_labels.append(known)
-        _refuse_contradictions(path, instance_labels[-1], label, manifest.class_names, negatives_known)
-        of_area = of_area or file.tumour_fraction() is not None
-    files = FeatureFiles(paths, torch.tensor(sizes), width or 0, dtype)
-    bags = Bags(
-        instances=files.read() if files.nbytes <= resident_bytes else files,
-        sizes=torch.tensor(sizes),
+    return Bags(
+        instances=loaded.instances,
+        sizes=torch.tensor([facts.num_instances for facts in loaded.facts]),
         labels=manifest.labels,
         bag_ids=manifest.slide_ids,
         instance_labels=torch.cat(instance_labels),
-        coords=_together(coords),
+        coords=loaded.coords,
         case_ids=manifest.case_ids,
         class_names=manifest.class_names,
     )
-    return bags, of_area
 
 
 def _refuse_contradictions(
@@ -172,27 +193,11 @@ def _refuse_contradictions(
         )
 
 
-def with_negatives(instance_labels: Tensor, path: Path) -> Tensor:
+def with_negatives(instance_labels: Tensor, facts: FileFacts) -> Tensor:
     """The labels (N,) of the instances of a bag of the first class: 0 where nobody knows them and the file says so.
 
     It says so by `negatives_known`, and the rule is that of `data.tiles.slides`: where nobody drew anything, tiles of a
     slide without tumour are negative.
     """
-    unknown = path.suffix.lower() in (".h5", ".hdf5") and bool((instance_labels == -1).all())
-    return torch.zeros_like(instance_labels) if unknown and carries_negatives(path) else instance_labels
-
-
-def carries_negatives(path: Path) -> bool:
-    """Whether a feature file was extracted with `negatives_known`."""
-    return read_attributes(path).get("negatives_known") is True
-
-
-def _together(coords: list[Tensor | None]) -> Tensor | None:
-    present = [positions for positions in coords if positions is not None]
-    if len(present) == len(coords):
-        return torch.cat(present)
-    if present:
-        warnings.warn(
-            f"{len(coords) - len(present)} of {len(coords)} feature files have no coords: all left out", stacklevel=2
-        )
-    return None
+    unknown = bool((instance_labels == -1).all())
+    return torch.zeros_like(instance_labels) if unknown and facts.negatives_known else instance_labels

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from kd_mil.core.errors import UserError
 from kd_mil.data.bags import BagSplits
-from kd_mil.data.features.arrays import open_arrays, stored_array
-from kd_mil.data.features.files import FeatureFile
+from kd_mil.data.features.files.arrays import open_arrays, stored_array
+from kd_mil.data.features.files.feature_file import FeatureFile
 
 
 def standardised(splits: BagSplits) -> BagSplits:

@@ -48,6 +48,7 @@ class ImageFileData(SegmentationData):
         image_size: side, or (height, width), in pixels to which images and masks are brought; the whole image is
             shrunk, its shape is not kept.
         mask_values: values that are positive in a mask; empty = as `label_masks.positive_pixels` tells.
+        unknown_values: values of mask pixels that nobody has judged, such as 255 beside 0 and 1; they count nowhere.
         fold, num_folds: the test fold, where no split is given; folds are dealt over cases.
         val_fraction: share of all cases held out for validation, where the split names no `val`.
         **data: crop, split_file, seed of `SegmentationData`.
@@ -58,6 +59,7 @@ class ImageFileData(SegmentationData):
         loading: Loading,
         image_size: ImageSize = 256,
         mask_values: Sequence[int] = (),
+        unknown_values: Sequence[int] = (),
         fold: int = 0,
         num_folds: int = 5,
         val_fraction: float = 0.1,
@@ -65,7 +67,7 @@ class ImageFileData(SegmentationData):
     ) -> None:
         super().__init__(loading, **data)  # type: ignore[arg-type]
         self.image_size = image_size_of("data.image_size", image_size)
-        self.mask_values = tuple(mask_values)
+        self.mask_values, self.unknown_values = tuple(mask_values), tuple(unknown_values)
         self.fold, self.num_folds, self.val_fraction = fold, num_folds, val_fraction
         self._entries: list[ImageEntry] = []
 
@@ -108,7 +110,8 @@ class ImageFileData(SegmentationData):
                 masks[row] = UNKNOWN
             elif entry.label:
                 assert entry.mask_path is not None
-                masks[row] = torch.from_numpy(resized_mask(entry.mask_path, self.image_size, self.mask_values))
+                mask = resized_mask(entry.mask_path, self.image_size, self.mask_values, self.unknown_values)
+                masks[row] = torch.from_numpy(mask)
         return masks
 
 
@@ -119,14 +122,32 @@ def existing(path: Path, where: str) -> Path:
     return path
 
 
-def resized_mask(path: Path, size: tuple[int, int], positive: Sequence[int] = ()) -> np.ndarray:
-    """A mask (H, W) uint8 in {0, 1} brought to (height, width): a pixel is positive if half of its area is.
+def resized_mask(
+    path: Path, size: tuple[int, int], positive: Sequence[int] = (), unknown: Sequence[int] = ()
+) -> np.ndarray:
+    """A mask (H, W) uint8 of 0, 1 and `UNKNOWN` brought to (height, width).
+
+    A pixel is unknown if more than half of its area is, else positive if half of what is known of it is.
+
+    Args:
+        path: of the file.
+        size: of the result.
+        positive, unknown: values in the file, see `label_masks.read_mask`.
 
     Raises:
         UserError: see `label_masks.read_mask`.
     """
-    chosen, _ = read_mask(path, positive, "data.mask_values")
-    image = Image.fromarray(chosen.astype(np.uint8) * 255)
+    chosen, _, unsaid = read_mask(path, positive, "data.mask_values", unknown)
+    if not unsaid.any():
+        return (area_shares(chosen, size) > 127).astype(np.uint8)
+    known = 255 - area_shares(unsaid, size).astype(int)
+    mask = (2 * area_shares(chosen, size).astype(int) >= np.maximum(known, 1)).astype(np.uint8)
+    return np.where(known < 128, UNKNOWN, mask).astype(np.uint8)
+
+
+def area_shares(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Share of each pixel of (height, width) that is set in `pixels` (h, w) bool, as uint8 of 0 to 255."""
+    image = Image.fromarray(pixels.astype(np.uint8) * 255)
     if image.size != size[::-1]:
         image = image.resize(size[::-1], Image.Resampling.BOX)
-    return (np.asarray(image) > 127).astype(np.uint8)
+    return np.asarray(image)

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kd_mil.core.errors import UserError
+from kd_mil.core.machine.shares import WHOLE
 from kd_mil.data.bags import Bags
 from kd_mil.data.batches import ImageBatch, MaskedBatch
 from kd_mil.data.datamodules import Loading, SplitDataModule
@@ -27,6 +28,8 @@ class SegmentationData(SplitDataModule):
         split_file: CSV `bag_id,split` that replaces the data set's own split.
         seed: of what the data set draws.
     """
+
+    kind = "images with masks"
 
     def __init__(
         self, loading: Loading, crop: ImageSize | None = None, split_file: str | None = None, seed: int = 0
@@ -70,27 +73,27 @@ class SegmentationData(SplitDataModule):
             image=self.bags.instance_shape[1:],
             crop=self.crop,
             seed=getattr(method, "seed", self.seed),
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
         )
         masked = getattr(method, "train_views", ("images",)) == ("masked_images",)
         fetch = self.masked_training_batch if masked else self.training_batch
-        loader = DataLoader(IndexedView(fetch), sampler=sampler, batch_size=None, generator=torch.Generator())
+        loader = DataLoader(
+            IndexedView(self._dealt(fetch)), sampler=sampler, batch_size=None, generator=torch.Generator()
+        )
         return InTurn([loader], limit=self.loading.limit_batches, epoch=lambda: trainer.current_epoch)
 
-    def training_batch(self, plan: Tensor) -> ImageBatch:
-        """Windows of the images of a `CropSampler`'s plan (B, 3)."""
-        positions = plan[:, 0]
-        batch = self.bags.instance_batch(positions)
-        return ImageBatch(self._windows(batch.instances, plan), batch.labels, batch.bag_indices)
+    def training_batch(self, plan: Tensor, rank: int = 0, ranks: int = 1) -> ImageBatch:
+        """Windows of the images of a `CropSampler`'s plan (B, 3), a rank's share of them."""
+        batch = self.bags.instance_batch(plan[:, 0], rank, ranks)
+        own = (batch.share or WHOLE).own(plan)
+        return ImageBatch(self._windows(batch.instances, own), batch.labels, batch.bag_indices, batch.share)
 
-    def masked_training_batch(self, plan: Tensor) -> MaskedBatch:
+    def masked_training_batch(self, plan: Tensor, rank: int = 0, ranks: int = 1) -> MaskedBatch:
         """The same with masks."""
-        train, batch = self.splits.train, self.training_batch(plan)
-        order = train.argsort()
-        rows = torch.searchsorted(train, plan[:, 0].contiguous(), sorter=order)
-        masks = self.masks("train")[order[rows]].to(batch.images.device)
-        return MaskedBatch(*batch, masks=self._windows(masks, plan))
+        train, batch = self.splits.train, self.training_batch(plan, rank, ranks)
+        own, order = (batch.share or WHOLE).own(plan), train.argsort()
+        rows = torch.searchsorted(train, own[:, 0].contiguous(), sorter=order)
+        masks = self._windows(self.masks("train")[order[rows]].to(batch.images.device), own)
+        return MaskedBatch(batch.images, batch.labels, batch.indices, masks, batch.share)
 
     def _windows(self, images: Tensor, plan: Tensor) -> Tensor:
         if self.crop is None:
@@ -125,15 +128,15 @@ class CropSampler(EpochSampler):
     """Random batches of images as rows (position, top, left): which images, and where each is cut."""
 
     def __init__(
-        self, images: Tensor, images_per_step: int, image: Sequence[int], crop: Sequence[int] | None, **order: int
+        self, images: Tensor, images_per_step: int, image: Sequence[int], crop: Sequence[int] | None, *, seed: int
     ) -> None:
-        super().__init__(**order)
-        self.order = InstanceSampler(images, images_per_step, **order)
+        super().__init__(seed)
+        self.order = InstanceSampler(images, images_per_step, seed=seed)
         self.free = [0, 0] if crop is None else [whole - part for whole, part in zip(image, crop, strict=True)]
 
     def __iter__(self) -> Iterator[Tensor]:
         self.order.set_epoch(self.epoch)
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) * 1009 + self.rank)
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) * 1009)
         for positions in self.order:
             corners = [torch.randint(free + 1, (len(positions),), generator=generator) for free in self.free]
             yield torch.stack([positions, *corners], 1)

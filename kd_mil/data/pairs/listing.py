@@ -39,7 +39,7 @@ class ImageReader:
 
 
 def image_files(rows: list[Row], classes: Sequence[str] | None, where: str) -> ImageSource:
-    """A source of image files, checked: no image twice, labels among the classes, files that exist.
+    """A source of image files, checked: no image twice, labels among the classes. Reading finds files that are missing.
 
     Raises:
         UserError: naming `where` and the image.
@@ -47,13 +47,13 @@ def image_files(rows: list[Row], classes: Sequence[str] | None, where: str) -> I
     names = list(classes) if classes is not None else sorted({row.label for row in rows} - {""})
     index = {name: number for number, name in enumerate(names)} | {"": -1}
     seen: set[str] = set()
+    if rows and not any(row.path.is_file() for row in rows):
+        raise UserError(f"{where}: there is no image {rows[0].path}, and none of the others")
     for row in rows:
         if row.label not in index:
             raise UserError(f"{where}: label {row.label!r} of image {row.image_id!r}; {did_you_mean(row.label, names)}")
         if row.image_id in seen:
             raise UserError(f"{where}: image {row.image_id!r} is listed twice")
-        if not row.path.is_file():
-            raise UserError(f"{where}: there is no image {row.path}")
         if row.split not in ("", *PARTS, AUXILIARY):
             raise UserError(f"{where}: split {row.split!r} of image {row.image_id!r} is no part")
         seen.add(row.image_id)

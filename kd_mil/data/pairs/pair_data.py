@@ -1,19 +1,24 @@
 """Images at a teacher's and a student's resolution, for training, evaluation, and distillation without labels."""
 
 import hashlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from kd_mil.core.checks import at_least
+from kd_mil.core.checks import at_least, check_cells
+from kd_mil.core.errors import one_line
 from kd_mil.data.batches import PairBatch
-from kd_mil.data.datamodules import GIBIBYTE, DistillationData, classes_in_turn
-from kd_mil.data.pairs.division import Division, Unlabelled, check_parts, divide, members
+from kd_mil.data.datamodules import GIBIBYTE, classes_in_turn
+from kd_mil.data.distillation_data import DistillationData
+from kd_mil.data.pairs.division import Division, Unlabelled, divided, limited, members
 from kd_mil.data.pairs.pair_loading import ImageSampler, PairView, PhaseLoader
+from kd_mil.data.pairs.pair_table import pair_table
 from kd_mil.data.pairs.stack import ImageSource, ImageStack, channel_statistics
 from kd_mil.data.samplers import IndexedView
 from kd_mil.data.splits import AUXILIARY, PARTS
@@ -24,12 +29,14 @@ RESOLUTIONS = ("teacher", "student")
 class PairedImages(DistillationData):
     """Base of the paired sets; a set says how to `read` its originals.
 
-    Every image exists at the teacher's and at the student's resolution, made from the original by one Lanczos step.
-    Images whose part the source does not say are divided by case, stratified by class.
+    Every image exists at the teacher's and at the student's resolution, made from the original by one Lanczos step, or
+    read so from a pyramid.
+    Images whose part the source does not say are divided by case, stratified by class. An image that cannot be read is
+    left out of its part, and listed (`left_out`).
 
     Args:
         teacher_downsample, student_downsample: side lengths of the original are divided by this much; at least 1.
-        images_per_step: images of one update of one process; 32 in the authors' code.
+        images_per_step: images of one update, however many ranks share it; 32 in the authors' code.
         distil_on: images the student is distilled on, without labels: `train`, `auxiliary`, or `both`.
         auxiliary_fraction: share of the training cases whose labels are dropped and which become auxiliary.
         fold: which of `num_folds` folds over cases is tested; None holds out `test_fraction` of the cases.
@@ -40,11 +47,14 @@ class PairedImages(DistillationData):
         num_workers: processes that decode those.
         limit_batches: steps of one epoch, to try things out; None for all.
         limit_images: training images, classes in turn, and as many auxiliary ones; None for all.
+        auxiliary_limit: auxiliary images, drawn by `seed`: a smaller number is a part of a larger one; None for all.
         seed: of the split, not of the run.
 
     Raises:
         UserError: a setting out of range.
     """
+
+    kind = "pairs of images"
 
     def __init__(
         self,
@@ -63,6 +73,7 @@ class PairedImages(DistillationData):
         num_workers: int = 0,
         limit_batches: int | None = None,
         limit_images: int | None = None,
+        auxiliary_limit: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -76,7 +87,8 @@ class PairedImages(DistillationData):
         self.images_per_step, self.distil_on, self.drop_last = images_per_step, distil_on, drop_last
         self.resident_gib, self.num_workers = resident_gib, num_workers
         self.limit_batches, self.limit_images = limit_batches, limit_images
-        self.division = Division(auxiliary_fraction, fold, num_folds, test_fraction, val_fraction, split_file, seed)
+        folds = fold, num_folds, test_fraction, val_fraction
+        self.division = Division(auxiliary_fraction, *folds, split_file, seed, auxiliary_limit)
 
     def read(self) -> ImageSource:
         """List the originals. The one method a set must write."""
@@ -86,15 +98,21 @@ class PairedImages(DistillationData):
         if hasattr(self, "source"):
             return
         source = self.read()
-        parts = divide(source, self.division)
-        check_parts(source, parts, self.distil_on)
+        check_cells("the data", {"image id": source.ids, "case_id": source.cases or (), "class": source.class_names})
+        divided(source, self.division, self.distil_on)  # refused before anything is decoded
         self.source = source
+        self._unreadable: dict[int, str] = {}
+        self.images = self._make_images(source)
+        self.left_out = {**source.left_out, **{source.ids[at]: reason for at, reason in self._unreadable.items()}}
+        for name, reason in self.left_out.items():
+            rank_zero_only(tqdm.write)(f"left out {name}: {reason}", file=sys.stderr)
+        parts = divided(source, self.division, self.distil_on, self._unreadable)
         self.positions = {part: members(parts, part) for part in (*PARTS, AUXILIARY)}
+        self.positions[AUXILIARY] = limited(self.positions[AUXILIARY], self.division)
         if self.limit_images is not None:
             train = self.positions["train"]
             self.positions["train"] = train[classes_in_turn(source.labels[train], self.limit_images)]
             self.positions[AUXILIARY] = self.positions[AUXILIARY][: self.limit_images]
-        self.images = self._make_images(source)
         self._statistics: dict[str, tuple[Tensor, Tensor]] = {}
 
     def _make_images(self, source: ImageSource) -> dict[str, ImageStack]:
@@ -104,9 +122,12 @@ class PairedImages(DistillationData):
         room = int(self.resident_gib * GIBIBYTE)
         distinct = list({id(stack): stack for stack in reversed(stacks.values())}.values())
         for index in tqdm(range(len(source.ids)), desc="images", unit="image", disable=None, leave=False):
-            original = source.open(index)
-            for stack in distinct:
-                stack.keep(index, original, room - sum(kept.nbytes for kept in distinct))
+            try:
+                original = source.open(index) if source.read_at is None else None
+                for stack in distinct:
+                    stack.keep(index, original, room - sum(kept.nbytes for kept in distinct))
+            except Exception as error:  # whatever it is, the other images are used
+                self._unreadable[index] = one_line(error)
         return stacks
 
     @property
@@ -115,14 +136,20 @@ class PairedImages(DistillationData):
 
     @property
     def model_inputs(self) -> dict[str, Any]:
-        """Classes, the two resolutions, whether the student sees images without labels, and which are held out."""
+        """Classes, resolutions, whether the student sees images without labels, what is held out, and the source."""
         return {
             "class_names": list(self.class_names),
             "teacher_downsample": self.downsamples["teacher"],
             "student_downsample": self.downsamples["student"],
             "auxiliary": self.distil_on != "train",
             "held_out": self.held_out(),
+            "source": self.instance_source,
         }
+
+    @property
+    def instance_source(self) -> dict[str, Any]:
+        """What decides what an image shows: `kind`, and of images cut from slides their resolution and tissue."""
+        return {"kind": "image_files"}
 
     def held_out(self) -> str:
         """Hash of the names of validation and test images: a teacher is of use here if it has not seen those."""
@@ -159,28 +186,7 @@ class PairedImages(DistillationData):
         return {part: len(self.positions[part]) for part in (*PARTS, AUXILIARY)}
 
     def split_rows(self) -> list[dict[str, str]]:
-        part_of = {index: part for part, positions in self.positions.items() for index in positions.tolist()}
-        return [
-            self._row(index) | {"split": part_of[index], "content": self._content(index)} for index in sorted(part_of)
-        ]
-
-    def _content(self, index: int) -> str:
-        """Hash of the sizes of an image, and of its pixels where they are in memory."""
-        digest = hashlib.blake2b(digest_size=6)
-        for stack in self.images.values():
-            digest.update(repr(stack.sizes[index]).encode())
-            if index in stack.kept:
-                digest.update(stack.kept[index].numpy().data)
-        return digest.hexdigest()
-
-    def _row(self, index: int) -> dict[str, str]:
-        label = int(self.source.labels[index])
-        case = self.source.ids[index] if self.source.cases is None else self.source.cases[index]
-        return {
-            "image_id": self.source.ids[index],
-            "case_id": case,
-            "label": self.class_names[label] if label >= 0 else "",
-        }
+        return pair_table(self.source, self.positions, self.images)
 
     def view(self, positions: Tensor, resolutions: tuple[str, ...], labelled: bool = True) -> PairBatch:
         """Images at the given resolutions; without labels, there are none in the batch."""
@@ -206,16 +212,9 @@ class PairedImages(DistillationData):
 
     def _loader(self, part: str | None, resolutions: tuple[str, ...], labelled: bool = True) -> DataLoader:
         positions = self.distilled_positions() if part is None else self.positions[part]
-        rank, world_size = self._shard()
-        sampler = ImageSampler(
-            positions,
-            self.images_per_step,
-            self.drop_last,
-            seed=self._method().seed,
-            rank=rank,
-            world_size=world_size,
-        )
-        return self._data_loader(PairView(self.images, self.source.labels, resolutions, labelled), sampler)
+        sampler = ImageSampler(positions, self.images_per_step, self.drop_last, seed=self._method().seed)
+        view = PairView(self.images, self.source.labels, resolutions, labelled, *self._shard())
+        return self._data_loader(view, sampler)
 
     def _eval_loader(self, part: str) -> DataLoader:
         rank, world_size = self._shard()
@@ -225,7 +224,7 @@ class PairedImages(DistillationData):
         return self._data_loader(PairView(self.images, self.source.labels, resolutions), steps)
 
     def _data_loader(self, fetch: Callable[[Tensor], PairBatch], sampler: Any) -> DataLoader:
-        every = all(len(stack.kept) == len(self.source.ids) for stack in self.images.values())
+        every = all(stack.kept.keys() == stack.sizes.keys() for stack in self.images.values())
         workers = 0 if every else self.num_workers
         return DataLoader(
             IndexedView(fetch),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from kd_mil.core.machine.shares import WHOLE, dealt
 from kd_mil.data.batches import PairBatch
 from kd_mil.data.pairs.stack import ImageStack
 from kd_mil.data.samplers import EpochSampler
@@ -24,37 +25,32 @@ class PairView:
     """Those of `teacher` and `student` that the batch has."""
     labelled: bool = True
     """Whether it has labels."""
+    rank: int = 0
+    ranks: int = 1
+    """Whose share of the images it has."""
 
     def __call__(self, positions: Tensor) -> PairBatch:
         """The batch of the images at `positions` (B,)."""
-        shown = {name: [self.images[name][index] for index in positions.tolist()] for name in self.resolutions}
+        share = dealt(len(positions), self.rank, self.ranks)
+        own = (share or WHOLE).own(positions).tolist()
+        shown = {name: [self.images[name][index] for index in own] for name in self.resolutions}
         labels = self.labels[positions]
         hidden = labels if self.labelled else torch.full_like(labels, -1)
-        return PairBatch(shown.get("teacher", []), shown.get("student", []), hidden, positions)
+        return PairBatch(shown.get("teacher", []), shown.get("student", []), hidden, positions, share)
 
 
 class ImageSampler(EpochSampler):
-    """Random groups of image positions, every image once an epoch; all ranks take equal shares of every group.
+    """Random groups of image positions, every image once an epoch; the last group holds the rest."""
 
-    The last group holds the rest; images from the start of the epoch complete it to a multiple of the ranks.
-    """
-
-    def __init__(
-        self, positions: Tensor, images_per_step: int, drop_last: bool, *, seed: int, rank: int, world_size: int
-    ) -> None:
-        super().__init__(seed, rank, world_size)
+    def __init__(self, positions: Tensor, images_per_step: int, drop_last: bool, *, seed: int) -> None:
+        super().__init__(seed)
         self.positions, self.images_per_step, self.drop_last = positions, images_per_step, drop_last
 
     def __iter__(self) -> Iterator[Tensor]:
-        order = self.shuffled(self.positions)
-        together = self.images_per_step * self.world_size
-        for start in range(0, len(self) * together, together):
-            group = order[start : start + together]
-            missing = -len(group) % self.world_size
-            yield torch.cat([group, order.repeat(self.world_size)[:missing]])[self.rank :: self.world_size]
+        return iter(self.shuffled(self.positions).split(self.images_per_step)[: len(self)])
 
     def __len__(self) -> int:
-        full, rest = divmod(len(self.positions), self.images_per_step * self.world_size)
+        full, rest = divmod(len(self.positions), self.images_per_step)
         return full + (rest > 0 and not (self.drop_last and full))
 
 

@@ -7,6 +7,7 @@ Intelligence in Medicine 2021, arXiv:2101.04170.
 from collections.abc import Sequence
 from typing import Any
 
+from kd_mil.core.checks import above
 from kd_mil.core.errors import UserError
 from kd_mil.data.locations import find_root
 from kd_mil.data.pairs.listing import folder_rows, image_files, table_rows
@@ -25,6 +26,7 @@ class ImageFolders(PairedImages):
         root: the CSV or the folder; None = the set's own name under `data_dir`.
         data_dir: folder of all data sets.
         classes: names in the order of their index; None = the set's own, else sorted by name.
+        mpp: µm per pixel of the originals; a teacher of other originals is refused. None = unknown.
         **pairs: arguments of `PairedImages`.
     """
 
@@ -34,10 +36,25 @@ class ImageFolders(PairedImages):
     """What to get, from whom."""
     own_classes: tuple[str, ...] | None = None
 
-    def __init__(self, root: str | None, data_dir: str, classes: Sequence[str] | None = None, **pairs: Any) -> None:
+    def __init__(
+        self,
+        root: str | None,
+        data_dir: str,
+        classes: Sequence[str] | None = None,
+        mpp: float | None = None,
+        **pairs: Any,
+    ) -> None:
         super().__init__(**pairs)
+        if mpp is not None:
+            above("data.mpp", mpp)
+        self.mpp = mpp
         self.root, self.data_dir = root, data_dir
         self.classes = self.own_classes if classes is None else tuple(classes)
+
+    @property
+    def instance_source(self) -> dict[str, Any]:
+        """The resolution of the originals, where known."""
+        return super().instance_source | ({} if self.mpp is None else {"mpp": float(self.mpp)})
 
     def read(self) -> ImageSource:
         if self.root is None and not self.folders:

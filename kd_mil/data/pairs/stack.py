@@ -1,13 +1,16 @@
 """Images that are not decoded yet, and their smaller copies, each made from the original in one step."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from kd_mil.slides.formats.reducing import downsampled, downsampled_size
 
 
 class ImageSource(NamedTuple):
@@ -26,6 +29,12 @@ class ImageSource(NamedTuple):
     """`train`, `val`, `test` or `auxiliary`; empty where the data module is to divide."""
     scales: list[float] | None = None
     """Pixels of each original for one pixel at downsample 1, where originals differ in resolution; None: 1."""
+    twins: Sequence[Sequence[int]] = ()
+    """Groups of positions of images of equal content."""
+    left_out: Mapping[str, str] = MappingProxyType({})
+    """Why, by name of what gave no image: a slide that cannot be read."""
+    read_at: Callable[[int, float], Image.Image] | None = None
+    """RGB image at a position and a downsample, where it can be read smaller; None: it is reduced from the original."""
 
 
 @dataclass(frozen=True)
@@ -41,47 +50,45 @@ class PixelReader:
 
 
 class ImageStack:
-    """The images of a source at one downsampling, made once from the originals and kept as uint8.
+    """The images of a source at one downsampling, made or read once and kept as uint8.
 
     Images beyond the memory given are made anew whenever they are asked for.
 
     Args:
         source: gives the originals.
-        downsample: side lengths are divided by this much, in one Lanczos step; 1 keeps the original.
+        downsample: side lengths are divided by this much; in one Lanczos step, unless the source reads them smaller.
+            1 keeps the original.
     """
 
     def __init__(self, source: ImageSource, downsample: float) -> None:
-        self.open_image = source.open
+        self.open_image, self.read_at, self.downsample = source.open, source.read_at, downsample
         self.downsamples = [downsample * scale for scale in source.scales or [1.0] * len(source.ids)]
         self.kept: dict[int, Tensor] = {}
         self.sizes: dict[int, tuple[int, int]] = {}
         self.nbytes = 0
 
-    def keep(self, position: int, original: Image.Image, room: int) -> None:
-        """Take in one image, unless it needs more than `room` bytes."""
-        width, height = downsampled_size(original.size, self.downsamples[position])
+    def keep(self, position: int, original: Image.Image | None, room: int) -> None:
+        """Take in one image, unless it needs more than `room` bytes; without its original it is read."""
+        image = original if original is not None else self._image(position)
+        downsample = self.downsamples[position] if original is not None else 1.0
+        width, height = downsampled_size(image.size, downsample)
         self.sizes[position] = (height, width)
         if 3 * height * width <= room:
-            self.kept[position] = pixels(downsampled(original, self.downsamples[position]))
+            self.kept[position] = pixels(downsampled(image, downsample))
             self.nbytes += 3 * height * width
+
+    def _image(self, position: int) -> Image.Image:
+        if self.read_at is not None:
+            return self.read_at(position, self.downsample)
+        return downsampled(self.open_image(position), self.downsamples[position])
 
     def __getitem__(self, position: int) -> Tensor:
         """Image (3, H, W) uint8."""
-        if position in self.kept:
-            return self.kept[position]
-        return pixels(downsampled(self.open_image(position), self.downsamples[position]))
+        return self.kept[position] if position in self.kept else self.made(position)
 
-
-def downsampled_size(size: tuple[int, int], downsample: float) -> tuple[int, int]:
-    """(width, height) after dividing by `downsample`, rounded, at least one pixel."""
-    return max(1, round(size[0] / downsample)), max(1, round(size[1] / downsample))
-
-
-def downsampled(original: Image.Image, downsample: float) -> Image.Image:
-    """An RGB image reduced in one Lanczos step (Sec. 4.1); itself where there is nothing to reduce."""
-    if downsample == 1:
-        return original
-    return original.resize(downsampled_size(original.size, downsample), Image.Resampling.LANCZOS)
+    def made(self, position: int) -> Tensor:
+        """The image as above, made or read anew."""
+        return pixels(self._image(position))
 
 
 def pixels(image: Image.Image) -> Tensor:

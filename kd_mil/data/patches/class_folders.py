@@ -13,6 +13,7 @@ from tqdm import tqdm
 from kd_mil.core.atomic import write_arrays
 from kd_mil.core.errors import UserError
 from kd_mil.core.hashing import digest, file_identity
+from kd_mil.core.readable import readable
 from kd_mil.data.datamodules import GIBIBYTE
 from kd_mil.data.patches.built_bags import LabelledInstances
 from kd_mil.data.patches.image_files import IMAGE_SUFFIXES, ImageFiles, decode_image, require_size
@@ -66,7 +67,7 @@ def read_archive(path: Path, image_size: int | None, cache_dir: Path, max_bytes:
     cached = cache_dir / "class_folders" / f"{digest([*file_identity(path), image_size])}.npz"
     if not cached.exists():
         write_arrays(cached, _decode_archive(path, image_size, max_bytes))
-    with np.load(cached, allow_pickle=False) as arrays:
+    with readable(cached, "remove it, it is made anew"), np.load(cached, allow_pickle=False) as arrays:
         return LabelledInstances(
             torch.from_numpy(arrays["images"]),
             torch.from_numpy(arrays["labels"]),

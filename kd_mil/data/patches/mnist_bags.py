@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
+from kd_mil.core.readable import readable
 from kd_mil.data.bags import Bags, BagSplits
 from kd_mil.data.datamodules import BagDataModule, Loading
 from kd_mil.data.locations import find_root
@@ -147,11 +148,8 @@ def read_mnist(root: Path) -> dict[str, Digits]:
 
 
 def _read_archive(path: Path) -> tuple[Digits, Digits]:
-    try:
-        with np.load(path) as arrays:
-            parts = [(arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "test")]
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise UserError(f"{path}: not an archive of x_train, y_train, x_test, y_test ({error})") from error
+    with readable(path, "not an archive of x_train, y_train, x_test, y_test"), np.load(path) as arrays:
+        parts = [(arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "test")]
     train, test = (Digits(torch.from_numpy(x), torch.from_numpy(y.astype(np.int64))) for x, y in parts)
     return train, test
 

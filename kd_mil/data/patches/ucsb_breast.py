@@ -15,8 +15,8 @@ from kd_mil.core.errors import UserError
 from kd_mil.data.bags import Bags, BagSplits
 from kd_mil.data.datamodules import BagDataModule, Loading
 from kd_mil.data.locations import find_root
-from kd_mil.data.patches.colon_nuclei import cut_patches, grid_patches
 from kd_mil.data.patches.image_files import IMAGE_SUFFIXES, decode_image
+from kd_mil.data.patches.patch_cutting import cut_patches, grid_patches
 from kd_mil.data.patches.stain_normalisation import StainNormalisation, normalise_stain
 from kd_mil.data.splits import stratified_folds
 from kd_mil.slides.formats.label_masks import read_mask

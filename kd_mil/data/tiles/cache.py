@@ -14,6 +14,7 @@ from tqdm import tqdm
 from kd_mil.core.atomic import atomic_path
 from kd_mil.core.errors import UserError
 from kd_mil.core.hashing import digest, file_identity
+from kd_mil.core.readable import readable
 from kd_mil.slides.annotations.annotations import read_annotation, tumour_fraction
 from kd_mil.slides.formats.reader import Slide
 from kd_mil.slides.slide_list import SlideEntry
@@ -22,6 +23,9 @@ from kd_mil.slides.tiles.tiling import Tiles
 
 CACHE_VERSION = 2
 """Raised when tissue masks, grids or pixels come out differently: older files are then not taken for current ones."""
+
+REMEDY = "remove it, it is made anew"
+"""What to do about a damaged file of the cache."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -66,7 +70,8 @@ class TileCache:
             fractions = tumour_fraction(annotation, tiles.coords, tiles.tile_size_level0)
             with atomic_path(path) as temporary, temporary.open("wb") as file:
                 np.save(file, fractions)
-        return CutSlide(entry, tiles, np.load(path))
+        with readable(path, REMEDY):
+            return CutSlide(entry, tiles, np.load(path, allow_pickle=False))
 
     def pixels_path(self, entry: SlideEntry) -> Path:
         """Where the pixels (N, 3, S, S) uint8 of a slide's tiles are, once `keep_pixels` has written them."""
@@ -95,7 +100,7 @@ class TileCache:
         path = stem.with_name(f"{stem.name}.tiles.npz")
         if not path.exists():
             slide = self.cutting.open(entry)
-            tiles = self.cutting.cut(slide)
+            tiles = self.cutting.cut(slide, entry)
             slide.close()
             save_tiles(path, tiles)
         return load_tiles(path)
@@ -109,8 +114,8 @@ def save_tiles(path: Path, tiles: Tiles) -> None:
 
 
 def load_tiles(path: Path) -> Tiles:
-    """Read what `save_tiles` wrote."""
-    with np.load(path, allow_pickle=False) as file:
+    """Read what `save_tiles` wrote; UserError where it is damaged."""
+    with readable(path, REMEDY), np.load(path, allow_pickle=False) as file:
         facts = json.loads(str(file["facts"]))
         facts |= {name: tuple(facts[name]) for name in ("slide_dimensions", "bounds_offset", "doubts")}
         return Tiles(coords=file["coords"], tissue=file["tissue"], **facts)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from kd_mil.data.tiles.cache import CutSlide, TileCache, read_tile
+from kd_mil.core.readable import readable
+from kd_mil.data.tiles.cache import REMEDY, CutSlide, TileCache, read_tile
 from kd_mil.slides.formats.reader import Slide
 from kd_mil.slides.tiles.cutting import Cutting
 
@@ -99,4 +100,5 @@ class TilesInCache(TileFiles):
         self.paths = [cache.pixels_path(cut.entry) for cut in self.cuts]
 
     def _read(self, slide: int, rows: np.ndarray) -> np.ndarray:
-        return np.load(self.paths[slide], mmap_mode="r", allow_pickle=False)[rows]
+        with readable(self.paths[slide], REMEDY):
+            return np.load(self.paths[slide], mmap_mode="r", allow_pickle=False)[rows]

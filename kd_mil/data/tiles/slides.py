@@ -15,15 +15,19 @@ from kd_mil.core.checks import share
 from kd_mil.core.errors import UserError
 from kd_mil.data.bags import Bags, BagSplits
 from kd_mil.data.classes import Classes
-from kd_mil.data.datamodules import GIBIBYTE, BagDataModule, Loading
+from kd_mil.data.datamodules import GIBIBYTE, BagDataModule, Loading, Pooling, Unit
 from kd_mil.data.split_columns import Folds, choose_parts
 from kd_mil.data.tiles.cache import CutSlide, TileCache, over_slides, require_space
 from kd_mil.data.tiles.files import TileFiles, TilesInCache, TilesInSlides
 from kd_mil.data.tiles.listing import require_tiles, slide_classes, without
+from kd_mil.data.tiles.skipping import readable_cuts
 from kd_mil.slides.annotations.annotations import AnnotationSettings, read_annotation
 from kd_mil.slides.overlays.slide_picture import SlidePicture, picture_of
-from kd_mil.slides.slide_list import SlideEntry, list_slides, with_labels
+from kd_mil.slides.slide_content import of_equal_content
+from kd_mil.slides.slide_labels import with_labels
+from kd_mil.slides.slide_list import SlideEntry, list_slides, require_files
 from kd_mil.slides.tiles.cutting import Cutting
+from kd_mil.slides.tiles.outlines import OutlineSettings
 from kd_mil.slides.tiles.tiling import TilingSettings
 from kd_mil.slides.tiles.tissue import TissueSettings
 
@@ -54,12 +58,15 @@ class SlidesData(BagDataModule):
         cache: keep the pixels of all tiles, uncompressed, under `cache_dir`.
         cache_dir: where coordinates and tiles are kept.
         exclude: ids of slides to leave out.
+        on_error: a slide that cannot be read or has no tile ends the command (`stop`), or is left out and listed
+            (`skip`).
         fold: None = the `split` column, or fold 0 where there is none; else the fold to test: of the `fold` column, or
             of `num_folds` stratified folds with cases kept whole.
         num_folds: folds made where there is no `fold` column.
         val_fraction: share of all cases held out for validation, unless the `split` column says which.
         split_file: CSV `bag_id,split` that replaces the split.
         seed: of folds, validation part and visiting order.
+        bag_by, report_by, case_pooling: as in `SplitDataModule`.
 
     Raises:
         UserError: a threshold outside (0, 1].
@@ -72,7 +79,7 @@ class SlidesData(BagDataModule):
         slides: str | None,
         loading: Loading,
         tiling: TilingSettings,
-        tissue: TissueSettings,
+        tissue: TissueSettings | OutlineSettings,
         annotations: AnnotationSettings | None = None,
         labels: str | None = None,
         classes: Classes = None,
@@ -84,19 +91,24 @@ class SlidesData(BagDataModule):
         cache: bool = False,
         cache_dir: str = ".cache/kd_mil",
         exclude: Sequence[str] = (),
+        on_error: Literal["stop", "skip"] = "stop",
         fold: int | None = None,
         num_folds: int = 5,
         val_fraction: float = 0.1,
         split_file: str | None = None,
         seed: int = 0,
+        bag_by: Unit = "slide",
+        report_by: Unit = "slide",
+        case_pooling: Pooling = "max",
     ) -> None:
         super().__init__(loading, split_file, seed)
+        self.bag_by, self.report_by, self.case_pooling = bag_by, report_by, case_pooling
         share("data.tumour_threshold", tumour_threshold, zero=False)
         self.slides, self.labels, self.classes = slides, labels, classes
         self.cutting = Cutting(tiling, tissue, annotations or AnnotationSettings(), mpp, backend, mpp_override)
         self.negatives_known, self.tumour_threshold = negatives_known, tumour_threshold
         self.cache, self.cache_dir, self.exclude = cache, Path(cache_dir), [str(name) for name in exclude]
-        self.folds = Folds(fold, num_folds, val_fraction, seed)
+        self.on_error, self.folds = on_error, Folds(fold, num_folds, val_fraction, seed)
 
     def entries(self) -> list[SlideEntry]:
         """The slides with their labels; what a data set of slides overrides."""
@@ -110,10 +122,18 @@ class SlidesData(BagDataModule):
         if self.labels is not None:
             entries = with_labels(entries, self.labels)
         entries = without(entries, self.exclude)
-        labels, names = slide_classes(entries, self.classes)
+        slide_classes(entries, self.classes)
         cache = TileCache(self.cache_dir / "tiles", self.cutting)
-        self.cuts = over_slides(cache.cut, entries, "tissue and tiles", self.loading.num_workers)
-        require_tiles(self.cuts)
+        if self.on_error == "skip":
+            self.cuts, self.left_out = readable_cuts(cache, entries, self.loading.num_workers)
+            entries = [cut.entry for cut in self.cuts]
+        else:
+            for entry in entries:
+                require_files(entry)
+            self.cuts = over_slides(cache.cut, entries, "tissue and tiles", self.loading.num_workers)
+            require_tiles(self.cuts)
+        self.twins = of_equal_content([entry.path for entry in entries])
+        labels, names = slide_classes(entries, self.classes)
         bags = Bags(
             instances=self._pixels(cache),
             sizes=torch.tensor([len(cut.tiles.coords) for cut in self.cuts]),

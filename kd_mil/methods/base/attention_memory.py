@@ -1,18 +1,19 @@
 """The teacher's scores of the last epoch for its student: their range and, as a bank, the scores themselves."""
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from kd_mil.core.distributed import all_reduce
+from kd_mil.data.batches import BagBatch
 
 Normalisation = Literal["training_set", "bag"]
 
 
 class AttentionMemory(nn.Module):
-    """Range and bank of teacher scores, complete and equal on all ranks once `finalize` has run.
+    """Range and bank of teacher scores, complete once `finalize` has run; each rank sees those of all instances.
 
     Args:
         normalisation: `training_set` keeps one range for all bags, `bag` one range for each bag.
@@ -43,6 +44,26 @@ class AttentionMemory(nn.Module):
         self.register_buffer("scores", torch.zeros(rows, *self.columns, device=device))
         self._open = False
 
+    def record(self, scores: Tensor, bags: BagBatch, keep: Tensor | None, of_all: Callable[[], Tensor]) -> None:
+        """Note one step: all instances go to the bank, the range runs over those that mining kept.
+
+        Args:
+            scores: (K,) of the kept instances, in the bags that the teacher saw.
+            bags: the whole bags, N instances.
+            keep: (N,) bool; None where mining is off.
+            of_all: scores (N,) in one pass over whole bags, for attention may depend on the rest of the bag.
+        """
+        owners = bags.bag_indices.repeat_interleave(bags.sizes)
+        kept = slice(None) if keep is None else keep
+        if self.keep_scores and keep is not None:
+            with torch.no_grad():
+                everything = of_all()
+            self.record_scores(everything, bags.instance_ids)
+            scores = everything[keep]
+        elif self.keep_scores:
+            self.record_scores(scores, bags.instance_ids)
+        self.record_range(scores, owners[kept])
+
     def record_range(self, scores: Tensor, bag_of_instance: Tensor) -> None:
         """Widen this phase's range by scores of instances that lie in the bags (N,) int64."""
         self._begin()
@@ -58,18 +79,14 @@ class AttentionMemory(nn.Module):
         self._fresh[instance_ids] = scores.detach().to(self._fresh.dtype)
 
     def finalize(self) -> None:
-        """Close the teacher phase: merge what the ranks saw; without a phase since the last call nothing happens."""
+        """Close the teacher phase; without one since the last call nothing happens."""
         if not self._open:
             return
-        low, high = all_reduce(self._low, "min"), all_reduce(self._high, "max")
-        seen = high >= low
-        self.low.copy_(torch.where(seen, low, self.low))
-        self.high.copy_(torch.where(seen, high, self.high))
+        seen = self._high >= self._low
+        self.low.copy_(torch.where(seen, self._low, self.low))
+        self.high.copy_(torch.where(seen, self._high, self.high))
         if self.keep_scores:
-            written = ~self._fresh.isnan()
-            total = all_reduce(self._fresh.nan_to_num(), "sum")
-            count = all_reduce(written.float(), "sum")
-            self.scores.copy_(torch.where(count > 0, total / count.clamp_min(1), self.scores))
+            self.scores.copy_(torch.where(self._fresh.isnan(), self.scores, self._fresh))
         self._open = False
 
     def range_of(self, bag_of_instance: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,7 +132,10 @@ def attention_pseudo_labels(
         Eq. 6-7 do not say over what minimum and maximum run, nor whether attention is taken before or after its
         softmax: docs/fidelity.md, "norm".
     """
-    scaled = ((scores - low) / (high - low).clamp_min(NARROWEST_RANGE)).clamp(0, 1)
-    if range_of_bag:
-        scaled = scaled.masked_fill(high - low < NARROWEST_RANGE, 1.0)
-    return scaled * (bag_labels > 0)
+    return scaled_scores(scores, low, high, range_of_bag).clamp(0, 1) * (bag_labels > 0)
+
+
+def scaled_scores(scores: Tensor, low: Tensor, high: Tensor, range_of_bag: bool = False) -> Tensor:
+    """Scores (M, ...) with `low` at 0 and `high` at 1, not clipped; 1 where a bag's own range has no width."""
+    scaled = (scores - low) / (high - low).clamp_min(NARROWEST_RANGE)
+    return scaled.masked_fill(high - low < NARROWEST_RANGE, 1.0) if range_of_bag else scaled

@@ -3,12 +3,48 @@
 bag_loss(output.bag_logits, labels, critical_logits(output, sizes))
 """
 
+from typing import NamedTuple
+
 import torch.nn.functional as F
 from torch import Tensor
 
 
+class BagTargets(NamedTuple):
+    """How the labels of bags are learned from."""
+
+    class_weights: Tensor | None = None
+    """(C,) float32 by which the loss of a bag of each class is multiplied; None = 1."""
+    label_smoothing: float = 0.0
+    """Share of the label in [0, 1) that goes to all classes alike (Szegedy et al., CVPR 2016)."""
+
+
+PLAIN = BagTargets()
+"""Labels as they are."""
+
+
+def bag_cross_entropy(logits: Tensor, labels: Tensor, targets: BagTargets = PLAIN) -> Tensor:
+    """Cross-entropy (B,) of bags with logits (B, C) under labels (B,), smoothed and weighted.
+
+    A weight multiplies the loss of its bag, whatever else is in the batch: PyTorch's own weighted mean would divide by
+    the weights again, and so do nothing to a batch of one bag.
+    """
+    losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=targets.label_smoothing)
+    return losses if targets.class_weights is None else losses * targets.class_weights.to(losses)[labels]
+
+
+def mean_cross_entropy(logits: Tensor, labels: Tensor, targets: BagTargets = PLAIN) -> Tensor:
+    """The mean of `bag_cross_entropy`; without weights PyTorch's own, to the last bit."""
+    if targets.class_weights is None:
+        return F.cross_entropy(logits, labels, label_smoothing=targets.label_smoothing)
+    return bag_cross_entropy(logits, labels, targets).mean()
+
+
 def bag_loss(
-    bag_logits: Tensor, labels: Tensor, critical_logits: Tensor | None = None, instance_stream_weight: float = 0.5
+    bag_logits: Tensor,
+    labels: Tensor,
+    critical_logits: Tensor | None = None,
+    instance_stream_weight: float = 0.5,
+    targets: BagTargets = PLAIN,
 ) -> Tensor:
     """Cross-entropy of the bag label: WENO Eq. 12; with an instance stream the two-stream loss of DSMIL.
 
@@ -17,11 +53,13 @@ def bag_loss(
         labels: (B,) int64.
         critical_logits: (B, C) logits of the highest-scoring instance of each bag, None without an instance stream.
         instance_stream_weight: share of the instance stream in [0, 1]; DSMIL and the released WENO use 0.5.
+        targets: class weights and smoothing, of both streams.
     """
-    loss = F.cross_entropy(bag_logits, labels)
+    loss = mean_cross_entropy(bag_logits, labels, targets)
     if critical_logits is None:
         return loss
-    return (1 - instance_stream_weight) * loss + instance_stream_weight * F.cross_entropy(critical_logits, labels)
+    critical = mean_cross_entropy(critical_logits, labels, targets)
+    return (1 - instance_stream_weight) * loss + instance_stream_weight * critical
 
 
 def labelled_instance_loss(logits: Tensor, instance_labels: Tensor) -> Tensor:

@@ -1,48 +1,117 @@
 """Base of the methods on bags: pixel statistics, evaluation without padding, selection by bag labels only."""
 
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor
+from torch import Tensor, nn
 
-from kd_mil.core.distributed import sync_batchnorm_statistics
+from kd_mil.core.errors import UserError
+from kd_mil.core.machine.dealing import dealing
 from kd_mil.data.batches import BagBatch
-from kd_mil.evaluation.metrics import BAG_METRICS, Scores, bag_scores, instance_class_scores, instance_scores
+from kd_mil.evaluation.instance_metrics import instance_table_scores
+from kd_mil.evaluation.metrics import BAG_METRICS, Scores, bag_scores
+from kd_mil.evaluation.scorecard import lesion_scores
 from kd_mil.evaluation.tables import PredictionTables, Rows, prediction_rows
-from kd_mil.evaluation.thresholds import youden_threshold
+from kd_mil.evaluation.thresholds import instance_threshold, youden_threshold
 from kd_mil.evaluation.ties import without_rounding
-from kd_mil.methods.base.bag_losses import bag_loss
-from kd_mil.methods.base.method import Method, refuse_nan
+from kd_mil.methods.base.accumulation import AccumulatingMethod
+from kd_mil.methods.base.bag_losses import PLAIN, BagTargets, bag_loss
+from kd_mil.methods.base.method import refuse_nan
+from kd_mil.methods.base.operating import OperatingPoints
+from kd_mil.methods.base.readings import NAMES, BagReadings, InstanceScore, choose_reading
+from kd_mil.methods.base.weight_average import evaluating
 from kd_mil.models.outputs import MILOutput, Prediction, critical_logits
 from kd_mil.models.preprocess import Preprocess
 
 STATISTICS_SAMPLE = 20_000
+PIECE = 4096
+"""Instances that are encoded at once by `predict`."""
 
 
-class BagMethod(Method):
+class BagMethod(AccumulatingMethod):
     """Base of every method on bags: a method adds what its roles predict for a batch of bags.
 
     Args:
         preprocess: from stored instances to encoder input.
         num_classes: C >= 2.
+        instance_score: reading that is the word of bag classifiers on instances. `own` is that of the aggregator's
+            authors; `validation` the one that ranks instances of positive validation bags best above those of
+            negative ones, chosen again whenever validation bags are scored. Instance classifiers have one word only.
+            The default is what checkpoints without this setting meant.
         **training: optimizer, gradient_clip, seed of `Method`.
+
+    Raises:
+        UserError: an `instance_score` for a method that has no choice.
     """
 
     train_views: tuple[str, ...] = ("bags",)
-    """Views of the training data, in the order in which one epoch shows them: `bags`, `instances`."""
+    """Views of the training data, in the order in which one epoch shows them: `bags`, `instances`, `more_bags`."""
 
+    monitors = tuple(f"bag_{name}" for name in BAG_METRICS)
+    chooses_reading = False
+    """Whether the method has bag classifiers that it reads as `instance_score` asks, with `predict_role`."""
+
+    bag_targets: BagTargets = PLAIN
+    """Class weights and smoothing of the labels of training bags; see `bag_targets.learn_from`."""
+    learns_from_targets = True
+    """Whether the loss of the method heeds them."""
     bag_thresholds: Tensor
+    instance_thresholds: Tensor
+    """(roles,) like `bag_thresholds`, chosen on the labels of validation bags alone."""
+    chosen_readings: Tensor
+    """(roles,) position in `NAMES` of what `instance_score=validation` chose, -1 for the aggregator's own."""
 
-    def __init__(self, preprocess: Preprocess, num_classes: int = 2, **training: Any) -> None:
+    def __init__(
+        self, preprocess: Preprocess, num_classes: int = 2, instance_score: InstanceScore = "attention", **training: Any
+    ) -> None:
         super().__init__(**training)
         self.preprocess, self.num_classes = preprocess, num_classes
+        self.instance_score: InstanceScore = instance_score
+        if instance_score != "attention" and not self.chooses_reading:
+            name = type(self).__name__
+            raise UserError(f"method.instance_score={instance_score}: {name} has one word on instances, leave it out")
+        if instance_score == "validation":
+            self.register_buffer("chosen_readings", torch.full((len(self.roles),), -1))
+        self._with_readings = False
+        self.shown_readings: dict[str, str | None] = {}
+        """Name of the reading that each role's instance probabilities were in the last evaluation."""
         self.register_buffer("bag_thresholds", torch.full((len(self.roles),), 0.5, dtype=torch.float64))
+        self.register_buffer("instance_thresholds", self.bag_thresholds.clone())
+        self.operating = OperatingPoints(self.roles)
         self._bag_rows, self._instance_rows = Rows("bag"), Rows("instance")
+
+    def features_of(self, encoder: nn.Module, bags: BagBatch) -> Tensor:
+        """Features (N, D) of all instances of a training batch, of which each rank encodes its share."""
+        with dealing(bags.share) as deal:
+            return deal.gather(encoder(self.preprocess(bags.instances, bags.sizes)))
 
     def predict_bags(self, bags: BagBatch) -> dict[str, Prediction]:
         """What each role says about a batch of bags; called in eval mode without gradient."""
         return self.predict_encoded(self.encode(bags.instances), bags.sizes)
+
+    def predict(self, bag: Tensor | np.ndarray, readings: bool = False) -> dict[str, Prediction]:
+        """What each role says about one bag: instances (N, ...) as the training data stored them; on the CPU.
+
+        `predict(features)["student"].instance_probs` is (N,), `predict(features)["teacher"].bag_probs` (1, C).
+        """
+        return self.predict_pieces(torch.as_tensor(bag).split(PIECE), readings)
+
+    @torch.inference_mode()
+    def predict_pieces(self, pieces: Iterable[Tensor], readings: bool = False) -> dict[str, Prediction]:
+        """As `predict`, of a bag cut into pieces (M, ...): only what `encode` makes of them is kept.
+
+        Args:
+            pieces: the bag, piece by piece.
+            readings: read bag classifiers in every way.
+        """
+        with evaluating(self):
+            encoded = [self.encode(piece.to(self.device, non_blocking=True)) for piece in pieces]
+            together = tuple(torch.cat(parts) for parts in zip(*encoded, strict=True))
+            predictions = self.predict_encoded(together, torch.tensor([len(together[0])], device=self.device))
+            return {role: prediction.on_cpu(readings) for role, prediction in predictions.items()}
 
     def encode(self, instances: Tensor) -> tuple[Tensor, ...]:
         """All that bags need of instances (M, ...), each taken by itself: tensors (M, E), one for each encoder.
@@ -55,6 +124,29 @@ class BagMethod(Method):
         """What each role says about B packed bags with N instances, from what `encode` made of them."""
         raise NotImplementedError
 
+    def predict_role(self, role: str, readings: BagReadings) -> Prediction:
+        """What a bag classifier says of its bags, and of their instances as `instance_score` asks."""
+        name: str = self.instance_score
+        if name == "validation":
+            chosen = int(self.chosen_readings[self.roles.index(role)])
+            name = "own" if chosen < 0 else NAMES[chosen]
+        return readings.predict(readings.own if name == "own" else name)
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Probability of a bag from which on each role calls it positive, chosen on validation bags; 0.5 before."""
+        return dict(zip(self.roles, self.bag_thresholds.tolist(), strict=True))
+
+    @property
+    def thresholds_of_instances(self) -> dict[str, float]:
+        """The same of single instances, chosen on the labels of validation bags."""
+        return dict(zip(self.roles, self.instance_thresholds.tolist(), strict=True))
+
+    @property
+    def decides(self) -> str:
+        """Role whose decision on a bag counts where one is wanted: the one that selects the checkpoint."""
+        return self.default_monitor.split("/")[1]
+
     @property
     def default_monitor(self) -> str:
         return f"val/{self.roles[0]}/bag_loss"
@@ -62,13 +154,23 @@ class BagMethod(Method):
     def selectable(self, role: str) -> tuple[str, ...]:
         """Scores of bags: instance labels select nothing."""
         binary = self.num_classes == 2
-        return tuple(f"bag_{name}" for name in BAG_METRICS if binary or not name.endswith("_tuned"))
+        return tuple(name for name in self.monitors if binary or not name.endswith("_tuned"))
 
     def setup(self, stage: str) -> None:
-        """Pixel statistics of the training data."""
+        """Pixel statistics of the training data.
+
+        Raises:
+            UserError: images would be normalised twice.
+        """
         super().setup(stage)
         if stage != "fit":
             return
+        networks = (module for module in self.modules() if module is not self.preprocess)
+        if self.preprocess.normalises and any(getattr(network, "normalises", False) for network in networks):
+            raise UserError(
+                "the encoder has published weights and normalises images itself, and preprocess does, too: set "
+                "preprocess.standardise=false preprocess.mean=null preprocess.std=null"
+            )
         if self.preprocess.standardise:
             self.preprocess.fit(self.training_sample())
         if not (self.trainer.datamodule.bags.instance_labels >= 0).any():  # type: ignore[attr-defined]
@@ -80,10 +182,15 @@ class BagMethod(Method):
         return splits.bags.sample(splits.bags.instances_of(splits.train), STATISTICS_SAMPLE)
 
     def on_validation_start(self) -> None:
-        sync_batchnorm_statistics(self)
+        self._with_readings = self.instance_score == "validation"
+
+    def on_test_start(self) -> None:
+        self._with_readings = True
 
     def collect(self, bags: BagBatch) -> None:
-        rows = prediction_rows(bags, self.predict_bags(bags))
+        predictions = self.predict_bags(bags)
+        self.shown_readings = {role: prediction.reading for role, prediction in predictions.items()}
+        rows = prediction_rows(bags, predictions, self._with_readings)
         self._bag_rows.add(rows.bags)
         self._instance_rows.add(rows.instances)
 
@@ -103,16 +210,29 @@ class BagMethod(Method):
             self.bag_thresholds[number] = youden_threshold(probs[:, 1], labels)
         threshold, of = float(self.bag_thresholds[number]), f"{stage}/{role}"
         scores = bag_scores(probs, labels, threshold, of=f"{of} bags") | {"bag_threshold": threshold}
-        known, of = instances["label"], f"{of} instances"
-        if not (known >= 0).any():
-            return scores
-        scores |= instance_scores(instances[f"{role}/probs"], instances[f"{role}/scores"], known, of=of)
-        if f"{role}/class_probs" in instances:
-            scores |= instance_class_scores(instances[f"{role}/class_probs"], known, of=of)
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        scores |= self.operating.scores(stage, role, bags, data, of)
+        if stage == "val" and self.instance_score == "validation":
+            name = choose_reading(self.tables[stage].readings(role), self.tables[stage].in_positive_bag())
+            self.chosen_readings[number] = NAMES.index(name) if name else -1
+        if stage == "val":
+            probs, in_positive_bag = instances[f"{role}/probs"], self.tables[stage].in_positive_bag()
+            self.instance_thresholds[number] = instance_threshold(probs, in_positive_bag)
+        if (instances["label"] >= 0).any():
+            threshold = float(self.instance_thresholds[number])
+            scores |= instance_table_scores(self.tables[stage], role, threshold, of=f"{of} instances")
+            scores |= lesion_scores(self.tables[stage], role, threshold) if stage == "test" else {}
         return scores
 
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        """Checkpoints from before instances had thresholds decide at 0.5."""
+        state_dict.setdefault(f"{prefix}instance_thresholds", torch.full_like(self.instance_thresholds, 0.5))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
-def aggregator_loss(output: MILOutput, labels: Tensor, sizes: Tensor, instance_stream_weight: float) -> Tensor:
+
+def aggregator_loss(
+    output: MILOutput, labels: Tensor, sizes: Tensor, instance_stream_weight: float, targets: BagTargets = PLAIN
+) -> Tensor:
     """Loss of bags with labels (B,): of the bag and instance streams, plus what the aggregator adds to it."""
-    loss = bag_loss(output.bag_logits, labels, critical_logits(output, sizes), instance_stream_weight)
+    loss = bag_loss(output.bag_logits, labels, critical_logits(output, sizes), instance_stream_weight, targets)
     return loss if output.auxiliary_loss is None else loss + output.auxiliary_loss(labels)

@@ -1,37 +1,41 @@
 """Base of all methods: manual steps, epochs that are functions of (seed, epoch), phases, and evaluation of roles."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
-import lightning as L
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kd_mil.core.errors import UserError
 from kd_mil.evaluation.metrics import Scores
+from kd_mil.methods.base.carded_module import CardedModule
 from kd_mil.methods.base.phases import UNDIVIDED, Phases
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 ModuleFactory = Callable[..., nn.Module]
 
 
-class Method(L.LightningModule):
+class Method(CardedModule):
     """Base of every method. A method says what it trains on, how it steps, and what selects its checkpoint.
 
     Args:
         optimizer: makes an optimiser for one part's parameters.
         gradient_clip: largest norm of the gradient of each part, None for no limit.
-        seed: seed of everything random in training; with the epoch number and the rank it fixes each epoch.
+        seed: seed of everything random in training; with the epoch number it fixes each epoch.
 
     Raises:
         UserError: a gradient_clip that is not positive.
     """
 
     roles: tuple[str, ...] = ("model",)
-    """Networks that are evaluated, each under its name."""
+    """Networks that are evaluated, each under its name; of a class, all that its methods can have."""
+    monitors: tuple[str, ...] = ()
+    """Metrics that may select the checkpoint of some role, for some data; `selectable` knows more once it is built."""
     phases: Phases = UNDIVIDED
+    trains_on: str = "bags"
+    """Kind of data: `bags`, `images with masks` or `pairs of images`, as `kind` of a data module says it."""
     units: str = "bags"
     """What validation counts, in messages: `bags` or `images`."""
     selected_by: str = "validation labels"
@@ -43,7 +47,8 @@ class Method(L.LightningModule):
             raise UserError(f"method.gradient_clip={gradient_clip}: must be positive, or null for no limit")
         self.automatic_optimization = False
         self.new_optimizer, self.gradient_clip, self.seed = optimizer, gradient_clip, seed
-        self.model_card: dict[str, Any] = {}
+        self.run_epochs: int | None = None
+        """Epochs of the run, known once it starts; None or -1 where it has no end."""
         self.tables: dict[str, Any] = {}
         """Predictions of the last evaluation of each stage, `val` and `test`: every row of the split once."""
         self.scores: dict[str, dict[str, Scores]] = {}
@@ -80,8 +85,10 @@ class Method(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Decide how many epochs the run has; raises `UserError` where they do not suit the phases."""
+        super().setup(stage)
         if stage == "fit":
-            self.trainer.fit_loop.max_epochs = self.phases.run_epochs(self.trainer.max_epochs)
+            self.run_epochs = self.phases.run_epochs(self.trainer.max_epochs)
+            self.trainer.fit_loop.max_epochs = self.run_epochs
 
     def shorten_phases(self, epochs: int) -> None:
         """Give each phase that many epochs, so that a debugging run goes through all of them."""
@@ -127,15 +134,15 @@ class Method(L.LightningModule):
     def log_loss(self, role: str, loss: Tensor, batch_size: int, **terms: Tensor) -> None:
         """Log the training loss of a role as `loss/ROLE`, and its terms as `terms/ROLE_TERM`.
 
-        Means over the epoch and all ranks, each of which must log the same names.
+        Means over the epoch, of what all ranks know: the loss of the whole step.
         """
         values = {f"loss/{role}": loss} | {f"terms/{role}_{name}": term for name, term in terms.items()}
         for name, value in values.items():
             self.log(name, value.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=batch_size)
 
     def on_train_epoch_start(self) -> None:
-        """Dropout and augmentation depend on (seed, epoch, rank) alone, so a resumed epoch repeats exactly."""
-        torch.manual_seed((self.seed * 1_000_003 + self.current_epoch) * 1009 + self.global_rank)
+        """Dropout and augmentation depend on (seed, epoch) alone, so a resumed epoch repeats exactly, on any ranks."""
+        torch.manual_seed((self.seed * 1_000_003 + self.current_epoch) * 1009)
 
     # ---- evaluation
 
@@ -145,13 +152,19 @@ class Method(L.LightningModule):
         Raises:
             UserError: naming the form a monitor has, and the metrics.
         """
-        stage, role, metric = [*monitor.split("/", 2), "", ""][:3]
+        role = [*monitor.split("/", 2), ""][1]
         known = self.selectable(role if role in self.roles else self.roles[-1])
-        if stage != "val" or role not in self.roles or metric not in known:
-            raise UserError(
-                f"monitor={monitor}: selection reads validation {self.units} only, as val/ROLE/METRIC with ROLE one "
-                f"of {', '.join(self.roles)} and METRIC one of {', '.join(known)}"
-            )
+        refuse_monitor(monitor, self.units, self.roles, known)
+
+    @classmethod
+    def check_monitor_early(cls, monitor: str) -> None:
+        """Refuse, before data are built, what no method of this class is selected by.
+
+        Raises:
+            UserError: as `check_monitor`.
+        """
+        if cls.monitors:
+            refuse_monitor(monitor, cls.units, cls.roles, cls.monitors)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.collect(batch)
@@ -186,9 +199,6 @@ class Method(L.LightningModule):
 
     # ---- checkpoints
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["model_card"] = self.model_card
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Count the epoch that the checkpoint ends as completed.
 
@@ -198,6 +208,20 @@ class Method(L.LightningModule):
         if "loops" in checkpoint:
             progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
             progress["completed"] = progress["processed"]
+
+
+def refuse_monitor(monitor: str, units: str, roles: Sequence[str], metrics: Sequence[str]) -> None:
+    """Refuse what is no `val/ROLE/METRIC` of these roles and metrics.
+
+    Raises:
+        UserError: naming the form a monitor has, and the metrics.
+    """
+    stage, role, metric = [*monitor.split("/", 2), "", ""][:3]
+    if stage != "val" or role not in roles or metric not in metrics:
+        raise UserError(
+            f"monitor={monitor}: selection reads validation {units} only, as val/ROLE/METRIC with ROLE one "
+            f"of {', '.join(roles)} and METRIC one of {', '.join(metrics)}"
+        )
 
 
 def refuse_nan(role: str, probs: Tensor) -> None:

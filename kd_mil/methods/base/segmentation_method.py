@@ -5,9 +5,8 @@ from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor, nn
+from torch import Tensor
 
-from kd_mil.core.distributed import sync_batchnorm_statistics
 from kd_mil.core.errors import UserError
 from kd_mil.data.batches import MaskedBatch
 from kd_mil.evaluation.hausdorff import hausdorff_distances
@@ -23,6 +22,7 @@ from kd_mil.evaluation.segmentation import (
     pixel_scores,
 )
 from kd_mil.evaluation.tables import Columns, Rows
+from kd_mil.evaluation.whole_images import whole_image_scores
 from kd_mil.methods.base.method import Method, refuse_nan
 from kd_mil.models.preprocess import Preprocess
 
@@ -43,10 +43,11 @@ class SegmentationMethod(Method):
         **training: optimizer, gradient_clip, seed of `Method`.
     """
 
-    units = "images"
+    trains_on, units = "images with masks", "images"
     train_views: tuple[str, ...] = ("images",)
     """`images`, labels alone; or `masked_images`, for a method that trains on masks."""
 
+    monitors = SELECTABLE
     operating_points: Tensor
     """(roles, 2) blur and threshold that validation chose for each role."""
 
@@ -67,17 +68,13 @@ class SegmentationMethod(Method):
         """Probability (B,) that each image is positive, by role: the generalised mean of its map."""
         return {role: image_probs(predicted) for role, predicted in maps.items()}
 
-    def trained_parts(self) -> list[nn.Module]:
-        """The networks that train at present."""
-        return self.parts()
-
     @property
     def default_monitor(self) -> str:
         """Cross-entropy of the last role's image probabilities: needs labels of validation images, no masks."""
         return f"val/{self.roles[-1]}/image_loss"
 
     def selectable(self, role: str) -> tuple[str, ...]:
-        return SELECTABLE
+        return self.monitors
 
     def check_monitor(self, monitor: str) -> None:
         """As for all methods; notes whether masks of validation images select."""
@@ -98,15 +95,11 @@ class SegmentationMethod(Method):
         if by_masks and not (data.masks("val") == 1).any():
             raise UserError(
                 "no validation image has a mask with a positive pixel: select by labels, with monitor=null and "
-                "reading.tuned_by=labels"
+                "reading.tuned_by=none"
             )
         if self.preprocess.standardise:
             splits = data.splits
             self.preprocess.fit(splits.bags.sample(splits.train, STATISTICS_SAMPLE))
-
-    def on_validation_start(self) -> None:
-        for part in self.trained_parts():
-            sync_batchnorm_statistics(part)
 
     def collect(self, batch: MaskedBatch) -> None:
         """Keep image probabilities and pixel counts of each role; distances of outlines in the test only."""
@@ -118,8 +111,8 @@ class SegmentationMethod(Method):
             columns |= {f"{role}/prob": probs[role]} | {f"{role}/{name}": column for name, column in counts.items()}
             if self.trainer.testing:
                 columns[f"{role}/distances"] = self._distances(predicted, batch)
-        if len(maps) == 2:
-            first, second = (predicted >= 0.5 for predicted in maps.values())
+        if len(maps) >= 2:
+            *_, first, second = (predicted >= 0.5 for predicted in maps.values())
             columns["agreement"] = (first == second).flatten(1).double().mean(1)
         self._rows.add(columns)
 
@@ -160,6 +153,19 @@ class SegmentationMethod(Method):
         if role == self.roles[-1] and "agreement" in table:
             scores["pixel_agreement"] = float(table["agreement"].mean())
         return scores
+
+    def _score(self, stage: str) -> None:
+        """As for all methods; once training is over, beside the roles, what marking whole images scores."""
+        super()._score(stage)
+        if self.fitting:
+            return
+        table: Columns = self.tables[stage]
+        role = next(role for role in reversed(self.roles) if f"{role}/prob" in table)
+        counts, labels = self.counts_of(table, role), table["label"]
+        found = whole_image_scores(counts["truth"], counts["known"], labels, table[f"{role}/prob"])
+        for name, scores in found.items():
+            self.scores[stage][name] = scores
+            self.log_dict({f"{stage}/{name}/{metric}": value for metric, value in scores.items()}, batch_size=1)
 
     def _tune(self, role: str, counts: Columns, labels: Tensor) -> None:
         """Choose the blur and threshold that validation likes best."""

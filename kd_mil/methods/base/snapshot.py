@@ -58,9 +58,15 @@ class Snapshot:
         self.score.fill_(score)
         return True
 
-    def hand_on(self, network: nn.Module) -> None:
-        """Give a network the weights kept, if any, and start anew for the next phase."""
-        if not self.empty:
+    def hand_on(self, network: nn.Module, trained: nn.Module) -> None:
+        """Give a network the weights kept, if any, and start anew for the next phase.
+
+        With `select=last` those of `trained`, the network of the phase that ends: its last epoch need not have been
+        validated, or have a score.
+        """
+        if self._select == "last":
+            network.load_state_dict(trained.state_dict())
+        elif not self.empty:
             network.load_state_dict(self.network.state_dict())
         self.forget()
 

@@ -1,6 +1,7 @@
 """Class activation maps as masks: what an image classifier knows about pixels (Zhou et al. 2016, arXiv 1512.04150).
 
-python -m kd_mil.run experiment=cam_baseline
+python -m kd_mil.run experiment=cam_baseline                         # VGG
+python -m kd_mil.run experiment=cam_baseline segmenter=resnet_mil    # the trunk of any segmenter
 """
 
 from typing import Any
@@ -8,11 +9,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from kd_mil.core.errors import UserError
+from kd_mil.core.machine.dealing import dealing
 from kd_mil.data.batches import ImageBatch
 from kd_mil.methods.base.method import ModuleFactory
 from kd_mil.methods.base.pixel_losses import cross_entropy_of_logits
 from kd_mil.methods.base.segmentation_method import SegmentationMethod
-from kd_mil.models.segmenters.cam import ClassActivation, activation_probs
+from kd_mil.models.segmenters.cam import CamClassifier, ClassActivation, TrunkClassifier, activation_probs
 
 
 class CAM(SegmentationMethod):
@@ -21,11 +23,12 @@ class CAM(SegmentationMethod):
     Args:
         instance_shape: (C, H, W) of the images.
         num_classes: 2.
-        segmenter: factory of the classifier, `models.segmenters.cam.CamClassifier`.
+        segmenter: factory of the classifier, `models.segmenters.cam.CamClassifier`, or of a segmenter whose stages then
+            classify.
         **training: preprocess, reading, optimizer, gradient_clip, seed of `SegmentationMethod`.
 
     Raises:
-        UserError: more than two classes.
+        UserError: more than two classes, or a segmenter without feature maps.
     """
 
     def __init__(
@@ -34,14 +37,16 @@ class CAM(SegmentationMethod):
         super().__init__(**training)
         if num_classes != 2:
             raise UserError(f"method=cam tells tumour from the rest, but the data has {num_classes} classes")
-        self.classifier = segmenter(instance_shape=tuple(instance_shape))
+        network = segmenter(instance_shape=tuple(instance_shape))
+        self.classifier = network if isinstance(network, CamClassifier) else TrunkClassifier(network)
 
     def parts(self) -> list[nn.Module]:
         return [self.classifier]
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
-        output: ClassActivation = self.classifier(self.preprocess(batch.images))
-        loss = cross_entropy_of_logits(output.logits, batch.labels.float()).mean()
+        with dealing(batch.share) as deal:
+            output: ClassActivation = self.classifier(self.preprocess(batch.images))
+            loss = deal.mean(cross_entropy_of_logits(output.logits, deal.own(batch.labels).float()))
         self.step_optimizers(loss, *self.optimizer_list())
         self.log_loss("model", loss, len(batch.labels))
 

@@ -9,14 +9,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from kd_mil.core.checks import above, at_least, share
 from kd_mil.core.errors import UserError
 from kd_mil.data.batches import BagBatch
-from kd_mil.methods.base.attention_memory import AttentionMemory, attention_pseudo_labels
+from kd_mil.methods.base.attention_memory import AttentionMemory
 from kd_mil.methods.base.bag_method import BagMethod, aggregator_loss
 from kd_mil.methods.base.method import ModuleFactory
+from kd_mil.methods.base.readings import BagReadings, check_instance_score
+from kd_mil.methods.base.weight_average import follow
 from kd_mil.models.aggregators.pooling import Mean
 from kd_mil.models.masking import keep_harder_part
 from kd_mil.models.outputs import MILOutput, Prediction
@@ -43,13 +44,14 @@ class MHIM(BagMethod):
         temperature: of the teacher's embedding.
         start_epoch: first epoch (from 0) with masks and consistency.
         instance_stream_weight: share of the instance stream in the loss, where the aggregator has one.
-        **training: preprocess, optimizer, gradient_clip, seed of `BagMethod`.
+        **training: preprocess, optimizer, gradient_clip, seed, instance_score of `BagMethod`.
 
     Raises:
-        UserError: a setting outside its range, or an aggregator without attention.
+        UserError: a setting outside its range, or an aggregator without attention or the reading asked for.
     """
 
     roles = ("student", "teacher")
+    chooses_reading = True
 
     def __init__(
         self,
@@ -80,6 +82,7 @@ class MHIM(BagMethod):
         self.aggregator = aggregator(in_features=self.encoder.out_features, num_classes=num_classes)
         if isinstance(self.aggregator, Mean):
             raise UserError("mean pooling has no attention to mask by: choose another aggregator for method=mhim")
+        check_instance_score(self.instance_score, self.aggregator)
         self.teacher = nn.ModuleList(copy.deepcopy(part).requires_grad_(False) for part in self.parts())
         self.mask_ratio, self.mask_share, self.low_ratio = mask_ratio, mask_share, low_ratio
         self.momentum, self.consistency_weight, self.temperature = momentum, consistency_weight, temperature
@@ -92,36 +95,29 @@ class MHIM(BagMethod):
     def training_step(self, bags: BagBatch, batch_idx: int) -> None:
         loss = self.student_loss(bags)
         self.step_optimizers(loss, *self.optimizer_list())
-        self.update_ema()
+        follow(self.teacher, self.parts(), self.momentum)  # Eq. 11
         self.log_loss("student", loss, len(bags.sizes))
 
     def student_loss(self, bags: BagBatch) -> Tensor:
         """Loss of the bags as the teacher masks them, Eq. 8-10."""
-        features, sizes = self.encoder(self.preprocess(bags.instances, bags.sizes)), bags.sizes
+        features, sizes = self.features_of(self.encoder, bags), bags.sizes
         teacher = self.ask_teacher(bags)
         self.memory.record_range(teacher.attention_logits, bags.bag_indices.repeat_interleave(sizes))
         if self.current_epoch < self.start_epoch:
-            return aggregator_loss(self.aggregator(features, sizes), bags.labels, sizes, self.instance_stream_weight)
+            return aggregator_loss(
+                self.aggregator(features, sizes), bags.labels, sizes, self.instance_stream_weight, self.bag_targets
+            )
         keep = keep_harder_part(teacher.attention_logits, sizes, self.mask_ratio, self.mask_share, self.low_ratio)
         left = segment_sum(keep.float(), sizes).long()
         output = self.aggregator(features[keep], left)
-        loss = aggregator_loss(output, bags.labels, left, self.instance_stream_weight)
+        loss = aggregator_loss(output, bags.labels, left, self.instance_stream_weight, self.bag_targets)
         return loss + self.consistency_weight * consistency_loss(output.embedding, teacher.embedding, self.temperature)
 
     @torch.no_grad()
     def ask_teacher(self, bags: BagBatch) -> MILOutput:
         """The teacher's output on whole bags, in evaluation mode."""
         encoder, aggregator = self.teacher.eval()
-        return aggregator(encoder(self.preprocess(bags.instances, bags.sizes)), bags.sizes)
-
-    @torch.no_grad()
-    def update_ema(self) -> None:
-        """Move the teacher towards the student, Eq. 11; statistics that are no weights are copied."""
-        student = nn.ModuleList(self.parts())
-        average = get_ema_multi_avg_fn(self.momentum)
-        average(list(self.teacher.parameters()), list(student.parameters()), None)
-        for kept, present in zip(self.teacher.buffers(), student.buffers(), strict=True):
-            kept.copy_(present)
+        return aggregator(self.features_of(encoder, bags), bags.sizes)
 
     def on_validation_start(self) -> None:
         super().on_validation_start()
@@ -137,13 +133,12 @@ class MHIM(BagMethod):
         return self.encoder(pixels), self.teacher[0](pixels)
 
     def predict_encoded(self, encoded: tuple[Tensor, ...], sizes: Tensor) -> dict[str, Prediction]:
-        """Bag probabilities; attention scaled by the teacher's range over the training set for the instances."""
+        """Bag probabilities, and the reading asked for; attention is scaled by the teacher's range."""
         predictions = {}
         for role, aggregator, features in zip(self.roles, (self.aggregator, self.teacher[1]), encoded, strict=True):
             output: MILOutput = aggregator(features, sizes)
-            scores = output.attention_logits
-            probs = attention_pseudo_labels(scores, torch.ones_like(scores), self.memory.low, self.memory.high)
-            predictions[role] = Prediction(output.bag_logits.double().softmax(1), probs, scores, output.attention)
+            readings = BagReadings(aggregator, features, sizes, output, output.attention_logits, self.memory)
+            predictions[role] = self.predict_role(role, readings)
         return predictions
 
 

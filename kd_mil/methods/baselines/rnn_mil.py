@@ -5,6 +5,7 @@ doi 10.1038/s41591-019-0508-1
     python -m kd_mil.run experiment=rnn_mil
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,10 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_mil.core.checks import at_least
+from kd_mil.core.machine.dealing import dealing
+from kd_mil.core.machine.shares import WHOLE
 from kd_mil.data.batches import BagBatch
 from kd_mil.methods.base.bag_method import BagMethod
 from kd_mil.methods.base.method import ModuleFactory
 from kd_mil.methods.base.phases import Phase, Phases
+from kd_mil.methods.base.readings import AT_ONCE, bag_log_prob, classified
 from kd_mil.models.heads import LogitLayer
 from kd_mil.models.outputs import Prediction, max_pooled
 from kd_mil.models.segments import segment_ids, segment_ranks
@@ -43,6 +47,7 @@ class RNNMIL(BagMethod):
         UserError: a count below 1.
     """
 
+    learns_from_targets = False
     roles = ("tile", "rnn")
     rnn_trained: Tensor
 
@@ -89,17 +94,19 @@ class RNNMIL(BagMethod):
 
     def tile_loss(self, bags: BagBatch) -> Tensor:
         """Cross-entropy of the most positive instances under their bag's label, a mean over the bags."""
-        _, probs = self._look(bags.instances)
-        owner = segment_ids(bags.sizes, len(bags.instances))
+        _, probs = self._look(bags)
+        owner = segment_ids(bags.sizes, len(probs))
         chosen = segment_ranks(1 - probs[:, 0], bags.sizes) < self.top
-        pixels = self.preprocess(bags.instances[chosen], bags.sizes.clamp_max(self.top))
-        logits = self.tile_classifier(self.encoder(pixels))
+        share, own = (bags.share or WHOLE).take(chosen.nonzero().squeeze(1))
+        with dealing(share) as deal:
+            pixels = self.preprocess(bags.instances[own.to(chosen.device)], bags.sizes.clamp_max(self.top))
+            logits = deal.gather(self.tile_classifier(self.encoder(pixels)))
         losses = F.cross_entropy(logits, bags.labels[owner[chosen]], reduction="none")
         return (losses / bags.sizes.clamp_max(self.top)[owner[chosen]]).sum() / len(bags.sizes)
 
     def rnn_loss(self, bags: BagBatch) -> Tensor:
         """Cross-entropy of the RNN on the features of the most positive instances."""
-        features, probs = self._look(bags.instances)
+        features, probs = self._look(bags)
         return F.cross_entropy(self.rnn(*best_first(features, 1 - probs[:, 0], bags.sizes, self.read)), bags.labels)
 
     def encode(self, instances: Tensor) -> tuple[Tensor, ...]:
@@ -113,17 +120,27 @@ class RNNMIL(BagMethod):
         predictions = {"tile": Prediction(max_pooled(probs, sizes), positive, positive, None, by_class)}
         if self.rnn_trained:
             logits = self.rnn(*best_first(features, positive, sizes, self.read))
-            predictions["rnn"] = Prediction(logits.double().softmax(1), positive, positive, None, by_class)
+
+            readings = partial(self._readings, features, logits, sizes)
+            predictions["rnn"] = Prediction(logits.double().softmax(1), positive, positive, None, by_class, readings)
         return predictions
 
+    def _readings(self, features: Tensor, bag_logits: Tensor, sizes: Tensor) -> dict[str, Tensor]:
+        """Scores (N,): the RNN on every tile alone, and the tile classifier times the RNN's word on the bag."""
+        alone = [self.rnn(part[:, None], sizes.new_ones(len(part))) for part in features.split(AT_ONCE)]
+        tiles = classified(self.tile_classifier(features)).scores
+        x_bag = F.logsigmoid(tiles) + bag_log_prob(bag_logits, sizes)
+        return {"bag_of_one": classified(torch.cat(alone)).scores, "instance_x_bag": x_bag}
+
     @torch.no_grad()
-    def _look(self, instances: Tensor) -> tuple[Tensor, Tensor]:
+    def _look(self, bags: BagBatch) -> tuple[Tensor, Tensor]:
         """Features (N, D) and tile probabilities (N, C) in evaluation mode, without gradient."""
         self.eval()
-        [features] = self.encode(instances)
-        probs = self.tile_classifier(features).softmax(1)
+        with dealing(bags.share) as deal:
+            [features] = self.encode(bags.instances)
+            probs = deal.gather(self.tile_classifier(features).softmax(1))
         self.train()
-        return features, probs
+        return deal.gather(features), probs
 
 
 def best_first(features: Tensor, scores: Tensor, sizes: Tensor, read: int) -> tuple[Tensor, Tensor]:

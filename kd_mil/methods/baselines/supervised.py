@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_mil.core.errors import UserError
+from kd_mil.core.machine.dealing import dealing
 from kd_mil.data.batches import InstanceBatch
 from kd_mil.methods.base.bag_losses import labelled_instance_loss
 from kd_mil.methods.base.bag_method import BagMethod
@@ -30,6 +31,7 @@ class Supervised(BagMethod):
         UserError: more than two classes, or training instances without any label.
     """
 
+    learns_from_targets = False
     train_views = ("instances",)
 
     def __init__(
@@ -57,7 +59,8 @@ class Supervised(BagMethod):
                 raise UserError("method=supervised needs instance labels, but no training instance has one")
 
     def training_step(self, instances: InstanceBatch, batch_idx: int) -> None:
-        logits = self.student_head(self.encoder(self.preprocess(instances.instances)))
+        with dealing(instances.share) as deal:
+            logits = deal.gather(self.student_head(self.encoder(self.preprocess(instances.instances))))
         loss = labelled_instance_loss(logits, instances.instance_labels)
         self.step_optimizers(loss, *self.optimizer_list())
         self.log_loss("model", loss, len(instances.labels))

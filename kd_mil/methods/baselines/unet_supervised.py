@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from kd_mil.core.errors import UserError
+from kd_mil.core.machine.dealing import dealing
+from kd_mil.core.machine.shares import WHOLE, WholeStep
 from kd_mil.data.batches import UNKNOWN, MaskedBatch
 from kd_mil.methods.base.method import ModuleFactory
 from kd_mil.methods.base.pixel_losses import cross_entropy_of_logits, soft_dice
@@ -28,7 +30,8 @@ class UNetSupervised(SegmentationMethod):
         **training: preprocess, reading, optimizer, gradient_clip, seed of `SegmentationMethod`.
 
     Raises:
-        UserError: more than two classes, images turned without their masks, or no training mask.
+        UserError: more than two classes, images turned without their masks, a segmenter without logits, or no
+            training mask.
     """
 
     train_views = ("masked_images",)
@@ -51,6 +54,11 @@ class UNetSupervised(SegmentationMethod):
         if augment and instance_shape[-1] != instance_shape[-2]:
             raise UserError(f"method.augment turns square images, but they are {tuple(instance_shape[1:])}")
         self.segmenter = segmenter(instance_shape=tuple(instance_shape))
+        if not hasattr(self.segmenter, "logits"):
+            raise UserError(
+                f"method=unet_supervised trains on logits, which {type(self.segmenter).__name__} does not give: "
+                "take segmenter=unet"
+            )
         self.augment = augment
 
     def parts(self) -> list[nn.Module]:
@@ -62,22 +70,23 @@ class UNetSupervised(SegmentationMethod):
             raise UserError("method=unet_supervised needs masks, but no training image has one")
 
     def training_step(self, batch: MaskedBatch, batch_idx: int) -> None:
-        images, masks = self.preprocess(batch.images), batch.masks.float()
-        if self.augment:
-            turned = random_dihedral(torch.cat([images, masks[:, None]], 1))
-            images, masks = turned[:, :-1], turned[:, -1]
-        loss = self.loss(images, masks)
+        with dealing(batch.share) as deal:
+            images, masks = self.preprocess(batch.images), batch.masks.float()
+            if self.augment:
+                turned = random_dihedral(torch.cat([images, masks[:, None]], 1))
+                images, masks = turned[:, :-1], turned[:, -1]
+            loss = self.loss(images, masks, deal)
         self.step_optimizers(loss, *self.optimizer_list())
         self.log_loss("model", loss, len(batch.labels))
 
-    def loss(self, images: Tensor, masks: Tensor) -> Tensor:
+    def loss(self, images: Tensor, masks: Tensor, deal: WholeStep = WHOLE) -> Tensor:
         """Mean cross-entropy over known pixels and mean soft Dice over images, of masks (B, H, W) 0, 1 or 255."""
         logits = self.segmenter.logits(images)  # type: ignore[operator]
         known = (masks != UNKNOWN).float()
         targets = masks * known
         pixels = cross_entropy_of_logits(logits, targets) * known
-        overlap = soft_dice(logits.sigmoid() * known, targets).mean()
-        return pixels.sum() / known.sum().clamp_min(1) + overlap
+        overlap = deal.mean(soft_dice(logits.sigmoid() * known, targets))
+        return deal.sum(deal.real(pixels).sum()) / deal.sum(deal.real(known).sum()).clamp_min(1) + overlap
 
     def predict_maps(self, images: Tensor) -> dict[str, Tensor]:
         return {"model": self.segmenter(self.preprocess(images)).fused}

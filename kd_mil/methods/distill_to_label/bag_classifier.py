@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from kd_mil.core.machine.dealing import dealing
+from kd_mil.core.machine.shares import WHOLE, WholeStep
 from kd_mil.methods.distill_to_label.vat import PackedViews
 from kd_mil.models.outputs import MILOutput
 from kd_mil.models.segments import segment_max, segment_min
@@ -25,22 +27,35 @@ class BagClassifier(nn.Module):
         """Whether the features of an instance do not depend on what else is in the batch."""
         return not any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in self.encoder.modules())
 
-    def forward(self, instances: Tensor, sizes: Tensor) -> MILOutput:
-        """Classify bags of instances (N, ...) with sizes (B,)."""
-        return self.aggregator(self.encoder(instances), sizes)
+    def forward(self, instances: Tensor, sizes: Tensor, step: WholeStep | None = None) -> MILOutput:
+        """Classify bags with sizes (B,), of whose instances this rank has a share (n, ...)."""
+        with dealing(step) as deal:
+            features = deal.gather(self.encoder(instances))
+        return self.aggregator(features, sizes)
 
     def read(self, features: Tensor, sizes: Tensor) -> tuple[MILOutput, Tensor]:
         """Of encoded instances (N, D): bags with sizes (B,), and logits (N, C) of every instance as a bag of one."""
         ones = torch.ones(len(features), dtype=sizes.dtype, device=sizes.device)
         return self.aggregator(features, sizes), self.aggregator(features, ones).bag_logits
 
-    def classify_views(self, instances: Tensor, views: PackedViews) -> MILOutput:
-        """Classify all views of some bags at once; each instance is encoded once, unless batch statistics mix them."""
+    def classify_views(self, instances: Tensor, views: PackedViews, step: WholeStep = WHOLE) -> MILOutput:
+        """Classify all views of some bags at once; each instance is encoded once, unless batch statistics mix them.
+
+        Args:
+            instances: (n, ...) this rank's share of what views point into.
+            views: the bags.
+            step: of which the instances are a share.
+        """
         if self.pointwise:
-            return self.aggregator(self.encoder(instances)[views.positions], views.sizes)
-        counts = views.sizes.view(len(views.names), -1).sum(1).tolist()
-        features = [self.encoder(instances[positions]) for positions in views.positions.split(counts)]
-        return self.aggregator(torch.cat(features), views.sizes)
+            with dealing(step) as deal:
+                features = deal.gather(self.encoder(instances))
+            return self.aggregator(features[views.positions], views.sizes)
+        counts, of_views = views.sizes.view(len(views.names), -1).sum(1).tolist(), []
+        for positions in views.positions.split(counts):
+            view, own = step.take(positions)
+            with dealing(view) as deal:
+                of_views.append(deal.gather(self.encoder(instances[own.to(instances.device)])))
+        return self.aggregator(torch.cat(of_views), views.sizes)
 
 
 def first_bags(output: MILOutput, bags: int, instances: int) -> MILOutput:

@@ -13,10 +13,13 @@ from torch import Tensor
 from kd_mil.core.checks import at_least, share
 from kd_mil.core.draws import apart
 from kd_mil.core.errors import UserError
+from kd_mil.core.machine.dealing import dealing
+from kd_mil.core.machine.shares import WHOLE
 from kd_mil.data.batches import BagBatch
 from kd_mil.methods.base.bag_method import BagMethod, aggregator_loss
 from kd_mil.methods.base.method import ModuleFactory
 from kd_mil.methods.base.phases import Phase, Phases
+from kd_mil.methods.base.readings import BagReadings
 from kd_mil.methods.base.snapshot import Select, Snapshot
 from kd_mil.methods.distill_to_label.bag_classifier import BagClassifier, first_bags, relative_attention
 from kd_mil.methods.distill_to_label.losses import consistency, divergence, entropy
@@ -56,6 +59,7 @@ class DistillToLabel(BagMethod):
         UserError: a setting out of range.
     """
 
+    learns_from_targets = False
     roles: tuple[str, ...] = ("teacher", "student")
     best_loss: Tensor
     student_began: Tensor
@@ -94,7 +98,7 @@ class DistillToLabel(BagMethod):
         learning = Phase("student", student_epochs, "method.student_epochs")
         self.phases = Phases(teaching, *[learning] * rounds)
         self.snapshot = Snapshot(self, select=reload)
-        self.student_init, self.instance_score = student_init, instance_score
+        self.student_init, self.teacher_score = student_init, instance_score
         self.instance_stream_weight = instance_stream_weight
 
     def _new_network(self) -> BagClassifier:
@@ -131,7 +135,7 @@ class DistillToLabel(BagMethod):
         """The network kept is the teacher, frozen from now on; a new student begins."""
         if self.snapshot.empty:
             raise UserError("the teacher was never validated: use trainer.check_val_every_n_epoch=1")
-        self.snapshot.hand_on(self.teacher)
+        self.snapshot.hand_on(self.teacher, self.teacher if number == 0 else self.student)
         self.student_began.fill_(True)
         if number > 0:
             self.optimizer_list()[1].state.clear()
@@ -156,17 +160,22 @@ class DistillToLabel(BagMethod):
         The clean bag, the bag with noise, the perturbed bag and the subsets are packed and go through the network as
         one batch; features of clean instances serve all but the perturbed bag, unless batch statistics mix the views.
         """
-        vat, clean = self.vat, self.preprocess(bags.instances, bags.sizes)
-        pixels, noise_owners, perturbed = [clean], None, "perturbation" in vat.weights
+        vat, step = self.vat, bags.share or WHOLE
+        with dealing(step):
+            clean = self.preprocess(bags.instances, bags.sizes)
+        pixels, noise_owners, perturbed = [(step, clean)], None, "perturbation" in vat.weights
         if "noise" in vat.weights:
             noise, noise_owners = vat.noise(clean, bags.sizes)
-            pixels.append(noise)
+            of_noise = step.alike(len(noise))
+            pixels.append((of_noise, of_noise.own(noise)))
         if perturbed:
-            pixels.append(vat.perturb(clean, lambda values: self.teacher(values, bags.sizes).bag_logits))
+            moved = vat.perturb(clean, lambda values: self.teacher(values, bags.sizes, step).bag_logits, step)
+            pixels.append((step, moved))
         views = vat.views(bags.sizes, noise_owners, perturbed)
-        output = self.teacher.classify_views(torch.cat(pixels), views)
+        everything, own = step.joined(pixels)
+        output = self.teacher.classify_views(own, views, everything)
         by_view = list(zip(views.names, output.bag_logits.split(len(bags.sizes)), strict=True))
-        clean_output = first_bags(output, len(bags.sizes), len(clean))
+        clean_output = first_bags(output, len(bags.sizes), len(bags.instance_ids))
         terms = {"label": aggregator_loss(clean_output, bags.labels, bags.sizes, self.instance_stream_weight)}
         for name, logits in by_view:
             if name in ("noise", "perturbation"):
@@ -177,11 +186,15 @@ class DistillToLabel(BagMethod):
 
     def student_terms(self, bags: BagBatch) -> Terms:
         """Terms of Eq. 5 without their weights, each the mean over the bags."""
-        pixels = self.preprocess(bags.instances, bags.sizes)
         over_bag = segment_sum if self.kd.reduction == "sum" else segment_mean
+        with dealing(bags.share) as deal:
+            pixels = self.preprocess(bags.instances, bags.sizes)
+            with torch.no_grad():
+                taught = deal.gather(self.teacher.encoder(pixels))
+            features = deal.gather(self.student.encoder(pixels))
         with torch.no_grad():
-            teacher, teacher_instances = self.teacher.read(self.teacher.encoder(pixels), bags.sizes)
-        student, instances = self.student.read(self.student.encoder(pixels), bags.sizes)
+            teacher, teacher_instances = self.teacher.read(taught, bags.sizes)
+        student, instances = self.student.read(features, bags.sizes)
         from_teacher = self._divergence(teacher_instances, instances)
         if self.kd.negative_bags == "zero":
             known = bags.labels.repeat_interleave(bags.sizes) == 0
@@ -205,7 +218,12 @@ class DistillToLabel(BagMethod):
     def predict_encoded(self, encoded: tuple[Tensor, ...], sizes: Tensor) -> dict[str, Prediction]:
         """Bag probabilities, and every instance as a bag of one; the student is left out until it trains."""
         read = zip(self._readers.items(), encoded, strict=True)
-        return {role: self._predict(role, *network.read(features, sizes), sizes) for (role, network), features in read}
+        predictions = {}
+        for (role, network), features in read:
+            output, instance_logits = network.read(features, sizes)
+            readings = BagReadings(network.aggregator, features, sizes, output, output.attention_logits, None)
+            predictions[role] = self._predict(role, output, instance_logits, sizes)._replace(readings=readings.scores)
+        return predictions
 
     @property
     def _readers(self) -> dict[str, BagClassifier]:
@@ -214,13 +232,13 @@ class DistillToLabel(BagMethod):
 
     def _predict(self, role: str, output: MILOutput, instance_logits: Tensor, sizes: Tensor) -> Prediction:
         bag_probs, logits = output.bag_logits.double().softmax(1), instance_logits.double()
-        if role == "student" or self.instance_score == "bag_of_one":
+        if role == "student" or self.teacher_score == "bag_of_one":
             margin = logits[:, 1:].logsumexp(1) - logits[:, 0]
-            return Prediction(bag_probs, margin.sigmoid(), margin, output.attention)
-        probs = relative_attention(output.attention.double(), sizes)
-        if self.instance_score == "attention_times_prob":
-            probs = probs * (1 - bag_probs[:, 0]).repeat_interleave(sizes)
-        return Prediction(bag_probs, probs, probs, output.attention)
+            return Prediction(bag_probs, margin.sigmoid(), margin, output.attention, reading="bag_of_one")
+        probs, reading = relative_attention(output.attention.double(), sizes), "attention"
+        if self.teacher_score == "attention_times_prob":
+            probs, reading = probs * (1 - bag_probs[:, 0]).repeat_interleave(sizes), "attention_x_bag"
+        return Prediction(bag_probs, probs, probs, output.attention, reading=reading)
 
     def on_validation_epoch_end(self) -> None:
         """Score, then offer the network in training to the snapshot, by its validation bag loss."""

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from kd_mil.core.checks import at_least, share
 from kd_mil.core.errors import UserError
+from kd_mil.core.machine.batch_statistics import memory_format
+from kd_mil.core.machine.dealing import dealing, draw_rows
+from kd_mil.core.machine.shares import WholeStep
 from kd_mil.models.segments import segment_ids
 
 TINY_STEP = 1e-2
@@ -111,17 +114,20 @@ class VAT(nn.Module):
         low, high = self._per_value(self.low, clean), self._per_value(self.high, clean)
         return low + (high - low) * uniform, owners
 
-    def perturb(self, clean: Tensor, bag_logits: Callable[[Tensor], Tensor]) -> Tensor:
+    def perturb(self, clean: Tensor, bag_logits: Callable[[Tensor], Tensor], step: WholeStep | None = None) -> Tensor:
         """The instances (N, ...), each moved within its ball.
 
         Args:
             clean: (N, ...) preprocessed instances.
             bag_logits: from instances to the logits (B, C) of their bags; asked in `adversarial` mode only.
+            step: of which the instances are a share.
         """
         radius = self.delta * self._per_value(self.high - self.low, clean)
+        with dealing(step):
+            move = self._random_move(clean)
         if self.mode == "random":
-            return clean + radius * self._random_move(clean)
-        gradient = adversarial_gradient(clean, TINY_STEP * radius * self._random_move(clean), bag_logits) * radius
+            return clean + radius * move
+        gradient = adversarial_gradient(clean, TINY_STEP * radius * move, bag_logits) * radius
         if self.norm == "linf":
             return clean + radius * gradient.sign()
         return clean + radius * gradient / root_mean_square(gradient)
@@ -129,9 +135,12 @@ class VAT(nn.Module):
     def _random_move(self, clean: Tensor) -> Tensor:
         """(N, ...) uniform in the unit ball: of the largest value, or of the root mean square."""
         if self.norm == "linf":
-            return 2 * torch.rand_like(clean) - 1
-        direction = torch.randn_like(clean)
-        depth = torch.rand(len(clean), *[1] * (clean.dim() - 1), dtype=clean.dtype, device=clean.device)
+            return 2 * draw_rows(len(clean), lambda count: torch.rand_like(rows_like(clean, count))) - 1
+        direction = draw_rows(len(clean), lambda count: torch.randn_like(rows_like(clean, count)))
+        one_each = [1] * (clean.dim() - 1)
+        depth = draw_rows(
+            len(clean), lambda count: torch.rand(count, *one_each, dtype=clean.dtype, device=clean.device)
+        )
         return direction / root_mean_square(direction) * depth ** (1 / clean[0].numel())
 
     def subset(self, sizes: Tensor, total: int) -> tuple[Tensor, Tensor]:
@@ -184,6 +193,12 @@ def adversarial_gradient(clean: Tensor, move: Tensor, bag_logits: Callable[[Tens
         loss = -(target * bag_logits(clean + move).log_softmax(1)).sum()
         [gradient] = torch.autograd.grad(loss, [move])
     return gradient
+
+
+def rows_like(values: Tensor, count: int) -> Tensor:
+    """Room for `count` rows that lie in memory as those of the values (N, ...): random numbers fill it in its order."""
+    shape = (count, *values.shape[1:])
+    return torch.empty(shape, dtype=values.dtype, device=values.device, memory_format=memory_format(values))
 
 
 def root_mean_square(values: Tensor) -> Tensor:

@@ -3,9 +3,9 @@
 python -m kd_mil.run experiment=ifkd_vgg
 """
 
-import copy
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -14,41 +14,17 @@ from torch import Tensor, nn
 from kd_mil.core.checks import at_least
 from kd_mil.core.draws import apart
 from kd_mil.core.errors import UserError
+from kd_mil.core.machine.dealing import dealing
 from kd_mil.data.batches import ImageBatch
 from kd_mil.methods.base.method import ModuleFactory
 from kd_mil.methods.base.phases import Phase, Phases
 from kd_mil.methods.base.segmentation_method import SegmentationMethod
 from kd_mil.methods.base.snapshot import Select, Snapshot
-from kd_mil.methods.ifkd.losses import (
-    DistillationMode,
-    PixelSpace,
-    PixelTarget,
-    distillation_loss,
-    teacher_dice,
-    teacher_gm_bce,
-    teacher_targets,
-    weighted_cross_entropy,
-)
+from kd_mil.methods.ifkd.kept_networks import BestSoFar, complete_earlier_state, frozen_copy
+from kd_mil.methods.ifkd.losses import GM_EXPONENT, DistillationMode, teacher_dice, teacher_gm_bce
 from kd_mil.methods.ifkd.role_switch import RoleSwitch
+from kd_mil.methods.ifkd.stage_two import PixelCrossEntropy, student_terms
 from kd_mil.models.outputs import SegmentationOutput
-
-
-@dataclass(frozen=True)
-class PixelCrossEntropy:
-    """The weighted cross-entropy L_wce of stage two; see `weighted_cross_entropy` of the losses.
-
-    Raises:
-        UserError: a negative weight.
-    """
-
-    weight: float = 2.0
-    """lambda_wce; 0 = none."""
-    target: PixelTarget = "threshold"
-    space: PixelSpace = "logit"
-    easy_examples: bool = True
-
-    def __post_init__(self) -> None:
-        at_least("method.wce.weight", self.weight, 0)
 
 
 class IFKD(SegmentationMethod):
@@ -64,9 +40,11 @@ class IFKD(SegmentationMethod):
         instance_shape: (C, H, W) of the images.
         num_classes: 2.
         segmenter: factory of the network, one architecture for both roles.
-        teacher_epochs: length of stage one.
+        teacher_epochs: length of stage one; None = no other stage: the segmenter of multiple-instance learning alone,
+            to compare with a student that was trained as long.
         stage_one: loss of stage one, `dice` against the image label everywhere (released), or `gm_bce`, cross-entropy
             of the generalised mean (the base works).
+        gm_exponent: of that mean, >= 1: 1 is the mean of the map, large values near its maximum.
         mode: which map teaches which, Fig. 2: `fusion`, `layer` or `output`.
         wce: the pixel cross-entropy of stage two.
         switch: when and how roles are switched.
@@ -74,13 +52,18 @@ class IFKD(SegmentationMethod):
             the `last`, where validation is too small to tell.
         **training: preprocess, reading, optimizer, gradient_clip, seed of `SegmentationMethod`.
 
+    The role `stage_one` is the teacher as stage one left it; `teacher` is the one of the present, which after a switch
+    is a student that was promoted.
+
     Raises:
-        UserError: more than two classes, or no epoch of stage one.
+        UserError: more than two classes, no epoch of stage one, or an exponent below 1.
     """
 
-    roles = ("teacher", "student")
+    roles = ("stage_one", "teacher", "student")
     distilling: Tensor
+    first_kept: Tensor
     switches: Tensor
+    fruitless: Tensor
     score_to_beat: Tensor
     last_score: Tensor
 
@@ -91,8 +74,9 @@ class IFKD(SegmentationMethod):
         segmenter: ModuleFactory,
         wce: PixelCrossEntropy,
         switch: RoleSwitch,
-        teacher_epochs: int = 30,
+        teacher_epochs: int | None = 30,
         stage_one: Literal["dice", "gm_bce"] = "dice",
+        gm_exponent: float = GM_EXPONENT,
         mode: DistillationMode = "fusion",
         reload: Select = "best",
         **training: Any,
@@ -100,59 +84,108 @@ class IFKD(SegmentationMethod):
         super().__init__(**training)
         if num_classes != 2:
             raise UserError(f"IFKD tells tumour from the rest, but the data has {num_classes} classes")
-        at_least("method.teacher_epochs", teacher_epochs, 1)
+        if teacher_epochs is not None:
+            at_least("method.teacher_epochs", teacher_epochs, 1)
+        at_least("method.gm_exponent", gm_exponent, 1)
         self.new_segmenter, self.instance_shape = segmenter, tuple(instance_shape)
         self.teacher = segmenter(instance_shape=self.instance_shape)
         self.student = segmenter(instance_shape=self.instance_shape)
+        self.first_teacher = frozen_copy(self.teacher)
         self.best = BestSoFar(self.teacher)
         self.snapshot = Snapshot(self.best, "network", "score", mode="max", select=reload)
-        self.phases = Phases(Phase("teacher", teacher_epochs, "method.teacher_epochs"), Phase("student"))
+        teacher = Phase("teacher", teacher_epochs, "method.teacher_epochs")
+        self.phases = Phases(teacher) if teacher_epochs is None else Phases(teacher, Phase("student"))
         self.mode, self.wce, self.switch = mode, wce, switch
-        self.teacher_loss = teacher_dice if stage_one == "dice" else teacher_gm_bce
+        gm_bce = partial(teacher_gm_bce, exponent=gm_exponent)
+        self.teacher_loss = teacher_dice if stage_one == "dice" else gm_bce
         self.metric = "image_loss"
         self.stage_two = False
-        self.register_buffer("distilling", torch.tensor(False))
-        self.register_buffer("switches", torch.tensor(0))
+        for name, start in (("distilling", False), ("first_kept", False), ("switches", 0), ("fruitless", 0)):
+            self.register_buffer(name, torch.tensor(start))
         for name in ("score_to_beat", "last_score"):
             self.register_buffer(name, torch.tensor(math.nan, dtype=torch.float64))
+        self.register_load_state_dict_pre_hook(complete_earlier_state)
 
     def parts(self) -> list[nn.Module]:
         return [self.teacher, self.student]
 
-    def trained_parts(self) -> list[nn.Module]:
-        return [self.student if self.stage_two else self.teacher]
+    @property
+    def default_monitor(self) -> str:
+        """As for all methods on images: of the student, or of the teacher where there is no student."""
+        return f"val/{self.phases.names[-1]}/image_loss"
 
     def check_monitor(self, monitor: str) -> None:
-        """As for all methods on images; the metric also judges the best epochs and the switches."""
+        """As for all methods on images, of a network that trains; the metric also judges best epochs and switches.
+
+        Raises:
+            UserError: as there, or a student that will never be, or the teacher of stage one.
+        """
         super().check_monitor(monitor)
-        self.metric = monitor.split("/")[2]
+        _, role, self.metric = monitor.split("/")
+        if role not in self.phases.names:
+            trained = " or ".join(self.phases.names)
+            raise UserError(f"monitor={monitor}: selection reads validation images only, as {trained} sees them")
 
     def on_train_epoch_start(self) -> None:
         """Freeze, switch or continue: decided before the epoch, so that checkpoints hold what validation scored."""
         super().on_train_epoch_start()
-        epochs = self.current_epoch - self.phases.starts[1]
-        if epochs >= 0 and not self.distilling:
+        if self.distilled_epochs >= 0 and not self.distilling:
             self.freeze_teacher()
-        elif epochs > 0 and self.switch.due(epochs):
+        elif self.switch.due(self.distilled_epochs):
             self.switch_roles()
         self.stage_two = bool(self.distilling)
         self.teacher.train(not self.stage_two)
         self.student.train(self.stage_two)
 
+    @property
+    def distilled_epochs(self) -> int:
+        """Epochs of stage two that are over; negative before it begins, -1 where it never does."""
+        return -1 if self.phases.undivided else self.current_epoch - self.phases.starts[1]
+
     def freeze_teacher(self) -> None:
         """From stage one to stage two: the teacher's best epoch is the teacher, and nothing trains it any more."""
         self.score_to_beat.copy_(self.snapshot.score)
-        self.snapshot.hand_on(self.teacher)
+        self.snapshot.hand_on(self.teacher, self.teacher)
+        self.first_teacher.load_state_dict(self.teacher.state_dict())
+        self.first_kept.fill_(True)
         self.distilling.fill_(True)
+
+    @property
+    def promotes_best(self) -> bool:
+        """Whether a switch would promote the best student kept, not the present one."""
+        return self.switch.source == "best" and not self.snapshot.empty
+
+    @property
+    def student_score(self) -> Tensor:
+        """() of the student that a switch would promote."""
+        return self.snapshot.score if self.promotes_best else self.last_score
+
+    @property
+    def student_is_better(self) -> bool:
+        """Whether it beats the present teacher, or the teacher has no score."""
+        return bool(self.student_score > self.score_to_beat) or bool(self.score_to_beat.isnan())
+
+    def on_train_epoch_end(self) -> None:
+        """End the run where the chances to switch have found no better student for long enough."""
+        if self.switch.patience is not None and self.switch.due(self.distilled_epochs + 1):
+            self.fruitless.copy_(torch.tensor(0) if self.student_is_better else self.fruitless + 1)
+            self.trainer.should_stop = self.given_up
+
+    def on_train_start(self) -> None:
+        """A run that was interrupted after it had given up has nothing left to train."""
+        self.trainer.should_stop = self.trainer.should_stop or self.given_up
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the chances to switch have found no better student for `patience` times in a row."""
+        return self.switch.patience is not None and int(self.fruitless) >= self.switch.patience
 
     def switch_roles(self) -> None:
         """The student becomes the teacher, if the rule says so. Weights move, networks and optimisers stay."""
-        from_best = self.switch.source == "best" and not self.snapshot.empty
-        score = self.snapshot.score if from_best else self.last_score
-        better = bool(score > self.score_to_beat) or bool(self.score_to_beat.isnan())
+        score, better = self.student_score.clone(), self.student_is_better
         if self.switch.rule == "if_better" and not better:
             return
-        promoted = self.snapshot.network if from_best and better else self.student
+        promoted = self.snapshot.network if self.promotes_best and better else self.student
         old_teacher = {name: value.clone() for name, value in self.teacher.state_dict().items()}
         self.teacher.load_state_dict(promoted.state_dict())
         if self.switch.student_reinit == "old_teacher":
@@ -171,34 +204,20 @@ class IFKD(SegmentationMethod):
             return self.new_segmenter(instance_shape=self.instance_shape).state_dict()
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
-        teacher, student = self.optimizer_list()
-        images = self.preprocess(batch.images)
-        if self.stage_two:
-            terms = self.student_terms(images, batch.labels)
-            loss = terms["distillation"] + self.wce.weight * terms.get("wce", 0.0)
-            self.step_optimizers(loss, student)
-            self.log_loss("student", loss, len(batch.labels), **terms)
-        else:
-            output: SegmentationOutput = self.teacher(images)
-            loss = self.teacher_loss(output.sides, output.fused, batch.labels).mean()
-            self.step_optimizers(loss, teacher)
-            self.log_loss("teacher", loss, len(batch.labels))
-
-    def student_terms(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """L_kd and L_wce of the student, means over images already preprocessed (B, C, H, W)."""
-        with torch.no_grad():
-            teacher: SegmentationOutput = self.teacher(images)
-        student: SegmentationOutput = self.student(images)
-        terms = {
-            "distillation": distillation_loss(
-                student.sides, student.fused, teacher.sides, teacher.fused, labels, self.mode
-            ).mean()
-        }
-        if self.wce.weight > 0:
-            targets, how = teacher_targets(teacher.fused, labels), self.wce
-            pixels = weighted_cross_entropy(student.fused, targets, how.target, how.space, how.easy_examples)
-            terms["wce"] = pixels.mean()
-        return terms
+        role, optimizer = list(zip(("teacher", "student"), self.optimizer_list(), strict=True))[self.stage_two]
+        terms: dict[str, Tensor] = {}
+        with dealing(batch.share) as deal:
+            images, labels = self.preprocess(batch.images), deal.own(batch.labels)
+            with torch.set_grad_enabled(not self.stage_two):
+                teacher: SegmentationOutput = self.teacher(images)
+            if self.stage_two:
+                found = student_terms(self.student(images), teacher, labels, self.mode, self.wce)
+                terms = {name: deal.mean(values) for name, values in found.items()}
+                loss = terms["distillation"] + self.wce.weight * terms.get("wce", 0.0)
+            else:
+                loss = deal.mean(self.teacher_loss(teacher.sides, teacher.fused, labels))
+        self.step_optimizers(loss, optimizer)
+        self.log_loss(role, loss, len(batch.labels), **terms)
 
     def shorten_phases(self, epochs: int) -> None:
         """Stage one, stage two up to the first chance to switch, and as much after it."""
@@ -207,9 +226,12 @@ class IFKD(SegmentationMethod):
         self.switch = replace(self.switch, first=epochs, period=epochs)
 
     def predict_maps(self, images: Tensor) -> dict[str, Tensor]:
-        """Fused maps; the student's once it has begun to learn."""
-        pixels = self.preprocess(images)
-        maps = {"teacher": self.teacher(pixels).fused}
+        """Fused maps; the student's, and that of the teacher of stage one, once it has begun to learn."""
+        pixels, maps = self.preprocess(images), {}
+        teacher = self.teacher(pixels).fused
+        if self.first_kept:
+            maps["stage_one"] = self.first_teacher(pixels).fused if self.switches else teacher
+        maps["teacher"] = teacher
         return maps | {"student": self.student(pixels).fused} if self.distilling else maps
 
     def on_validation_epoch_end(self) -> None:
@@ -223,14 +245,3 @@ class IFKD(SegmentationMethod):
         self.snapshot.offer(self.student if self.stage_two else self.teacher, score)
         self.last_score.fill_(score)
         self.log("switch/count", float(self.switches), batch_size=1)
-
-
-class BestSoFar(nn.Module):
-    """Where a checkpoint keeps the best network of a stage, and its score: higher is better, NaN before the first."""
-
-    score: Tensor
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = copy.deepcopy(network).requires_grad_(False)
-        self.register_buffer("score", torch.tensor(math.nan, dtype=torch.float64))

@@ -8,14 +8,19 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kd_mil.methods.base.pixel_losses import cross_entropy_of_logits, soft_dice
+from kd_mil.methods.base.pixel_losses import (
+    LEAST_PROB,
+    cross_entropy_of,
+    cross_entropy_of_logits,
+    easy_weights,
+    soft_dice,
+)
 
 DistillationMode = Literal["fusion", "layer", "output"]
 PixelTarget = Literal["threshold", "soft", "trunc"]
 PixelSpace = Literal["logit", "prob"]
 
 GM_EXPONENT = 4.0
-LEAST_PROB = 1e-6
 
 
 def polar_dice(probs: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
@@ -114,20 +119,6 @@ def weighted_cross_entropy(
     if easy_examples:
         losses = losses * easy_weights(losses.detach(), masks.flatten(1))
     return losses.mean(1)
-
-
-def easy_weights(losses: Tensor, masks: Tensor) -> Tensor:
-    """Weights (B, P) of the pixels, mean 1 in each image: softmax(-loss), or 1 where the mask holds one class alone."""
-    weights = (-losses).softmax(1) * losses.shape[1]
-    classes = masks >= 0.5
-    mixed = classes.any(1) & ~classes.all(1)
-    return torch.where(mixed[:, None], weights, 1.0)
-
-
-def cross_entropy_of(probs: Tensor, targets: Tensor) -> Tensor:
-    """-t log p - (1 - t) log(1 - p), element by element; p is kept 1e-6 away from 0 and 1."""
-    probs = probs.float().clamp(LEAST_PROB, 1 - LEAST_PROB)
-    return -(targets * probs.log() + (1 - targets) * torch.log1p(-probs))
 
 
 def cross_entropy_of_unscaled(probs: Tensor, targets: Tensor) -> Tensor:

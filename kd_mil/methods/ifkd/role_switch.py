@@ -11,7 +11,7 @@ class RoleSwitch:
     """When the student becomes the teacher, and what becomes of the student.
 
     Raises:
-        UserError: a period below 1.
+        UserError: a period or a patience below 1.
     """
 
     rule: Literal["if_better", "periodic", "never"] = "if_better"
@@ -27,10 +27,14 @@ class RoleSwitch:
     """What the student starts from after a switch: the old teacher's weights (released), its own, or new ones."""
     reset_optimizer: bool = False
     """Forget the student's optimiser state at a switch."""
+    patience: int | None = None
+    """Chances in a row that found no better student, after which the run ends; None = it goes on."""
 
     def __post_init__(self) -> None:
         at_least("method.switch.first", self.first, 1)
         at_least("method.switch.period", self.period, 1)
+        if self.patience is not None:
+            at_least("method.switch.patience", self.patience, 1)
 
     def due(self, epochs: int) -> bool:
         """Whether there is a chance after that many epochs of distillation."""

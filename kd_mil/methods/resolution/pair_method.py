@@ -6,22 +6,23 @@ from typing import Any
 
 import torch
 from lightning.pytorch.strategies import ParallelStrategy
-from torch import Tensor
+from torch import Tensor, nn
 
-from kd_mil.core.checkpoints import read_checkpoint
 from kd_mil.core.errors import UserError
+from kd_mil.core.machine.shares import WHOLE
 from kd_mil.data.batches import PairBatch, same_size_groups
 from kd_mil.evaluation.classification import IMAGE_METRICS, image_scores
 from kd_mil.evaluation.metrics import Scores
 from kd_mil.evaluation.tables import Columns, Rows
-from kd_mil.methods.base.method import Method, refuse_nan
-from kd_mil.methods.resolution.pair_augment import PairAugment, recolour, turn
+from kd_mil.methods.base.image_method import ImageMethod
+from kd_mil.methods.base.method import refuse_nan
+from kd_mil.methods.resolution.pair_augment import Draw, PairAugment, recolour, turn
 from kd_mil.models.image_classifier import ImageClassifier
 
 Losses = dict[str, Tensor]
 
 
-class PairMethod(Method):
+class PairMethod(ImageMethod):
     """Base of every method on images at two resolutions: a method adds its losses and which networks move.
 
     Args:
@@ -30,7 +31,7 @@ class PairMethod(Method):
         **training: optimizer, gradient_clip, seed of `Method`.
     """
 
-    units = "images"
+    monitors = (*(f"image_{name}" for name in IMAGE_METRICS), "image_agreement")
     teacher: ImageClassifier
     student: ImageClassifier
 
@@ -38,6 +39,18 @@ class PairMethod(Method):
         super().__init__(**training)
         self.augment, self.max_pixels = augment, max_pixels
         self._rows = Rows("index")
+
+    def setup(self, stage: str) -> None:
+        """Refuse on several ranks what looks at, or draws for, a batch: images of a size are one, wherever they are.
+
+        Raises:
+            UserError: naming the layer.
+        """
+        super().setup(stage)
+        whole = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+        found = [type(layer).__name__ for layer in self.modules() if isinstance(layer, whole)]
+        if stage == "fit" and self.trainer.world_size > 1 and found:
+            raise UserError(f"method.network has {found[0]} layers, which train in one process only: use GroupNorm")
 
     @property
     def resolutions(self) -> tuple[str, ...]:
@@ -62,12 +75,7 @@ class PairMethod(Method):
         """The role whose network moves now."""
         raise NotImplementedError
 
-    def has_learned(self, role: str) -> bool:
-        """Whether a role's network has been trained at all."""
-        raise NotImplementedError
-
     def classifiers(self) -> dict[str, tuple[ImageClassifier, str]]:
-        """Network of each role, and its resolution."""
         return {
             role: (self.teacher, "teacher") if role == "teacher" else (self.student, "student") for role in self.roles
         }
@@ -77,12 +85,12 @@ class PairMethod(Method):
         return f"val/{self.roles[-1]}/image_loss"
 
     def selectable(self, role: str) -> tuple[str, ...]:
-        return tuple(f"image_{name}" for name in (*IMAGE_METRICS, *(["agreement"] if role == "student" else [])))
+        return tuple(name for name in self.monitors if role == "student" or name != "image_agreement")
 
     def training_step(self, images: PairBatch, batch_idx: int) -> None:
         """One update: gradients of images of equal size together, summed over the sizes (Sec. 3.5)."""
-        count, optimizers = len(images.labels), self.moved()
-        draw = self.augment.draw(count)
+        count, optimizers, step = len(images.labels), self.moved(), images.share or WHOLE
+        draw, labels = Draw(*map(step.own, self.augment.draw(count))), step.own(images.labels)
         sides = [
             [turn(image, draw, index) for index, image in enumerate(side)] for side in (images.teacher, images.student)
         ]
@@ -97,15 +105,17 @@ class PairMethod(Method):
                 for side in sides
             )
             with self._without_exchange(number + 1 < len(groups)):
-                losses = self.losses(teacher, student, images.labels[chosen.to(images.labels.device)])
-                self.manual_backward(losses["total"] * (len(group) / count))
+                losses = self.losses(teacher, student, labels[chosen.to(labels.device)])
+                self.manual_backward(losses["total"] * (len(group) / count * step.weight))
             for name, loss in losses.items():
-                logged[name] = logged.get(name, torch.zeros_like(loss)) + loss.detach() * (len(group) / count)
+                part = loss.detach() * (len(group) / count * (step.weight > 0))
+                logged[name] = logged.get(name, torch.zeros_like(loss)) + part
         self.step(*optimizers)
+        logged = dict(zip(logged, step.sum(torch.stack(list(logged.values()))), strict=True))
         self.log_loss(self.learner, logged.pop("total"), count, **logged)
 
     def _without_exchange(self, quiet: bool) -> AbstractContextManager:
-        """Ranks hold different numbers of sizes: they exchange gradients once, in the last pass of an update."""
+        """Ranks have images of different numbers of sizes: they exchange gradients once, in the last pass of all."""
         strategy = self.trainer.strategy
         return strategy.block_backward_sync() if quiet and isinstance(strategy, ParallelStrategy) else nullcontext()
 
@@ -138,26 +148,3 @@ class PairMethod(Method):
             student, teacher = (rows[f"{name}/probs"].argmax(1) for name in ("student", "teacher"))
             scores["image_agreement"] = float((student == teacher).double().mean())
         return scores if self.has_learned(role) else dict.fromkeys(scores, math.nan)
-
-
-def load_teacher(teacher: ImageClassifier, path: str, expected: dict[str, Any]) -> None:
-    """Load the teacher of an earlier run, whole or not at all.
-
-    Raises:
-        UserError: a checkpoint without a teacher, of other classes, of another resolution, with another network, or
-            trained when other images were held out.
-    """
-    checkpoint = read_checkpoint(path)
-    inputs = checkpoint["model_card"]["model_inputs"]
-    weights = {name.removeprefix("teacher."): value for name, value in checkpoint["state_dict"].items()}
-    weights = {name: value for name, value in weights.items() if f"teacher.{name}" in checkpoint["state_dict"]}
-    if not weights:
-        raise UserError(f"method.teacher_ckpt={path} holds no teacher: train one with experiment=resolution_teacher")
-    for key, value in expected.items():
-        if inputs.get(key) != (list(value) if key == "class_names" else value):
-            why = "validation and test images differ" if key == "held_out" else f"{inputs.get(key)} there, {value} here"
-            raise UserError(f"method.teacher_ckpt={path} is a teacher of other data: {key}: {why}")
-    try:
-        teacher.load_state_dict(weights)
-    except RuntimeError as error:
-        raise UserError(f"method.teacher_ckpt={path} is a teacher of another network: check method.network") from error

@@ -7,7 +7,7 @@ arXiv 2101.04170
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -20,8 +20,9 @@ from kd_mil.data.batches import PairBatch
 from kd_mil.methods.base.method import ModuleFactory
 from kd_mil.methods.base.phases import Phase, Phases
 from kd_mil.methods.base.snapshot import Select, Snapshot
+from kd_mil.methods.resolution.given_teacher import load_teacher
 from kd_mil.methods.resolution.pair_loss import PairLoss
-from kd_mil.methods.resolution.pair_method import Losses, PairMethod, load_teacher
+from kd_mil.methods.resolution.pair_method import Losses, PairMethod
 from kd_mil.models.image_classifier import ImageClassifier
 
 VIEWS = {"teacher": "teacher", "distil": "pairs", "finetune": "student", "baseline": "student"}
@@ -32,7 +33,8 @@ class Resolution(PairMethod):
     """Teacher on labelled images, student on pairs of resolutions without labels, then its last layer on labels.
 
     Args:
-        class_names, teacher_downsample, student_downsample, auxiliary, held_out: what `PairedImages` says of itself.
+        class_names, teacher_downsample, student_downsample, auxiliary, held_out, source: what `PairedImages` says of
+            itself; checkpoints of earlier versions have no source.
         network: factory of both networks, `network(num_classes=C) -> images (B, 3, H, W) -> ImageOutput`, with a
             `head` that takes the average of the feature map.
         loss: of a pair.
@@ -45,6 +47,7 @@ class Resolution(PairMethod):
         **training: augment, max_pixels, optimizer, gradient_clip, seed of `PairMethod`.
     """
 
+    roles: tuple[str, ...] = ("teacher", "student", "model")
     student_updates: Tensor
     best_loss: Tensor
 
@@ -57,6 +60,7 @@ class Resolution(PairMethod):
         held_out: str,
         network: ModuleFactory,
         loss: PairLoss,
+        source: Mapping[str, Any] | None = None,
         mode: Literal["distil", "teacher", "baseline"] = "distil",
         teacher_epochs: int = 100,
         student_epochs: int = 100,
@@ -92,7 +96,12 @@ class Resolution(PairMethod):
         self.register_buffer("student_updates", torch.tensor(0))
         self.register_buffer("best_loss", torch.tensor(math.inf))
         self.snapshot = Snapshot(self, select=reload)
-        expected = {"class_names": class_names, "teacher_downsample": teacher_downsample, "held_out": held_out}
+        expected = {
+            "class_names": class_names,
+            "teacher_downsample": teacher_downsample,
+            "source": source or {},
+            "held_out": held_out,
+        }
         self.teacher_is_given = teacher_ckpt is not None
         if teacher_ckpt is not None:
             load_teacher(self.teacher, teacher_ckpt, expected)
@@ -149,7 +158,8 @@ class Resolution(PairMethod):
 
     def _begin_phase(self) -> None:
         """Start a later phase from the network that the one before hands on."""
-        self.snapshot.hand_on(self.teacher if self.phase == "distil" else self.student)
+        ended = self.teacher if self.phase == "distil" else self.student
+        self.snapshot.hand_on(ended, ended)
         if self.phase == "distil":
             self._start_student()
         if self.phase == "finetune":

@@ -9,6 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from kd_mil.core.checks import at_least, share
+from kd_mil.core.errors import UserError
 from kd_mil.models.segments import segment_ids, segment_max, segment_min, segment_ranks
 
 
@@ -17,7 +18,8 @@ class HardPositiveMining:
     """Drop from positive bags what the student already finds, WENO Sec. 3.3; a bag is never emptied.
 
     Raises:
-        UserError: threshold outside [0, 1], fraction outside [0, 1), negative start epoch.
+        UserError: threshold or start_share outside [0, 1], fraction outside [0, 1), negative start epoch; in training,
+            a start_share of a run without an end.
     """
 
     mode: Literal["off", "threshold", "top_fraction"] = "off"
@@ -27,16 +29,25 @@ class HardPositiveMining:
     """Mode `top_fraction`: drop this share of each positive bag, highest student probabilities first."""
     start_epoch: int = 10
     """First epoch (from 0) at which instances are dropped: the student must have learned something first."""
-    fallback: Literal["hardest", "easiest"] = "hardest"
-    """The one instance kept where the threshold would drop all; the released code keeps the easiest."""
+    start_share: float | None = None
+    """Share of the run's epochs before the first one with mining, in place of `start_epoch`; None for the latter."""
+    fallback: Literal["hardest", "easiest", "all"] = "hardest"
+    """What is kept where the threshold would drop all: one instance (the released code keeps the easiest), or all."""
 
     def __post_init__(self) -> None:
         share("hpm.threshold", self.threshold)
         share("hpm.fraction", self.fraction, one=False)
         at_least("hpm.start_epoch", self.start_epoch, 0)
+        if self.start_share is not None:
+            share("hpm.start_share", self.start_share)
 
-    def active(self, epoch: int) -> bool:
-        return self.mode != "off" and epoch >= self.start_epoch
+    def active(self, epoch: int, run_epochs: int | None = None) -> bool:
+        """Whether instances are dropped in an epoch (from 0) of a run of `run_epochs`, None or -1 for no end."""
+        if self.mode == "off" or self.start_share is None:
+            return self.mode != "off" and epoch >= self.start_epoch
+        if run_epochs in (None, -1):
+            raise UserError(f"hpm.start_share={self.start_share} needs trainer.max_epochs")
+        return epoch >= self.start_share * run_epochs
 
     def keep(self, student_probs: Tensor, sizes: Tensor, labels: Tensor) -> Tensor:
         """Mask (N,) of the instances that stay, from probabilities (N,), bag sizes (B,) and bag labels (B,)."""
@@ -52,6 +63,8 @@ def keep_below_threshold(
     owner = segment_ids(sizes, len(student_probs))
     keep = ~(student_probs > threshold) | (labels == 0)[owner]  # NaN stays: divergence is reported, not mined
     empty = segment_max(keep.float(), sizes) == 0
+    if fallback == "all":
+        return keep | empty[owner]
     last = segment_min(student_probs, sizes) if fallback == "hardest" else segment_max(student_probs, sizes)
     return keep | (empty & (labels > 0))[owner] & (student_probs == last[owner])
 

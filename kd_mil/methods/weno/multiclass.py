@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from kd_mil.core.errors import UserError
+from kd_mil.core.machine.dealing import dealing
 from kd_mil.data.batches import BagBatch, InstanceBatch
 from kd_mil.methods.base.attention_memory import AttentionMemory, Normalisation, attention_pseudo_labels
+from kd_mil.methods.base.readings import BagReadings, student_prediction
 from kd_mil.methods.weno.losses import class_student_loss, class_targets
 from kd_mil.methods.weno.weno import WENO
-from kd_mil.models.outputs import MILOutput, Prediction, class_scores, max_pooled
+from kd_mil.models.outputs import MILOutput, Prediction, class_scores
 
 
 class MultiClassWENO(WENO):
@@ -29,13 +31,18 @@ class MultiClassWENO(WENO):
 
     Args:
         num_classes: C >= 2; class 0 is the negative one.
-        **settings: as in `WENO`, with pseudo-labels from the bank and attention as their source.
+        **settings: as in `WENO`, with attention from the bank as pseudo-labels, without correction or feedback.
     """
 
     def __init__(self, instance_shape: tuple[int, ...], num_classes: int, **settings: Any) -> None:
         super().__init__(instance_shape, num_classes, **settings)
-        if self.recompute or self.attention_source != "attention":
-            raise UserError("method=weno_multiclass needs pseudo_labels=bank and attention_source=attention")
+        if self.recompute or self.attention_source != "attention" or self.label_kind != "attention":
+            raise UserError(
+                "method=weno_multiclass needs method.pseudo_labels=attention, attention_from=bank, "
+                "attention_source=attention"
+            )
+        if self.correction.weight or self.feedback.weight:
+            raise UserError("method=weno_multiclass has no correction or feedback: set their weights to 0")
 
     def check_classes(self, num_classes: int) -> None:
         """Any number of classes will do."""
@@ -50,7 +57,9 @@ class MultiClassWENO(WENO):
 
     def student_loss(self, instances: InstanceBatch) -> Tensor:
         """Eq. 13-15 with the attention of the bag's class."""
-        features = (self.student_encoder or self.encoder)(self.preprocess(instances.instances))
+        with dealing(instances.share) as deal:
+            features = (self.student_encoder or self.encoder)(self.preprocess(instances.instances))
+            logits = deal.gather(self.student_head(features))
         pseudo_labels = (instances.labels > 0).to(features.dtype)
         if self.distillation:
             column = (instances.labels - 1).clamp_min(0)[:, None]
@@ -60,38 +69,24 @@ class MultiClassWENO(WENO):
                 for side in self.memory.range_of(instances.bag_indices)
             )
             pseudo_labels = attention_pseudo_labels(scores, instances.labels, low, high, self.memory.per_bag)
-        self.pseudo_labels.append((instances.instance_ids, pseudo_labels))
+        self.notes.student_step(instances, pseudo_labels, logits)
         targets = class_targets(pseudo_labels, instances.labels, self.num_classes)
-        return class_student_loss(self.student_head(features), targets, self.negative_weight)
+        return class_student_loss(logits, targets, self.negative_weight)
 
     def predict_encoded(self, encoded: tuple[Tensor, ...], sizes: Tensor) -> dict[str, Prediction]:
-        output = self.aggregator(encoded[0], sizes)
+        _, aggregator, head, *_ = self.evaluated_parts
+        output = aggregator(encoded[0], sizes)
         scores = self.scores_of(output)
-        low, high = self._evaluation_ranges(scores, sizes)
-        attention = attention_pseudo_labels(scores, torch.ones_like(scores), low, high, self.memory.per_bag)
-        positive = attention.amax(1)
-        by_class = torch.cat([1 - positive[:, None], attention], 1)
-        teacher = Prediction(
-            output.bag_logits.double().softmax(1), positive, output.attention_logits, output.attention, by_class
-        )
-        probs = self.student_head(encoded[-1]).double().softmax(1)
-        found = 1 - probs[:, 0]
-        return {"teacher": teacher, "student": Prediction(max_pooled(probs, sizes), found, found, None, probs)}
+        readings = BagReadings(aggregator, encoded[0], sizes, output, scores, self.memory, by_class=True)
+        student = student_prediction(head(encoded[-1]), output.bag_logits, sizes, by_class=True)
+        return {"teacher": self.predict_role("teacher", readings), "student": student}
 
     @torch.no_grad()
     def _student_probs(self, features: Tensor, bags: BagBatch) -> Tensor:
         """Student probability (N,) of the class of an instance's bag; of negative bags HPM drops nothing."""
         if self.student_encoder is not None:
-            features = self.student_encoder(self.preprocess(bags.instances, bags.sizes))
+            features = self.features_of(self.student_encoder, bags)
         self.student_head.eval()
         probs = self.student_head(features).softmax(1)
         self.student_head.train()
         return probs.gather(1, bags.labels.repeat_interleave(bags.sizes)[:, None]).squeeze(1)
-
-    def _evaluation_ranges(self, scores: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """Ranges that turn scores (N, C - 1) of unseen bags into probabilities, class by class."""
-        if not self.memory.per_bag:
-            return self.memory.low, self.memory.high
-        ranges = [self._evaluation_range(column, sizes) for column in scores.unbind(1)]
-        low, high = (torch.stack(side, 1) for side in zip(*ranges, strict=True))
-        return low, high

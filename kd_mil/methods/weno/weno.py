@@ -8,18 +8,27 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from kd_mil.core.checks import share
+from kd_mil.core.checks import above, share
 from kd_mil.core.errors import UserError
+from kd_mil.core.machine.dealing import dealing
 from kd_mil.data.batches import BagBatch, InstanceBatch
 from kd_mil.methods.base.attention_memory import AttentionMemory, Normalisation, attention_pseudo_labels
 from kd_mil.methods.base.bag_method import BagMethod, aggregator_loss
+from kd_mil.methods.base.epoch_notes import EpochNotes
 from kd_mil.methods.base.method import ModuleFactory
+from kd_mil.methods.base.readings import BagReadings, check_instance_score, student_prediction
+from kd_mil.methods.base.weight_average import WeightAverage, evaluating
+from kd_mil.methods.weno.correction import LabelCorrection
+from kd_mil.methods.weno.epoch_labels import labels_of_epoch
+from kd_mil.methods.weno.feedback import StudentFeedback
 from kd_mil.methods.weno.losses import student_loss
 from kd_mil.methods.weno.mining import HardPositiveMining
-from kd_mil.models.aggregators.pooling import Mean
+from kd_mil.methods.weno.sources import can_recompute
+from kd_mil.methods.weno.transport_labels import TransportLabels
 from kd_mil.models.outputs import MILOutput, Prediction
-from kd_mil.models.segments import segment_max, segment_sum
+from kd_mil.models.segments import segment_sum
 
 
 class WENO(BagMethod):
@@ -39,11 +48,17 @@ class WENO(BagMethod):
         distillation: False trains the student on bag labels instead of attention (every instance inherits its bag's).
         normalisation: min and max of Eq. 7 over the `training_set` or over each `bag`.
         attention_source: `attention` logits, or the positive logit of the `instance` stream (released DSMIL).
-        pseudo_labels: take the scores from the `bank` filled during the teacher phase (the only way for attention that
+        attention_from: take the scores from the `bank` filled during the teacher phase (the only way for attention that
             depends on the rest of the bag), or `recompute` them for the student's instances with the present teacher.
+        pseudo_labels: what the student learns: the teacher's normalised `attention` (paper), its probability of each
+            instance as a `bag_of_one`, or labels by `transport` from both networks.
+        transport: settings of the last.
+        correction, feedback: what the student is sure of, for its labels and for the teacher; off by default (paper).
+        average: decay of a running average of all weights, which labels and evaluates; None for none (paper).
         negative_weight: weight of negative targets in the student's loss, 0.5 = plain cross-entropy.
         instance_stream_weight: share of the instance stream in the teacher's loss, where the aggregator has one.
-        **training: preprocess, optimizer, gradient_clip, seed of `BagMethod`.
+        student_lr: learning rate of the student's head, and encoder where it has its own; None for the teacher's.
+        **training: preprocess, optimizer, gradient_clip, seed, instance_score (of the teacher) of `BagMethod`.
 
     Raises:
         UserError: a switch outside its choices, or a combination the aggregator cannot serve.
@@ -51,6 +66,7 @@ class WENO(BagMethod):
 
     train_views = ("bags", "instances")
     roles = ("teacher", "student")
+    chooses_reading = True
 
     def __init__(
         self,
@@ -64,9 +80,15 @@ class WENO(BagMethod):
         distillation: bool = True,
         normalisation: Normalisation = "training_set",
         attention_source: Literal["attention", "instance"] = "attention",
-        pseudo_labels: Literal["bank", "recompute"] = "bank",
+        attention_from: Literal["bank", "recompute"] = "bank",
+        pseudo_labels: Literal["attention", "bag_of_one", "transport"] = "attention",
+        transport: TransportLabels | None = None,
+        correction: LabelCorrection | None = None,
+        feedback: StudentFeedback | None = None,
+        average: float | None = None,
         negative_weight: float = 0.5,
         instance_stream_weight: float = 0.5,
+        student_lr: float | None = None,
         **training: Any,
     ) -> None:
         super().__init__(num_classes=num_classes, **training)
@@ -77,15 +99,20 @@ class WENO(BagMethod):
         width = self.encoder.out_features
         self.aggregator = aggregator(in_features=width, num_classes=num_classes)
         self.student_head = student_head(in_features=width, num_classes=num_classes)
+        check_instance_score(self.instance_score, self.aggregator)
         self.student_encoder = None if shared_encoder else copy.deepcopy(self.encoder)
         self.hpm, self.distillation, self.attention_source = hpm, distillation, attention_source
-        self.recompute = self._can_recompute(pseudo_labels)
+        self.correction, self.feedback = correction or LabelCorrection(), feedback or StudentFeedback()
+        self.recompute = can_recompute(self.aggregator, attention_source, attention_from)
+        self.label_kind = pseudo_labels
         self.memory = self.new_memory(normalisation, num_classes)
-        self.negative_weight, self.instance_stream_weight = negative_weight, instance_stream_weight
-        self.dropped: list[Tensor] = []
-        """Ids of the instances HPM dropped in this epoch, one tensor per step; for callbacks to show."""
-        self.pseudo_labels: list[tuple[Tensor, Tensor]] = []
-        """Ids and pseudo-labels of the instances the student saw in this epoch, one pair per step; for callbacks."""
+        self.transport = (transport or TransportLabels()) if pseudo_labels == "transport" else None
+        self.average = None if average is None else WeightAverage(self.parts(), average)
+        self._labels: Tensor | None = None
+        self.negative_weight, self.student_lr = negative_weight, student_lr
+        self.instance_stream_weight = instance_stream_weight
+        above("method.student_lr", 1.0 if student_lr is None else student_lr)
+        self.notes = EpochNotes()
 
     def check_classes(self, num_classes: int) -> None:
         """Refuse data the method has no means for; raises `UserError`."""
@@ -97,11 +124,23 @@ class WENO(BagMethod):
 
     def new_memory(self, normalisation: Normalisation, num_classes: int) -> AttentionMemory:
         """Memory of the teacher phase: range and bank of its scores."""
-        return AttentionMemory(normalisation, keep_scores=not self.recompute)
+        return AttentionMemory(normalisation, keep_scores=self.label_kind == "attention" and not self.recompute)
 
     def parts(self) -> list[nn.Module]:
         parts = [self.encoder, self.aggregator, self.student_head]
         return parts if self.student_encoder is None else [*parts, self.student_encoder]
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        optimizers = super().configure_optimizers()
+        if self.student_lr is not None:
+            for group in [group for optimizer in optimizers[2:] for group in optimizer.param_groups]:
+                group["lr"] = self.student_lr
+        return optimizers
+
+    @property
+    def evaluated_parts(self) -> list[nn.Module]:
+        """The networks that validation, prediction and labels by transport ask: `parts`, or their running average."""
+        return self.parts() if self.average is None else list(self.average.parts)
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -111,57 +150,68 @@ class WENO(BagMethod):
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
-        self.dropped.clear()
-        self.pseudo_labels.clear()
+        self.notes.clear()
+        self._labels = None
 
     def training_step(self, batch: BagBatch | InstanceBatch, batch_idx: int) -> None:
         encoder, teacher, student, *student_encoder = self.optimizer_list()
         if isinstance(batch, BagBatch):
-            loss = self.teacher_loss(batch)
-            self.step_optimizers(loss, encoder, teacher)
-            self.log_loss("teacher", loss, len(batch.sizes))
+            role, loss, moved = "teacher", self.teacher_loss(batch), (encoder, teacher)
         else:
-            self.memory.finalize()
-            loss = self.student_loss(batch)
-            self.step_optimizers(loss, student, *(student_encoder or [encoder]))
-            self.log_loss("student", loss, len(batch.labels))
+            self.begin_student_phase()
+            role, loss, moved = "student", self.student_loss(batch), (student, *(student_encoder or [encoder]))
+        self.step_optimizers(loss, *moved)
+        self.log_loss(role, loss, len(batch.labels))
+        if self.average is not None:
+            self.average.update(self.parts())
 
     def teacher_loss(self, bags: BagBatch) -> Tensor:
         """Eq. 8-12 on the bags as HPM leaves them; notes attention for the student phase."""
-        features = self.encoder(self.preprocess(bags.instances, bags.sizes))
+        features = self.features_of(self.encoder, bags)
         seen, sizes, keep = features, bags.sizes, None
-        if self.hpm.active(self.current_epoch):
+        if self.hpm.active(self.current_epoch, self.run_epochs):
             keep = self.hpm.keep(self._student_probs(features, bags), bags.sizes, bags.labels)
             seen, sizes = features[keep], segment_sum(keep.float(), bags.sizes).long()
-            self.dropped.append(bags.instance_ids[~keep])
+            self.notes.dropped.append(bags.instance_ids[~keep])
         output = self.aggregator(seen, sizes)
-        self._note_scores(self.scores_of(output), features, bags, keep)
-        return aggregator_loss(output, bags.labels, sizes, self.instance_stream_weight)
+        scores = self.scores_of(output)
+        self.memory.record(scores, bags, keep, lambda: self.scores_of(self.aggregator(features, bags.sizes)))
+        loss = aggregator_loss(output, bags.labels, sizes, self.instance_stream_weight, self.bag_targets)
+        feedback = self.feedback.weight_in(self.current_epoch, self.run_epochs)
+        if feedback:
+            said = self._student_probs(features, bags)[slice(None) if keep is None else keep]
+            loss = loss + feedback * self.feedback.loss(output.attention_logits, said, sizes, bags.labels)
+        return loss
 
-    def _note_scores(self, scores: Tensor, features: Tensor, bags: BagBatch, keep: Tensor | None) -> None:
-        """Scores of all instances go to the bank; their range runs over those that HPM kept."""
-        owners = bags.bag_indices.repeat_interleave(bags.sizes)
-        kept = slice(None) if keep is None else keep
-        if self.recompute:
-            self.memory.record_range(scores, owners[kept])
-            return
-        if keep is not None:  # one pass over whole bags: attention may depend on the rest of the bag
-            scores = self._scores_without_gradient(features, bags.sizes)
-        self.memory.record_scores(scores, bags.instance_ids)
-        self.memory.record_range(scores[kept], owners[kept])
+    def begin_student_phase(self) -> None:
+        """Close the teacher phase, once in an epoch; labels that are not attention are made here."""
+        self.memory.finalize()
+        if self.distillation and self.label_kind != "attention" and self._labels is None:
+            _, aggregator, head, *_ = self.evaluated_parts
+            self._labels = labels_of_epoch(self, aggregator, head, self.transport)
 
     def student_loss(self, instances: InstanceBatch) -> Tensor:
-        """Eq. 13-15: soft labels from the teacher's attention, exactly 0 for instances of negative bags."""
-        pixels = self.preprocess(instances.instances)
-        features = (self.student_encoder or self.encoder)(pixels)
-        pseudo_labels = instances.labels.float()
-        if self.distillation:
-            bank = self.memory.scores
-            scores = self._point_scores(features, pixels) if self.recompute else bank[instances.instance_ids]
-            low, high = self.memory.range_of(instances.bag_indices)
-            pseudo_labels = attention_pseudo_labels(scores, instances.labels, low, high, self.memory.per_bag)
-        self.pseudo_labels.append((instances.instance_ids, pseudo_labels))
-        return student_loss(self.student_head(features), pseudo_labels, self.negative_weight)
+        """Eq. 13-15: soft labels from the teacher, exactly 0 for instances of negative bags."""
+        recompute = self.recompute and self.distillation and self._labels is None
+        with dealing(instances.share) as deal:
+            pixels = self.preprocess(instances.instances)
+            features = (self.student_encoder or self.encoder)(pixels)
+            present = deal.gather(self._point_scores(features, pixels)) if recompute else None
+            logits = deal.gather(self.student_head(features))
+        labels = self.labels_for(instances, present)
+        labels = self.correction.corrected(labels, logits, instances.labels, self.current_epoch, self.run_epochs)
+        self.notes.student_step(instances, labels, logits)
+        return student_loss(logits, labels, self.negative_weight)
+
+    def labels_for(self, instances: InstanceBatch, present: Tensor | None) -> Tensor:
+        """Pseudo-labels (M,) in [0, 1]: Eq. 13 on the present scores or the bank's, or those made for the epoch."""
+        if not self.distillation:
+            return instances.labels.float()
+        if self._labels is not None:
+            return self._labels[instances.instance_ids]
+        scores = self.memory.scores[instances.instance_ids] if present is None else present
+        low, high = self.memory.range_of(instances.bag_indices)
+        return attention_pseudo_labels(scores, instances.labels, low, high, self.memory.per_bag)
 
     def scores_of(self, output: MILOutput) -> Tensor:
         """Teacher score (N,) that Eq. 6 normalises."""
@@ -173,61 +223,28 @@ class WENO(BagMethod):
     def encode(self, instances: Tensor) -> tuple[Tensor, ...]:
         """Features for the teacher and, where it has an encoder of its own, for the student."""
         pixels = self.preprocess(instances)
-        features = self.encoder(pixels)
-        return (features,) if self.student_encoder is None else (features, self.student_encoder(pixels))
+        encoder, _, _, *student_encoder = self.evaluated_parts
+        return (encoder(pixels), *(other(pixels) for other in student_encoder))
 
     def predict_encoded(self, encoded: tuple[Tensor, ...], sizes: Tensor) -> dict[str, Prediction]:
-        features, student_features = encoded[0], encoded[-1]
-        output = self.aggregator(features, sizes)
-        scores = self.scores_of(output)
-        low, high = self._evaluation_range(scores, sizes)
-        normalised = attention_pseudo_labels(scores, torch.ones_like(scores), low, high, self.memory.per_bag)
-        teacher = Prediction(output.bag_logits.double().softmax(1), normalised, scores, output.attention)
-        probs = self.student_head(student_features).double().softmax(1)[:, 1]
-        bag_prob = segment_max(probs, sizes)
-        return {"teacher": teacher, "student": Prediction(torch.stack([1 - bag_prob, bag_prob], 1), probs, probs)}
+        _, aggregator, head, *_ = self.evaluated_parts
+        output = aggregator(encoded[0], sizes)
+        memory = self.memory if self.attention_source == "attention" else None  # else its range is of other scores
+        readings = BagReadings(aggregator, encoded[0], sizes, output, output.attention_logits, memory)
+        student = student_prediction(head(encoded[-1]), output.bag_logits, sizes)
+        return {"teacher": self.predict_role("teacher", readings), "student": student}
 
-    def _can_recompute(self, pseudo_labels: str) -> bool:
-        """Whether scores are recomputed per instance; refuses what the aggregator has no means for."""
-        if isinstance(self.aggregator, Mean):
-            raise UserError("mean pooling has no attention to learn from: choose another aggregator as WENO's teacher")
-        name, needed = type(self.aggregator).__name__, f"{self.attention_source}_logits"
-        if self.attention_source == "instance" and not hasattr(self.aggregator, needed):
-            raise UserError(f"{name} has no instance stream: use method.attention_source=attention")
-        if pseudo_labels == "recompute" and not hasattr(self.aggregator, needed):
-            raise UserError(
-                f"{name} has no {needed}(features) outside a bag, so its scores cannot be recomputed: "
-                "use method.pseudo_labels=bank"
-            )
-        return pseudo_labels == "recompute"
-
-    @torch.no_grad()
     def _student_probs(self, features: Tensor, bags: BagBatch) -> Tensor:
         """Student probability (N,) of the instances of training bags: student head without dropout."""
-        if self.student_encoder is not None:
-            features = self.student_encoder(self.preprocess(bags.instances, bags.sizes))
-        self.student_head.eval()
-        probs = self.student_head(features).softmax(1)[:, 1]
-        self.student_head.train()
-        return probs
+        with evaluating(self.student_head):
+            if self.student_encoder is not None:
+                features = self.features_of(self.student_encoder, bags)
+            return self.student_head(features).softmax(1)[:, 1]
 
     @torch.no_grad()
     def _point_scores(self, features: Tensor, pixels: Tensor) -> Tensor:
         """Scores (M,) of instances outside their bags by the present teacher."""
         if self.student_encoder is not None:
             features = self.encoder(pixels)
-        if self.attention_source == "attention":
-            return self.aggregator.attention_logits(features)  # type: ignore[operator]
-        return self.aggregator.instance_logits(features)[:, 1]  # type: ignore[operator]
-
-    @torch.no_grad()
-    def _scores_without_gradient(self, features: Tensor, sizes: Tensor) -> Tensor:
-        """Scores (N,) of whole bags, so that instances HPM dropped get a pseudo-label all the same."""
-        return self.scores_of(self.aggregator(features, sizes))
-
-    def _evaluation_range(self, scores: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """Range that turns scores of unseen bags into probabilities: the training set's, or each bag's own."""
-        if not self.memory.per_bag:
-            return self.memory.low, self.memory.high
-        low, high = -segment_max(-scores, sizes), segment_max(scores, sizes)
-        return low.repeat_interleave(sizes), high.repeat_interleave(sizes)
+        scores: Tensor = getattr(self.aggregator, f"{self.attention_source}_logits")(features)
+        return scores if self.attention_source == "attention" else scores[:, 1]

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from kd_mil.models.heads import Initialisation, LogitLayer, hidden_layers, initialise
 from kd_mil.models.outputs import MILOutput, positive_logits
-from kd_mil.models.segments import at_least_float32, segment_argmax, segment_dot, segment_softmax, segment_weighted_sum
+from kd_mil.models.segments import (
+    at_least_float32,
+    per_instance,
+    segment_argmax,
+    segment_dot,
+    segment_softmax,
+    segment_weighted_sum,
+)
 
 Query = Literal["linear", "mlp"]
 Value = Literal["identity", "relu", "linear"]
@@ -41,6 +48,9 @@ class DSMIL(nn.Module):
     Raises:
         UserError: a width below 1, or dropout outside [0, 1).
     """
+
+    own_reading = "instance_stream"
+    """Of instances (`kd_mil.methods.base.readings`): scores of the instance classifier, as WENO's code reads DSMIL."""
 
     def __init__(
         self,
@@ -89,7 +99,7 @@ class DSMIL(nn.Module):
         if not isinstance(self.query, nn.Linear):
             return segment_dot(self.query(hidden), queries, sizes)
         # (W h + b) . q = h . (W' q) + b . q: one product per bag and class in place of one per instance
-        offsets = (queries @ self.query.bias).repeat_interleave(sizes, dim=0, output_size=len(hidden))
+        offsets = per_instance(queries @ self.query.bias, sizes, len(hidden))
         return segment_dot(hidden, queries @ self.query.weight, sizes) + offsets
 
     def pool_values(self, hidden: Tensor, attention: Tensor, sizes: Tensor) -> Tensor:

@@ -32,6 +32,10 @@ class LossABMIL(nn.Module):
         UserError: a width below 1, dropout outside [0, 1), or a negative weight.
     """
 
+    own_reading = "bag_of_one"
+    """Of instances (`kd_mil.methods.base.readings`): the shared classifier on the instance. The attention is high
+    where the classifier is sure of any class."""
+
     def __init__(
         self,
         in_features: int,

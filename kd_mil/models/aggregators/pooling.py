@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kd_mil.models.heads import LogitLayer
 from kd_mil.models.outputs import MILOutput
-from kd_mil.models.segments import segment_argmax, segment_mean
+from kd_mil.models.segments import per_instance, segment_argmax, segment_mean
 
 
 class Mean(nn.Module):
@@ -26,7 +26,7 @@ class Mean(nn.Module):
     def forward(self, features: Tensor, sizes: Tensor) -> MILOutput:
         """Pool features (N, D) of bags with sizes (B,)."""
         embedding = segment_mean(features, sizes)
-        attention = (1.0 / sizes).repeat_interleave(sizes, output_size=len(features))
+        attention = per_instance(1.0 / sizes, sizes, len(features))
         return MILOutput(self.classifier(embedding), torch.zeros_like(attention), attention, embedding)
 
 

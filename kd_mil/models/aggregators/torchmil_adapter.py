@@ -55,8 +55,11 @@ class TorchMIL(nn.Module):
     def forward(self, features: Tensor, sizes: Tensor) -> MILOutput:
         """Pool features (N, D) of bags with sizes (B,)."""
         bags = features.split(sizes.tolist())
-        logits, attention_logits = zip(*[self.pool(bag) for bag in bags], strict=True)
-        positive, scores = torch.stack(logits).float(), torch.cat(attention_logits).float()
+        if len(features) == len(sizes) and not self.mixes_bags:  # bags of one need no padding: all at once
+            positive, scores = self.pool_equal(features.unsqueeze(1))
+        else:
+            pooled = [self.pool_equal(bag.unsqueeze(0)) for bag in bags]
+            positive, scores = (torch.cat(column) for column in zip(*pooled, strict=True))
         attention = segment_softmax(scores, sizes)
         return MILOutput(
             torch.stack([torch.zeros_like(positive), positive], 1),
@@ -66,17 +69,17 @@ class TorchMIL(nn.Module):
             auxiliary_loss=partial(self.model_loss, bags) if self.adds_loss else None,
         )
 
-    def pool(self, bag: Tensor) -> tuple[Tensor, Tensor]:
-        """Bag logit () and attention logits (n,) of one bag (n, D)."""
-        logit, attention, *_ = self.model(bag.unsqueeze(0), **self.mask(bag), **{self.attention_argument: True})
-        attention = attention.reshape(len(bag))
+    def pool_equal(self, bags: Tensor) -> tuple[Tensor, Tensor]:
+        """Bag logits (B,) and attention logits (B * n,) of bags of equal sizes (B, n, D)."""
+        logits, attention, *_ = self.model(bags, **self.mask(bags), **{self.attention_argument: True})
+        attention = attention.reshape(-1)
         if self.normalised:
             attention = attention.clamp_min(torch.finfo(torch.float32).tiny).log()
-        return logit.reshape(()), attention
+        return logits.reshape(-1).float(), attention.float()
 
-    def mask(self, bag: Tensor) -> dict[str, Tensor]:
-        """The mask of a bag without padding, for models that cannot do without."""
-        return {"mask": bag.new_ones(1, len(bag), dtype=torch.bool)} if self.masked else {}
+    def mask(self, bags: Tensor) -> dict[str, Tensor]:
+        """The mask of bags (B, n, D) without padding, for models that cannot do without."""
+        return {"mask": bags.new_ones(bags.shape[:2], dtype=torch.bool)} if self.masked else {}
 
     def model_loss(self, bags: tuple[Tensor, ...], labels: Tensor) -> Tensor:
         """What the model adds to the loss of its prediction: a mean over the bags."""
@@ -86,14 +89,23 @@ class TorchMIL(nn.Module):
     def _added(self, bag: Tensor, label: Tensor) -> dict[str, Tensor]:
         """Terms of the model's loss on one bag other than its criterion of the prediction."""
         model: Any = self.model
-        _, losses = model.compute_loss(label, bag.unsqueeze(0), **self.mask(bag))
+        _, losses = model.compute_loss(label, bag.unsqueeze(0), **self.mask(bag.unsqueeze(0)))
         return {name: loss for name, loss in losses.items() if name != type(model.criterion).__name__}
+
+    def _mixes_bags(self, instances: Tensor) -> bool:
+        """Whether bags of one say something else together than alone: the Nystrom attention scales over a batch."""
+        self.model.eval()
+        together = self.pool_equal(instances.unsqueeze(1))[0]
+        alone = torch.cat([self.pool_equal(row[None, None])[0] for row in instances])
+        self.model.train()
+        return not torch.allclose(together, alone, rtol=1e-5, atol=1e-6)
 
     def _try(self, in_features: int) -> bool:
         """Run it once on a random bag, to find now what it cannot do; says whether it has losses of its own."""
         with torch.random.fork_rng(devices=[]), torch.no_grad():  # leaves the run's random numbers alone
             bag = torch.randn(16, in_features)
-            self.pool(bag)
+            self.pool_equal(bag.unsqueeze(0))
+            self.mixes_bags = self._mixes_bags(bag)
             return bool(self._added(bag, torch.ones(1, dtype=torch.long)))
 
 

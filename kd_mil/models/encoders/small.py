@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_mil.core.errors import UserError
+from kd_mil.core.machine.dealing import rows_of_step
 
 Norm = Literal["batch", "group", "none"]
 InstanceShape = tuple[int, ...]
@@ -139,7 +140,7 @@ class BatchNorm1d(nn.BatchNorm1d):
     """Batch normalisation that takes its running statistics for a lone instance, which has no variance."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if len(input) > 1 or not self.training:
+        if rows_of_step(len(input)) > 1 or not self.training:
             return super().forward(input)
         return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 

@@ -2,26 +2,27 @@
 
 import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_mil.core.checks import one_of
 from kd_mil.core.draws import apart
 
 Precision = Literal["float32", "bfloat16"]
-INTERPOLATIONS = ("bilinear", "bicubic")
+UNRECORDED = ("frozen", "weights")
+"""Settings of an encoder that say nothing of its features: the hash of the weights tells more than their path."""
 
 
 class TileEncoder:
     """A frozen encoder of uint8 tiles.
 
-    Tiles become floats in [0, 1]. An encoder that insists on its own size (a vision transformer of timm built without
-    `img_size`) gets the whole tile resized, not cropped: the field of view is that of the tiling. Normalisation is the
-    encoder's own. On a GPU, images lie channels-last, which convolutions prefer; on a CPU that gains nothing.
+    Tiles become floats in [0, 1]. Resizing, cropping and normalisation are the encoder's own (its attributes `resize`,
+    `crop`, `interpolation`, `mean` and `std`, where it has them). A network of timm of fixed size gets the whole tile
+    resized, so that the field of view is that of the tiling. On a GPU, images lie channels-last, which convolutions
+    prefer; on a CPU that gains nothing.
 
     Args:
         factory: `factory(instance_shape=(3, S, S)) -> nn.Module` with `out_features`, as `conf/encoder` builds.
@@ -47,23 +48,28 @@ class TileEncoder:
         self.device, self.tile_size = device, tile_size
         one_of("precision", precision, (*get_args(Precision), None))
         self.precision = precision or best_precision(device)
-        self.size = own_size(config) or tile_size
         with apart(seed):
-            encoder = factory(instance_shape=(3, self.size, self.size)).eval().requires_grad_(False)
+            encoder = factory(instance_shape=(3, tile_size, tile_size)).eval().requires_grad_(False)
         self.num_features = int(encoder.out_features)  # type: ignore[arg-type]
         self.identity = {
             "name": config.get("name") or str(config.get("_target_", type(encoder).__name__)).rpartition(".")[2],
-            "config": config,
+            "preset": config.get("preset"),
+            "config": {key: value for key, value in config.items() if key not in UNRECORDED},
+            "output": getattr(encoder, "output", None),
             "weights": weights_hash(encoder),
             "features": self.num_features,
             "precision": self.precision,
         }
         self.transform: dict[str, Any] = {
-            "size": self.size,
-            "interpolation": interpolation_of(encoder),
+            "size": getattr(encoder, "resize", None) or tile_size,
+            "interpolation": getattr(encoder, "interpolation", "bicubic"),
             "mean": channel_values(encoder, "mean", 0.0),
             "std": channel_values(encoder, "std", 1.0),
         }
+        self.wanted_mpp = numbers(getattr(encoder, "mpp", None))
+        """µm per pixel of the tiles that the encoder was trained on; empty where it does not say."""
+        if getattr(encoder, "crop", None) is not None:
+            self.transform["crop"] = encoder.crop
         layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         self._encoder = encoder.to(device, memory_format=layout)  # type: ignore[call-overload]
 
@@ -73,12 +79,8 @@ class TileEncoder:
         images = tiles.to(self.device, non_blocking=True).permute(0, 3, 1, 2)  # the memory stays channels-last
         if self.device.type != "cuda":
             images = images.contiguous()
-        images = images.float() / 255
-        if images.shape[-1] != self.size:
-            mode = self.transform["interpolation"]
-            images = F.interpolate(images, (self.size, self.size), mode=mode, antialias=True).clamp(0, 1)
         with self._autocast():
-            features = self._encoder(images)
+            features = self._encoder(images.float() / 255)
         return features.float()
 
     def _autocast(self) -> contextlib.AbstractContextManager:
@@ -92,35 +94,17 @@ def best_precision(device: torch.device) -> Precision:
     return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
 
 
-def own_size(config: dict[str, Any]) -> int | None:
-    """Side of the images that a timm encoder insists on; None for one that takes any, or was given `img_size`."""
-    import timm
-
-    name = config.get("name")
-    if not str(config.get("_target_", "")).endswith("TimmEncoder") or config.get("img_size") or not name:
-        return None
-    if ":" in name:
-        try:
-            published = timm.models.load_model_config_from_hf(name.partition(":")[2])[0]
-        except (OSError, ValueError):  # out of reach: making the encoder will say so
-            return None
-    else:
-        found = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
-        published = {} if found is None else found.to_dict()
-    return published["input_size"][-1] if published.get("fixed_input_size") else None
-
-
-def interpolation_of(encoder: nn.Module) -> str:
-    """What resizes tiles: what a timm encoder was trained with, where it is one of `INTERPOLATIONS`; else bicubic."""
-    published = getattr(getattr(encoder, "backbone", None), "pretrained_cfg", None) or {}
-    named = published.get("interpolation")
-    return named if named in INTERPOLATIONS else "bicubic"
-
-
 def channel_values(encoder: nn.Module, name: str, default: float) -> list[float]:
     """A statistic (3 numbers) that the encoder normalises with; the default where it has none."""
     statistic = getattr(encoder, name, None)
     return statistic.flatten().tolist() if isinstance(statistic, Tensor) else [default] * 3
+
+
+def numbers(value: float | Sequence[float] | None) -> list[float]:
+    """One number, several or none as a list."""
+    if value is None:
+        return []
+    return [float(value)] if isinstance(value, int | float) else [float(item) for item in value]
 
 
 def weights_hash(module: nn.Module) -> str:

@@ -1,4 +1,4 @@
-"""A classifier whose class activation maps segment (Zhou et al. 2016, arXiv 1512.04150); IFKD argues against it."""
+"""Classifiers whose class activation maps segment (Zhou et al. 2016, arXiv 1512.04150); IFKD argues against them."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kd_mil.core.errors import UserError
 from kd_mil.models.segmenters.side_heads import require_side
 from kd_mil.models.segmenters.vgg import CONVOLUTIONS, VGG_WIDTHS, copy_imagenet_vgg, vgg_stage
 
@@ -47,14 +48,49 @@ class CamClassifier(nn.Module):
         x = images
         for stage in self.stages:
             x = F.max_pool2d(stage(x), 2)
-        places = self.classifier(x).float()
-        size = (images.shape[-2], images.shape[-1])
-        whole = F.interpolate(places, size, mode="bilinear", align_corners=False)
-        return ClassActivation(places.flatten(1).mean(1), whole[:, 0])
+        return class_activation(self.classifier(x), images)
+
+
+class TrunkClassifier(nn.Module):
+    """The same on the stages of any segmenter that shows its feature maps, without its side heads.
+
+    Args:
+        segmenter: has `features(images)`, the maps of its stages, and `channels`, those of each; its last stage counts.
+
+    Raises:
+        UserError: a segmenter without feature maps.
+    """
+
+    def __init__(self, segmenter: nn.Module) -> None:
+        super().__init__()
+        if not hasattr(segmenter, "features"):
+            raise UserError(
+                f"method=cam takes a segmenter that shows its feature maps, which {type(segmenter).__name__} does not: "
+                "take segmenter=cam, vgg_mil, sa_mil, resnet_mil, swin_mil or lite0_mil"
+            )
+        channels: list[int] = segmenter.channels  # type: ignore[assignment]
+        del segmenter.side_heads  # of no use here; parameters without a gradient would stop DDP
+        self.trunk, self.classifier = segmenter, nn.Conv2d(channels[-1], 1, 1)
+
+    def forward(self, images: Tensor) -> ClassActivation:
+        """Classify (B, C, H, W) float images."""
+        return class_activation(self.classifier(self.trunk.features(images)[-1]), images)  # type: ignore[operator]
+
+
+def class_activation(places: Tensor, images: Tensor) -> ClassActivation:
+    """What the activation (B, 1, h, w) of the last stage says of images (B, C, H, W)."""
+    places, size = places.float(), (images.shape[-2], images.shape[-1])
+    whole = F.interpolate(places, size, mode="bilinear", align_corners=False)
+    return ClassActivation(places.flatten(1).mean(1), whole[:, 0])
+
+
+def scaled_activation(activation: Tensor) -> Tensor:
+    """Positive activation (B, H, W) over its maximum, in [0, 1]; 0 where none is positive."""
+    positive = activation.relu()
+    largest = positive.flatten(1).amax(1).clamp_min(torch.finfo(positive.dtype).tiny)
+    return positive / largest.view(-1, 1, 1)
 
 
 def activation_probs(output: ClassActivation) -> Tensor:
     """Pseudo-mask (B, H, W) in [0, 1]: positive activation over its maximum, times the image's probability."""
-    positive = output.activation.relu()
-    largest = positive.flatten(1).amax(1).clamp_min(torch.finfo(positive.dtype).tiny)
-    return positive / largest.view(-1, 1, 1) * output.logits.sigmoid().view(-1, 1, 1)
+    return scaled_activation(output.activation) * output.logits.sigmoid().view(-1, 1, 1)

@@ -19,6 +19,7 @@ class UNet(nn.Module):
         name: model of `timm.list_models()` that works at any size.
         stages: which of its feature maps.
         pretrained: published weights of the encoder.
+        weights: file of the whole encoder's weights, in place of published ones.
 
     Raises:
         UserError: unknown name or stages, weights out of reach, or images it cannot work with.
@@ -30,10 +31,11 @@ class UNet(nn.Module):
         name: str = "resnet18",
         stages: Sequence[int] = (0, 1, 2, 3, 4),
         pretrained: bool = False,
+        weights: str | None = None,
     ) -> None:
         super().__init__()
         require_side(instance_shape, "unet", multiple=32, smallest=32)
-        self.encoder = feature_backbone(name, stages, instance_shape[0], pretrained)
+        self.encoder = feature_backbone(name, stages, instance_shape[0], pretrained, weights=weights)
         channels: list[int] = self.encoder.feature_info.channels()  # type: ignore[union-attr,operator]
         widths = [max(width // 2, 16) for width in channels[:-1]]
         incoming = [*widths[1:], channels[-1]]

@@ -1,20 +1,22 @@
 """VGG-MIL, the network of IFKD's released code, and SA-MIL, the same with criss-cross attention."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
 from kd_mil.models.outputs import SegmentationOutput
-from kd_mil.models.published_weights import create_model
+from kd_mil.models.published_weights import create_model, read_state
 from kd_mil.models.segmenters.attention import CrissCrossAttention
 from kd_mil.models.segmenters.side_heads import SideHeads, require_side
 
 CONVOLUTIONS = (2, 2, 3)
 VGG_WIDTHS = (64, 128, 256)
 IMAGENET_VGG = "vgg16.tv_in1k"
+IMAGENET_LAYERS = (0, 2, 5, 7, 10, 12, 14)
+"""Places of the convolutions of its first three stages among the `features` of VGG16."""
 
 
 class VggMIL(nn.Module):
@@ -29,9 +31,11 @@ class VggMIL(nn.Module):
         attention_passes: rounds of criss-cross attention before each pooling, with shared weights; 0 = VGG-MIL, 2 =
             SA-MIL (Li et al. 2023).
         pretrained: start the convolutions from VGG16 trained on ImageNet; normalisation starts anew, as released.
+        weights: file with the weights of a VGG16 (timm's or torchvision's, `.safetensors` or a state dict), in place of
+            those of ImageNet.
 
     Raises:
-        UserError: images it cannot work with, or pretrained weights with other widths, or out of reach.
+        UserError: images it cannot work with, or weights with other widths, out of reach or of another network.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class VggMIL(nn.Module):
         fusion_weights: Sequence[float] = (0.3, 0.3, 0.4),
         attention_passes: int = 0,
         pretrained: bool = False,
+        weights: str | None = None,
     ) -> None:
         super().__init__()
         require_side(instance_shape, "vgg_mil", multiple=8, smallest=16)
@@ -51,13 +56,13 @@ class VggMIL(nn.Module):
         self.stages = nn.ModuleList(map(vgg_stage, channels, widths, CONVOLUTIONS))
         self.attention = nn.ModuleList(CrissCrossAttention(width) for width in widths if attention_passes)
         self.pool = nn.MaxPool2d(2)
-        self.attention_passes = attention_passes
+        self.attention_passes, self.channels = attention_passes, list(widths)
         self.side_heads = SideHeads(widths, fusion_weights)
-        if pretrained:
-            copy_imagenet_vgg(self.stages, channels)
+        if pretrained or weights is not None:
+            copy_imagenet_vgg(self.stages, channels, weights)
 
-    def forward(self, images: Tensor) -> SegmentationOutput:
-        """Map (B, C, H, W) float to probability maps of the same size."""
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Map (B, C, H, W) float to the feature maps (B, channels, h, w) of each stage, finest first."""
         features, x = [], images
         for number, stage in enumerate(self.stages):
             x = stage(x)
@@ -65,7 +70,11 @@ class VggMIL(nn.Module):
                 x = self.attention[number](x)
             x = self.pool(x)
             features.append(x)
-        return self.side_heads(features, (images.shape[-2], images.shape[-1]))
+        return features
+
+    def forward(self, images: Tensor) -> SegmentationOutput:
+        """Map (B, C, H, W) float to probability maps of the same size."""
+        return self.side_heads(self.features(images), (images.shape[-2], images.shape[-1]))
 
 
 def vgg_stage(width: int, out: int, convolutions: int) -> nn.Sequential:
@@ -77,20 +86,26 @@ def vgg_stage(width: int, out: int, convolutions: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def copy_imagenet_vgg(stages: nn.ModuleList, channels: Sequence[int]) -> None:
-    """Fill the convolutions from VGG16 (without batch normalisation) trained on ImageNet.
+def copy_imagenet_vgg(stages: nn.ModuleList, channels: Sequence[int], weights: str | None = None) -> None:
+    """Fill the convolutions from a VGG16 (without batch normalisation): that of a file, else of ImageNet.
 
     Raises:
-        UserError: other channels than VGG16's, or weights out of reach.
+        UserError: other channels than VGG16's, or weights out of reach or of another network.
     """
     if tuple(channels) != (3, *VGG_WIDTHS):
         raise UserError(f"segmenter.pretrained=true needs RGB images and segmenter.widths={list(VGG_WIDTHS)}")
-    published = pretrained_model(IMAGENET_VGG)
-    sources = [layer for layer in published.modules() if isinstance(layer, nn.Conv2d)]
+    if weights is None:
+        state = pretrained_model(IMAGENET_VGG).state_dict()
+    else:
+        state = read_state(Path(weights), "segmenter.weights")
     targets = [layer for layer in stages.modules() if isinstance(layer, nn.Conv2d)]
-    with torch.no_grad():
-        for source, target in zip(sources, targets, strict=False):
-            target.load_state_dict(source.state_dict())
+    for place, target in zip(IMAGENET_LAYERS, targets, strict=True):
+        own = {name: state.get(f"features.{place}.{name}") for name in ("weight", "bias")}
+        if any(value is None or value.shape != getattr(target, name).shape for name, value in own.items()):
+            raise UserError(
+                f"segmenter.weights={weights}: features.{place} is not that of a VGG16 without normalisation"
+            )
+        target.load_state_dict(own)
 
 
 def pretrained_model(name: str) -> nn.Module:

@@ -128,7 +128,7 @@ def read_label_mask(path: Path, slide: Slide, settings: AnnotationSettings) -> M
     Raises:
         UserError: no single-channel image, or without `mask_mpp` a shape other than the slide's.
     """
-    mask, reduced = read_mask(path, settings.mask_values, "annotations.mask_values")
+    mask, reduced, _ = read_mask(path, settings.mask_values, "annotations.mask_values")
     if settings.mask_mpp is not None:
         return MaskAnnotation(mask, reduced * settings.mask_mpp / slide.mpp, slide.dimensions)
     across, down = slide.dimensions[0] / mask.shape[1], slide.dimensions[1] / mask.shape[0]

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import shapely
 from shapely.geometry import shape
 
 from kd_mil.core.errors import UserError
-from kd_mil.slides.annotations.outlines import ClassifiedPolygons, valid
+from kd_mil.slides.annotations.outlines import ClassifiedPolygons, check_coordinates, valid
 
 AREAS = ("Polygon", "MultiPolygon")
 MALFORMED = (
@@ -30,7 +29,7 @@ def read_qupath_geojson(path: Path, origin: tuple[int, int] = (0, 0)) -> Classif
 
     Polygons and multipolygons count, those within a GeometryCollection too; the class is `properties.classification`.
     Objects that were measured or predicted, not drawn (`object_kind`), points, lines, and features whose geometry is
-    null are left out, with one warning that counts them.
+    null, absent or empty are left out, with one warning that counts them.
 
     Args:
         path: The file; UTF-8 or UTF-16, with or without a byte-order mark.
@@ -50,7 +49,7 @@ def read_qupath_geojson(path: Path, origin: tuple[int, int] = (0, 0)) -> Classif
             if kind != "annotation":
                 left_out[kind] += 1
                 continue
-            found, name = list(areas_in(feature["geometry"], left_out)), class_of(feature)
+            found, name = list(areas_in(geometry_of(feature), left_out)), class_of(feature)
         except MALFORMED as error:
             reason = "nested too deep" if isinstance(error, RecursionError) else repr(error)
             raise UserError(f"annotation {str(path)!r}: feature {number} is no GeoJSON feature ({reason})") from error
@@ -93,6 +92,11 @@ def object_kind(feature: dict[str, Any]) -> str:
     return next((kind for kind in kinds if kind != "annotation"), "annotation")
 
 
+def geometry_of(feature: dict[str, Any]) -> dict[str, Any] | None:
+    """The geometry of a feature; None where it is null or, against the standard, absent."""
+    return feature.get("geometry") if feature.get("type") == "Feature" else feature["geometry"]
+
+
 def areas_in(geometry: dict[str, Any] | None, left_out: Counter[str]) -> Iterator[shapely.Geometry]:
     """The polygons and multipolygons of a GeoJSON geometry; what else there is is counted in `left_out`."""
     if geometry is None:
@@ -102,8 +106,10 @@ def areas_in(geometry: dict[str, Any] | None, left_out: Counter[str]) -> Iterato
             yield from areas_in(part, left_out)
     elif geometry["type"] in AREAS:
         area = shape(geometry)
-        if not np.isfinite(shapely.get_coordinates(area)).all():
-            raise ValueError("a coordinate is no finite number")
+        if area.is_empty:
+            left_out["without points"] += 1
+            return
+        check_coordinates(area)
         yield area
     else:
         left_out[str(geometry["type"])] += 1
@@ -113,5 +119,5 @@ def class_of(feature: dict[str, Any]) -> str:
     """The classification of a QuPath object in any of its spellings; "None" where there is none."""
     classification = (feature.get("properties") or {}).get("classification") or "None"
     if isinstance(classification, dict):
-        classification = classification.get("name") or ": ".join(classification["names"])
+        classification = classification.get("name") or ": ".join(classification.get("names") or ["None"])
     return str(classification)

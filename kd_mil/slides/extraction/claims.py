@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import threading
 import time
@@ -9,9 +10,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from kd_mil.core.atomic import write_new
+from kd_mil.core.atomic import remove_all_unfinished, unfinished_path, write_new
 from kd_mil.core.errors import UserError
-from kd_mil.core.processes import is_dead, process_space
+from kd_mil.core.machine.processes import is_dead, process_space
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 120.0
@@ -21,17 +22,20 @@ STALE_SECONDS = 120.0
 class Claims:
     """Claims on names, held by this process until they are released; used as a context, which renews them.
 
-    A claim is a file made exclusively, whose time a thread renews. It is void when its process is known to be gone, or
-    when it is no longer renewed. Two processes that find the same void claim in the same instant may both get the name,
-    and so may one whose drive could not be reached for `STALE_SECONDS`: work done under a claim must survive being done
-    twice.
+    A claim is a file made exclusively, whose time a thread renews for as long as the work gets on (`progressed`): a
+    process that hangs, in a read of a drive that never answers say, loses its names though its threads still run. A
+    claim is void when its process is known to be gone, or when it is no longer renewed. Two processes that find the
+    same void claim in the same instant may both get the name, and so may one whose drive could not be reached for
+    `STALE_SECONDS`: work done under a claim must survive being done twice.
 
     Args:
         folder: where the files lie; made if need be, and removed in the end where it is empty.
+        patience: seconds without progress after which claims are no longer renewed.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, patience: float = math.inf) -> None:
+        self.folder, self.patience = folder, patience
+        self._moved = time.monotonic()
         self._token = uuid4().hex
         self._held: set[str] = set()
         self._lock = threading.Lock()
@@ -47,7 +51,14 @@ class Claims:
         for name in list(self._held):
             self.release(name)
         with contextlib.suppress(OSError):  # others still work here
+            remove_all_unfinished(self.folder)
+            for left in self.folder.glob("*.claim"):  # of processes killed between their last write and the release
+                self._discard_void(left.name.removesuffix(".claim"))
             self.folder.rmdir()
+
+    def progressed(self) -> None:
+        """Say that the work got on: the names in hand stay ours for another `patience`."""
+        self._moved = time.monotonic()
 
     def take(self, name: str) -> bool:
         """Claim a name; False where a living process holds it.
@@ -69,6 +80,8 @@ class Claims:
     def release(self, name: str) -> None:
         """Give a held name back; a claim that somebody else made in the meantime stays."""
         with self._lock:
+            if name not in self._held:
+                return
             self._held.discard(name)
             with contextlib.suppress(OSError):  # it then goes stale
                 if self._is_ours(name):
@@ -92,7 +105,7 @@ class Claims:
             return True
         if not _is_void(path, found):
             return False
-        aside = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+        aside = unfinished_path(path)
         try:
             os.rename(path, aside)
         except FileNotFoundError:  # another process was faster
@@ -110,6 +123,8 @@ class Claims:
 
     def _renew(self) -> None:
         while not self._stopped.wait(HEARTBEAT_SECONDS):
+            if time.monotonic() - self._moved > self.patience:
+                continue
             with self._lock:
                 for name in self._held:
                     with contextlib.suppress(OSError):  # a network drive that is away comes back

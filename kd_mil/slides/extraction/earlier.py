@@ -41,6 +41,8 @@ def still_holds(path: Path, entry: SlideEntry, wanted: Mapping[str, Any], cuttin
             f"{path} was made from another slide than {str(entry.path)!r}: give this one another slide_id, or remove "
             "the file to extract it anew"
         )
+    if stored.get("outlines") != wanted.get("outlines"):
+        raise UserError(f"{path} was made with other outlines of the tissue: remove the file to extract it anew")
     expected = _expected_mpp(entry, stored, cutting)
     if not math.isclose(expected, stored["slide_mpp"], rel_tol=1e-6):
         refuse_other_settings(path, {"slide_mpp": stored["slide_mpp"]}, {"slide_mpp": expected})

@@ -1,7 +1,9 @@
 """The folder of an extraction: one set of settings, a table of what became of every slide, and one to train on."""
 
 import json
-from collections.abc import Iterator, Sequence
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,15 @@ from typing import Any
 import pandas as pd
 
 from kd_mil.core.atomic import atomic_path, write_new
-from kd_mil.core.checks import is_formula
+from kd_mil.core.checks import harmless
 from kd_mil.core.errors import UserError
+from kd_mil.slides.extraction.extraction import Extraction
 from kd_mil.slides.extraction.outcome import Outcome
 from kd_mil.slides.extraction.store import refuse_other_settings
+from kd_mil.slides.slide_list import SlideEntry
+
+MOST_ROUNDS = 5
+"""Of tables: while others go on finishing slides there is always news, and they will write tables themselves."""
 
 
 @contextmanager
@@ -34,6 +41,9 @@ def held_to_settings(out: Path, settings: dict[str, Any]) -> Iterator[None]:
     finally:
         if not (out / ".claims").exists() and not any(out.glob("*/*.h5")):
             path.unlink(missing_ok=True)
+            shutil.rmtree(out / ".finished", ignore_errors=True)
+            for name in ("qc", "contours") if made else ():  # of slides that failed afterwards
+                shutil.rmtree(out / name, ignore_errors=True)
             for folder in [out / "features", out / "patches"] + ([out] if made else []):
                 with suppress(OSError):
                     folder.rmdir()
@@ -54,6 +64,31 @@ def settings_in(path: Path) -> dict[str, Any]:
     return settings
 
 
+def write_together(
+    entries: Sequence[SlideEntry], extraction: Extraction, write: Callable[[list[Outcome]], object]
+) -> list[Outcome]:
+    """Write tables of all slides of a list, of which several processes may have done parts, and write tables, too.
+
+    The last one to write has to know what all others did: it looks again, and writes again where there was news.
+
+    Args:
+        entries: all slides, in the order of the tables.
+        extraction: what this process did.
+        write: writes the tables of one outcome a slide.
+
+    Returns:
+        One outcome for each slide.
+    """
+    finished, own = extraction.finished, extraction.outcomes
+    finished.refresh()
+    for _ in range(MOST_ROUNDS):
+        everything = [own.get(entry.slide_id) or finished.last(entry) for entry in entries]
+        write(everything)
+        if not finished.refresh():
+            break
+    return everything
+
+
 def write_tables(outcomes: Sequence[Outcome], out: Path) -> Path:
     """Write `summary.csv`, what became of every slide, and `manifest.csv`, the slides to train on; returns the latter.
 
@@ -64,7 +99,7 @@ def write_tables(outcomes: Sequence[Outcome], out: Path) -> Path:
             "slide_id": outcome.entry.slide_id,
             "status": outcome.status,
             "tiles": outcome.tiles,
-            "path": "" if outcome.status == "failed" else outcome.path.relative_to(out),
+            "path": "" if outcome.status in ("failed", "pending") else outcome.path.relative_to(out),
             "message": harmless(outcome.message),
         }
         for outcome in outcomes
@@ -79,6 +114,24 @@ def write_tables(outcomes: Sequence[Outcome], out: Path) -> Path:
     return out / "manifest.csv"
 
 
+def page_rows(outcomes: Sequence[Outcome], out: Path) -> list[dict[str, Any]]:
+    """The slides as a page over an output folder lists them; their pictures are looked up at once."""
+    folder = out / "qc"
+    there = set(os.listdir(folder)) if folder.is_dir() else set()
+    return [
+        {
+            "slide": outcome.entry.slide_id,
+            "status": outcome.status,
+            "tiles": outcome.tiles,
+            "rejected": outcome.rejected,
+            "tissue": outcome.tissue,
+            "message": outcome.message,
+            "picture": f"qc/{outcome.entry.slide_id}.jpg" if f"{outcome.entry.slide_id}.jpg" in there else None,
+        }
+        for outcome in outcomes
+    ]
+
+
 def manifest_row(outcome: Outcome, out: Path) -> dict[str, Any]:
     """A slide's row of the manifest, which serves as a slide list, too; further columns of the list come along."""
     entry = outcome.entry
@@ -90,13 +143,8 @@ def manifest_row(outcome: Outcome, out: Path) -> dict[str, Any]:
         "split": entry.split,
         "fold": entry.fold,
         "feature_path" if with_features else "coords_path": outcome.path.relative_to(out),
-        "slide_path": entry.path.absolute(),
+        "slide_path": entry.place,
         "mpp": outcome.mpp,
         "annotation_path": entry.annotation_path and entry.annotation_path.absolute(),
     }
     return row | {harmless(name): harmless(cell) for name, cell in entry.further.items()}
-
-
-def harmless(text: str) -> str:
-    """Text that a spreadsheet shows and does not run."""
-    return f"'{text}" if is_formula(text) else text

@@ -5,21 +5,21 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 
-from kd_mil import __version__
 from kd_mil.core.atomic import atomic_path
 from kd_mil.core.errors import UserError
 from kd_mil.core.readable import readable
+from kd_mil.core.version import __version__
 from kd_mil.slides.tiles.tiling import Tiles
 
 PREFIX = "kd_mil_"
 """Of the attributes added here; each holds JSON. Readers of TRIDENT's files ignore them."""
 ADVICE = "remove it and extract the slide again"
-SETTINGS = ("tiling", "tissue", "annotations", "backend", "encoder", "transform")
+SETTINGS = ("tiling", "tissue", "annotations", "backend", "encoder", "transform", "stain")
 """Attributes that decide what a file holds: a file that differs in one is not reused."""
 
 
@@ -67,9 +67,8 @@ def write_slide(
         tiles: the tiles, none included; N of them.
         features: (N, D), kept as float16.
         tumour_fraction: (N,).
-        attributes: plain values by name, kept as `kd_mil_<name>`. `version`, `mpp` (of the tiles), `slide_mpp`,
-            `bounds_offset` and `doubts` are added here; `encoder["name"]` also becomes TRIDENT's attribute of the
-            features.
+        attributes: plain values by name, kept as `kd_mil_<name>`. `version` and what `tiles` say are added here, see
+            `read_attributes`; `encoder["name"]` also becomes TRIDENT's attribute of the features.
 
     Raises:
         UserError: features that are not finite in half precision.
@@ -81,6 +80,8 @@ def write_slide(
         "slide_mpp": tiles.slide_mpp,
         "bounds_offset": tiles.bounds_offset,
         "doubts": tiles.remarks,
+        "tissue_share": tiles.tissue_share,
+        "rejected": tiles.rejected,
     }
     stored = {"version": __version__, **of_tiles, **attributes}
     folder = str(path.parent)
@@ -149,6 +150,8 @@ def read_slide(path: str | Path, with_features: bool = True) -> StoredSlide:
             magnification=(attributes.get("tiling") or {}).get("magnification"),
             bounds_offset=tuple(attributes["bounds_offset"]) if attributes.get("bounds_offset") else None,
             doubts=tuple(attributes.get("doubts", ())),
+            tissue_share=attributes.get("tissue_share"),
+            rejected=attributes.get("rejected"),
         )
     return StoredSlide(path, tiles, arrays.get("features"), arrays.get("tumour_fraction"), attributes)
 
@@ -160,16 +163,18 @@ def read_attributes(path: str | Path) -> dict[str, Any]:
         tiling, tissue, annotations: the settings, by name.
         bounds_offset: (x, y) of the scanned area in level-0 pixels.
         doubts: what makes tissue or tiles doubtful, one line each.
+        tissue_share, rejected: see `Tiles`.
         backend: the slide reader.
         mpp_override: µm per level-0 pixel given by the user whatever the slide states, or None.
         mpp_source: who says what `slide_mpp` is: `file`, `mpp` (given where the file states none), or `mpp_override`.
         slide: `size`, `modified` and `content` of the slide's file, see `slide_content.slide_identity`.
-        annotation: hash of the annotation file, or None.
+        annotation, outlines: hash of the annotation file, and of the file that outlines the tissue, or None.
         negatives_known: whether tiles of slides of the first class count as negative.
 
     Files of version 0.1 and before lack `mpp_source`, `slide` and `negatives_known`.
         encoder: None for coordinates alone, else `name`, `config` (factory and arguments), `weights` (hash), `features`
             (D), `precision`.
+        stain: None, or `name` and settings of the normalisation; stain_matrix: (3, 3) map of optical densities.
         transform: None, or `size` (pixels), `interpolation`, `mean`, `std` of pixels in [0, 1].
 
     Raises:
@@ -178,13 +183,26 @@ def read_attributes(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise UserError(f"{path} does not exist: give a file that `kd_mil.extract` wrote")
     with readable(Path(path), ADVICE), h5py.File(path, "r") as file:
-        return {key[len(PREFIX) :]: json.loads(value) for key, value in file.attrs.items() if key.startswith(PREFIX)}
+        return attributes_of(file)
 
 
-def num_tiles(path: Path) -> int:
-    """N of a file that `write_slide` wrote; UserError where it is damaged."""
+class Summary(NamedTuple):
+    """What a file says without its arrays."""
+
+    tiles: int
+    attributes: dict[str, Any]
+    """See `read_attributes`."""
+
+
+def read_summary(path: Path) -> Summary:
+    """Number of tiles and attributes of a file that `write_slide` wrote; UserError where it is damaged."""
     with readable(path, ADVICE), h5py.File(path, "r") as file:
-        return len(file["coords"])
+        return Summary(len(file["coords"]), attributes_of(file))
+
+
+def attributes_of(file: h5py.File) -> dict[str, Any]:
+    """The attributes that were added here, of an open file."""
+    return {key[len(PREFIX) :]: json.loads(value) for key, value in file.attrs.items() if key.startswith(PREFIX)}
 
 
 def is_complete(path: Path, attributes: Mapping[str, Any]) -> bool:
@@ -196,7 +214,7 @@ def is_complete(path: Path, attributes: Mapping[str, Any]) -> bool:
     if not path.is_file():
         return False
     try:
-        stored, _ = read_attributes(path), num_tiles(path)
+        stored = read_summary(path).attributes
     except UserError:
         return False
     wanted = {name: attributes[name] for name in SETTINGS if name in attributes}

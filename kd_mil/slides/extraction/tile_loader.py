@@ -100,12 +100,12 @@ def requests_of(
     same features whatever was extracted before it.
     """
     for slide in slides:
-        entry, tiles = slide.entry, slide.tiles
+        entry, tiles, path = slide.entry, slide.tiles, slide.copy or slide.entry.path
         for first in range(0, len(tiles.coords), batch_size):
             if not wanted(entry.slide_id):
                 break
             coords = tiles.coords[first : first + batch_size]
-            yield TileRequest(entry.slide_id, entry.path, tiles.slide_mpp, first, coords, tiles.tile_size, tiles.mpp)
+            yield TileRequest(entry.slide_id, path, tiles.slide_mpp, first, coords, tiles.tile_size, tiles.mpp)
 
 
 def tile_loader(

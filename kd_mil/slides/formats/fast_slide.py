@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from kd_mil.core.errors import UserError
-from kd_mil.slides.formats.pyramid import PyramidSlide, SlideInfo
+from kd_mil.slides.formats.pyramid import PyramidSlide, SlideInfo, framed
 
 CACHE_BYTES = 32 * 1024**2
 """Decoded tiles kept for neighbours, per slide and process; OpenSlide's default, while fastslide's own is none."""
@@ -48,15 +48,13 @@ class FastSlideSlide(PyramidSlide):
         )
 
     def _read_level(self, handle: Any, level: int, x: int, y: int, size: tuple[int, int]) -> Image.Image:
-        downsample, (width, height) = self.level_downsamples[level], self.level_dimensions[level]
-        column, row = round(x / downsample), round(y / downsample)
-        left, top = max(column, 0), max(row, 0)
-        inside = (min(column + size[0], width) - left, min(row + size[1], height) - top)
-        region = Image.new("RGB", size, "white")
-        if min(inside) > 0:
-            try:
-                pixels = np.asarray(handle.read_region((left, top), level, inside).numpy())
-            except (RuntimeError, ValueError) as error:
-                raise UserError(f"slide {str(self.path)!r} is damaged at ({x}, {y}), level {level}: {error}") from error
-            region.paste(Image.fromarray(pixels[..., :3]), (left - column, top - row))
-        return region
+        downsample = self.level_downsamples[level]
+
+        def read(left: int, top: int, width: int, height: int) -> np.ndarray:
+            pixels: np.ndarray = np.asarray(handle.read_region((left, top), level, (width, height)).numpy())
+            return pixels[..., :3]
+
+        try:
+            return framed((round(x / downsample), round(y / downsample)), size, self.level_dimensions[level], read)
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"slide {str(self.path)!r} is damaged at ({x}, {y}), level {level}: {error}") from error

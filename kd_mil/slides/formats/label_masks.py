@@ -29,15 +29,20 @@ class Mask(NamedTuple):
     """(height, width) bool."""
     downsample: float
     """Pixels of the file's finest level for one of these."""
+    unknown: np.ndarray
+    """(height, width) bool, where nobody has said; positive nowhere there."""
 
 
-def read_mask(path: Path, values: Sequence[int] = (), setting: str = "mask_values") -> Mask:
+def read_mask(
+    path: Path, values: Sequence[int] = (), setting: str = "mask_values", unknown_values: Sequence[int] = ()
+) -> Mask:
     """Read a mask of one channel: integers of any size and byte order, floats, palettes, pyramidal TIFFs.
 
     Args:
         path: The image.
         values: Values that are positive; empty = as `positive_pixels` tells.
         setting: What a user sets to name the values, for messages.
+        unknown_values: Values of pixels about which nobody has said anything; empty = everything is known.
 
     Raises:
         UserError: not an image, damaged, in colour, too large, or of values that need naming.
@@ -46,11 +51,13 @@ def read_mask(path: Path, values: Sequence[int] = (), setting: str = "mask_value
         labels, downsample = read_tiff_labels(path)
     else:
         labels, downsample = read_label_image(path), 1.0
+    unknown = np.isin(labels, list(unknown_values))
+    labels = np.where(unknown, 0, labels).astype(labels.dtype) if unknown.any() else labels
     if values:
-        return Mask(np.isin(labels, list(values)), downsample)
+        return Mask(np.isin(labels, list(values)) & ~unknown, downsample, unknown)
     lossy = path.suffix.lower() in (".jpg", ".jpeg")
     try:
-        return Mask(labels > 127 if lossy else positive_pixels(labels), downsample)
+        return Mask(labels > 127 if lossy else positive_pixels(labels), downsample, unknown)
     except ValueError as error:
         raise UserError(f"mask {str(path)!r} {error}: set {setting}=[...] to the values that are positive") from error
 

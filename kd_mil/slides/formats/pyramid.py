@@ -3,6 +3,7 @@
 import math
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -195,3 +196,26 @@ def rgb_pixels(image: Image.Image) -> np.ndarray:
     if image.mode == "RGBA" and is_opaque(image):
         return np.frombuffer(image.tobytes("raw", "RGB"), dtype=np.uint8).reshape(image.height, image.width, 3)
     return np.asarray(on_white(image))
+
+
+def framed(
+    corner: tuple[int, int],
+    size: tuple[int, int],
+    dimensions: tuple[int, int],
+    read: Callable[[int, int, int, int], np.ndarray],
+) -> Image.Image:
+    """A region (width, height) of a level from its pixel `corner` on, white where it leaves the level.
+
+    Args:
+        corner: (x, y), may lie outside.
+        size: of the region.
+        dimensions: (width, height) of the level.
+        read: gives pixels (height, width, 3 or 4) uint8 of an area (x, y, width, height) that lies inside.
+    """
+    left, top = max(corner[0], 0), max(corner[1], 0)
+    inside = min(corner[0] + size[0], dimensions[0]) - left, min(corner[1] + size[1], dimensions[1]) - top
+    region = Image.new("RGB", size, "white")
+    if min(inside) > 0:
+        pixels = Image.fromarray(read(left, top, *inside))
+        region.paste(on_white(pixels), (left - corner[0], top - corner[1]))
+    return region

@@ -11,6 +11,7 @@ from kd_mil.core.checks import one_of
 from kd_mil.core.errors import UserError
 from kd_mil.slides.formats.image_decoding import IMAGE_SUFFIXES
 from kd_mil.slides.formats.image_slide import ImageSlide
+from kd_mil.slides.formats.ome_tiff import OmeTiffSlide, is_ome_tiff
 from kd_mil.slides.formats.openslide_slide import OpenSlideSlide
 from kd_mil.slides.formats.pyramid import PyramidSlide
 
@@ -91,7 +92,8 @@ def open_slide(
     """Open a slide file.
 
     Args:
-        path: Anything OpenSlide reads, or a PNG, JPEG or TIFF image (a slide of one level; a TIFF's first page).
+        path: Anything OpenSlide reads, OME-TIFF with its pyramid, or a PNG, JPEG or TIFF image (a slide of one level; a
+            TIFF's first page).
         mpp: µm per level-0 pixel; overrides the file's. Without it and the file's own, 10 / objective power is taken
             (0.5 µm at 20x, 0.25 µm at 40x).
         backend: `openslide`, `fastslide` (an optional package: faster, pixels not quite the same; see `fast_slide`), or
@@ -105,10 +107,17 @@ def open_slide(
     path = Path(path)
     _check_file(path)
     reader = reader_class(backend)
-    is_image = reader is OpenSlideSlide and path.suffix.lower() in IMAGE_SUFFIXES
-    if is_image and openslide.OpenSlide.detect_format(path) is None:
-        return ImageSlide(path, mpp, mpp_setting, default_mpp)
+    if reader is OpenSlideSlide and path.suffix.lower() in IMAGE_SUFFIXES:
+        reader = _image_reader(path)
     return reader(path, mpp, mpp_setting, default_mpp)
+
+
+def _image_reader(path: Path) -> type[PyramidSlide]:
+    """The reader of a TIFF, PNG or JPEG: OpenSlide does not know the pyramids of OME-TIFF, and no plain images."""
+    vendor = openslide.OpenSlide.detect_format(path)
+    if vendor in (None, "generic-tiff") and is_ome_tiff(path):
+        return OmeTiffSlide
+    return ImageSlide if vendor is None else OpenSlideSlide
 
 
 def reader_class(backend: str) -> type[PyramidSlide]:

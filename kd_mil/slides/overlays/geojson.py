@@ -49,7 +49,8 @@ class SlideTiles:
     """Name of the run; with the slide and the tile it decides the ids, so a second export has the same ones."""
     coords: np.ndarray
     """(N, 2) int (x, y) of the top-left corners in level-0 pixels."""
-    tile_size_level0: int
+    tile_size_level0: int | np.ndarray
+    """Of all tiles; or (N, 2) (width, height), of pieces that differ in size."""
     measurements: Mapping[str, np.ndarray]
     """Numbers (N,) by name: `student_prob`, `teacher_attention`, ...; a value that is not finite is left out."""
     metadata: Mapping[str, object] = field(default_factory=dict)
@@ -65,6 +66,12 @@ class SlideTiles:
                 raise UserError(
                     f"slide {self.slide_id!r}: {len(values)} values of {name!r} for {len(self.coords)} tiles"
                 )
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """(N, 2) (width, height)."""
+        size = np.reshape(self.tile_size_level0, (-1, np.ndim(self.tile_size_level0) or 1))
+        return np.broadcast_to(size, self.coords.shape)
 
     @property
     def corners(self) -> np.ndarray:
@@ -85,12 +92,12 @@ def tile_detections(
     tiles: SlideTiles, classify_by: str, threshold: float, above: PathClass = TUMOUR, below: PathClass = OTHER
 ) -> Iterator[Feature]:
     """One detection a tile, of the class `above` where the measurement `classify_by` reaches the threshold."""
-    size = tiles.tile_size_level0
     is_above = tiles.is_above(classify_by, threshold).tolist()
     names = list(tiles.measurements)
     rows = zip(*(np.asarray(values, float).tolist() for values in tiles.measurements.values()), strict=True)
-    for number, ((x, y), positive, row) in enumerate(zip(tiles.corners.tolist(), is_above, rows, strict=True)):
-        ring = [[x, y], [x + size, y], [x + size, y + size], [x, y + size], [x, y]]
+    places = np.concatenate([tiles.corners, tiles.sizes], 1).tolist()
+    for number, ((x, y, width, height), positive, row) in enumerate(zip(places, is_above, rows, strict=True)):
+        ring = [[x, y], [x + width, y], [x + width, y + height], [x, y + height], [x, y]]
         yield _feature(
             tiles,
             kind="detection",
@@ -111,8 +118,8 @@ def merged_regions(
     chosen = tiles.is_above(classify_by, threshold)
     if not chosen.any():
         return
-    regions = merge_tiles(tiles.corners[chosen], tiles.tile_size_level0)
-    centres = shapely.points(tiles.corners[chosen] + tiles.tile_size_level0 / 2)
+    regions = merge_tiles(tiles.corners[chosen], tiles.sizes[chosen])
+    centres = shapely.points(tiles.corners[chosen] + tiles.sizes[chosen] / 2)
     region_of_tile, tile = shapely.STRtree(centres).query(regions, predicate="contains")
     for number, region in enumerate(regions):
         members = np.flatnonzero(chosen)[tile[region_of_tile == number]]
@@ -141,15 +148,16 @@ def summary(measurements: Mapping[str, np.ndarray], members: np.ndarray) -> dict
     return result
 
 
-def merge_tiles(corners: np.ndarray, tile_size: int) -> list[shapely.Polygon]:
+def merge_tiles(corners: np.ndarray, sizes: np.ndarray | int) -> list[shapely.Polygon]:
     """Outlines of the connected groups of tiles, largest first; tiles that share a corner alone are not connected.
 
     Args:
         corners: (N, 2) (x, y) of the top-left corners.
-        tile_size: edge of a tile, in the same pixels.
+        sizes: (N, 2) (width, height) of the tiles in the same pixels, or the edge of all.
     """
     left, top = np.asarray(corners).T
-    union = shapely.union_all(shapely.box(left, top, left + tile_size, top + tile_size))
+    right, bottom = (np.asarray(corners) + sizes).T
+    union = shapely.union_all(shapely.box(left, top, right, bottom))
     polygons = shapely.get_parts(shapely.simplify(union, 0))
     return sorted((polygon for polygon in polygons if not polygon.is_empty), key=lambda polygon: -polygon.area)
 

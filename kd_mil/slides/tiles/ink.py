@@ -32,7 +32,8 @@ def is_ink(pixels: np.ndarray) -> np.ndarray:
     green = (hue > 60) & (hue < 200)
     blue = (hue >= 200) & (hue < 240) & (saturation > 0.55)
     faint_blue = (hue >= 200) & (hue < 220) & (saturation > 0.15) & (value > 0.6)
-    purple = (hue >= 260) & (hue < 310) & (saturation > 0.75) & (value > 0.55)
+    faint_blue |= (hue >= 220) & (hue < 230) & (saturation > 0.25) & (value > 0.85)
+    purple = (hue >= 260) & (hue < 310) & (saturation > 0.7) & (value > 0.58)
     red = ((hue < 10) | (hue > 350)) & (saturation > 0.7)
     ink[candidates] = green | blue | faint_blue | purple | red
     return ink

@@ -85,7 +85,11 @@ class Tiles:
     doubts: tuple[str, ...] = ()
     """What makes them doubtful: see `tissue.doubts_about`."""
     reason: str = ""
-    """Why there are none though there is tissue."""
+    """Why there are none, where it is not for want of tissue alone."""
+    tissue_share: float | None = None
+    """Share of the scanned area that is tissue; None where a file of an earlier version does not say."""
+    rejected: int | None = None
+    """Tiles that touch tissue and have too little of it; None likewise."""
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -137,8 +141,8 @@ def tile_grid(slide: Slide, tissue: TissueMask, settings: TilingSettings) -> Til
 
     As in TRIDENT the grid starts at the corner, and the last column and row may reach beyond the slide, where pixels
     read white. (Unlike there, `overlap` holds between the first two tiles as well, and tiles come row by row.)
-    A slide smaller than a tile has one tile, which reaches beyond it. What lies beyond the slide is no tissue. A slide
-    without enough tissue anywhere gives no tiles and a warning.
+    A slide smaller than a tile has one tile, which reaches beyond it, if there is enough tissue. What lies beyond the
+    slide is no tissue. A slide without enough tissue anywhere gives no tiles and a warning.
 
     Raises:
         UserError: a target finer than level 0 without `upsample`.
@@ -146,14 +150,12 @@ def tile_grid(slide: Slide, tissue: TissueMask, settings: TilingSettings) -> Til
     _, downsample = level_and_downsample(slide.level_downsamples, target_downsample(slide, settings))
     warn_of_contradiction(slide)
     size, overlap = round(settings.tile_size * downsample), round(settings.overlap * downsample)
-    coords = grid_of(slide.bounds, size, max(1, size - overlap))
-    x, y, width, height = slide.bounds
-    end = (x + width, y + height)
-    fractions = mask_coverage(tissue.mask, tissue.origin, tissue.downsample, coords, size, end)
+    coords, fractions = grid_with_tissue(slide, tissue, size, overlap)
     keep = fractions >= max(settings.min_tissue, LEAST_TISSUE)
     reason = ""
-    if tissue.mask.any() and not keep.any():
-        reason = f"no tile has tiling.min_tissue={settings.min_tissue}, at most {fractions.max():.2f}"
+    if not keep.any():
+        reason = reason_for_none(slide, size, fractions, settings)
+    if reason:
         warnings.warn(f"slide {slide.name!r}: {reason}", stacklevel=2)
     return Tiles(
         coords=coords[keep],
@@ -166,10 +168,38 @@ def tile_grid(slide: Slide, tissue: TissueMask, settings: TilingSettings) -> Til
         slide_dimensions=slide.dimensions,
         slide_mpp=slide.mpp,
         magnification=settings.magnification,
-        bounds_offset=(x, y),
+        bounds_offset=slide.bounds[:2],
         doubts=tissue.doubts,
         reason=reason,
+        tissue_share=round(float(tissue.mask.mean()), 6),
+        rejected=int(np.count_nonzero(~keep & (fractions >= LEAST_TISSUE))),
     )
+
+
+def reason_for_none(slide: Slide, size: int, fractions: np.ndarray, settings: TilingSettings) -> str:
+    """Why no tile of `size` level-0 pixels was kept; empty where there is no tissue on a slide that could have some.
+
+    Args:
+        slide: the slide.
+        size: side of a tile.
+        fractions: (N,) tissue of all tiles.
+        settings: which were not met.
+    """
+    width, height = slide.bounds[2:]
+    reasons = []
+    if fractions.max() > 0:
+        reasons.append(f"no tile has tiling.min_tissue={settings.min_tissue}, at most {fractions.max():.2f}")
+    if size > min(width, height):
+        reasons.append(f"smaller than a tile ({width} x {height} level-0 pixels, a tile has {size} x {size})")
+    return "; ".join(reasons)
+
+
+def rejected_tiles(slide: Slide, tissue: TissueMask, tiles: Tiles, settings: TilingSettings) -> np.ndarray:
+    """Corners (M, 2) int64 of the tiles of the same grid that touch tissue and have too little of it."""
+    size = tiles.tile_size_level0
+    overlap = round(tiles.overlap * size / tiles.tile_size)
+    coords, fractions = grid_with_tissue(slide, tissue, size, overlap)
+    return coords[(fractions >= LEAST_TISSUE) & (fractions < settings.min_tissue)]
 
 
 def target_downsample(slide: Slide, settings: TilingSettings) -> float:
@@ -200,6 +230,14 @@ def warn_of_contradiction(slide: Slide) -> None:
             f"{nominal_magnification(slide.mpp):g}x: the pixel size is used",
             stacklevel=3,
         )
+
+
+def grid_with_tissue(slide: Slide, tissue: TissueMask, size: int, overlap: int) -> tuple[np.ndarray, np.ndarray]:
+    """Corners (N, 2) of all tiles over the scanned area, sides in level-0 pixels, and their tissue fractions (N,)."""
+    x, y, width, height = slide.bounds
+    coords = grid_of(slide.bounds, size, max(1, size - overlap))
+    end = (x + width, y + height)
+    return coords, mask_coverage(tissue.mask, tissue.origin, tissue.downsample, coords, size, end)
 
 
 def grid_of(bounds: tuple[int, int, int, int], size: int, step: int) -> np.ndarray:

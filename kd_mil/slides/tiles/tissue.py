@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 from skimage.morphology import disk
 
-from kd_mil.core.checks import above, at_least
+from kd_mil.core.checks import above, at_least, share
 from kd_mil.core.errors import UserError
 from kd_mil.slides.formats.pyramid import level_and_downsample
 from kd_mil.slides.formats.reader import Slide
@@ -54,6 +54,8 @@ class TissueSettings:
         above("tissue.mpp", self.mpp)
         for name in ("closing_um", "max_hole_um2", "min_area_um2"):
             at_least(f"tissue.{name}", getattr(self, name), 0)
+        for name in ("min_saturation", "max_saturation", "max_darkness"):
+            share(f"tissue.{name}", getattr(self, name))
         if not 0 <= self.min_saturation <= self.max_saturation <= 1:
             raise UserError(
                 f"tissue.min_saturation={self.min_saturation} and tissue.max_saturation={self.max_saturation} "
@@ -84,14 +86,8 @@ def find_tissue(slide: Slide, settings: TissueSettings | None = None) -> TissueM
         UserError: the mask would be huge (`tissue.mpp` too fine, or the slide's mpp wrong), or the file is damaged.
     """
     settings = settings or TissueSettings()
-    x, y, width, height = slide.bounds
-    _, downsample = level_and_downsample(slide.level_downsamples, max(1.0, settings.mpp / slide.mpp))
-    size = (int(np.ceil(width / downsample)), int(np.ceil(height / downsample)))
-    if max(size) > MAX_MASK_SIDE:
-        raise UserError(
-            f"slide {slide.name!r}: a tissue mask of {size[0]} x {size[1]} pixels is too large: "
-            f"raise tissue.mpp={settings.mpp:g} or correct the slide's mpp={slide.mpp:g}"
-        )
+    x, y = slide.bounds[:2]
+    size, downsample = mask_frame(slide, settings.mpp)
     mpp = slide.mpp * downsample
     thumbnail = slide.read(x, y, size, mpp)
     found = segmented(thumbnail, mpp, settings)
@@ -99,6 +95,22 @@ def find_tissue(slide: Slide, settings: TissueSettings | None = None) -> TissueM
     for doubt in doubts:
         warnings.warn(f"slide {slide.name!r}: {doubt}", stacklevel=2)
     return TissueMask(found.mask, thumbnail, (x, y), downsample, doubts)
+
+
+def mask_frame(slide: Slide, mpp: float) -> tuple[tuple[int, int], float]:
+    """(width, height) of a mask over the scanned area at about `mpp` µm per pixel, and its level-0 pixels per pixel.
+
+    Raises:
+        UserError: the mask would be huge.
+    """
+    _, downsample = level_and_downsample(slide.level_downsamples, max(1.0, mpp / slide.mpp))
+    size = (int(np.ceil(slide.bounds[2] / downsample)), int(np.ceil(slide.bounds[3] / downsample)))
+    if max(size) > MAX_MASK_SIDE:
+        raise UserError(
+            f"slide {slide.name!r}: a tissue mask of {size[0]} x {size[1]} pixels is too large: "
+            f"raise tissue.mpp={mpp:g} or correct the slide's mpp={slide.mpp:g}"
+        )
+    return size, downsample
 
 
 def tissue_mask(pixels: np.ndarray, mpp: float, settings: TissueSettings) -> np.ndarray:

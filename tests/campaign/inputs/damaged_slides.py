@@ -163,7 +163,6 @@ def names() -> Iterator[Case]:
             "cafe\u0301",
             "切片",
             "🔬",
-            "-dash",
             "a=b",
             "a,b",
             "semi;colon",

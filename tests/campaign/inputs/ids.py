@@ -17,6 +17,7 @@ UNFIT = {
     "dot": ".",
     "two_dots": "..",
     "newline": "a\nb",
+    "dash": "-dash",
     "long": "x" * 201,
     "very_long": "x" * 300,
     "many_bytes": "切" * 80,

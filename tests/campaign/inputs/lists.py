@@ -74,6 +74,12 @@ def cases() -> Iterator[Case]:
         ("missing_annotation", "slide_path,annotation_path\na.svs,b.xml\n", "line 2.*b.xml"),
     ):
         yield extract(f"table_{name}", kind, listing(text), refused(words))
+    for column, text in (
+        ("slide", "slide_path,slide_id\na.svs,s\nnone.svs,t\n"),
+        ("annotation", "slide_path,slide_id,annotation_path\na.svs,s,\na.svs,t,none.xml\na.svs,u,list.csv\n"),
+    ):
+        check = everything(one, listed("t", "none", "exist"), exits(0))
+        yield extract(f"table_one_missing_{column}", kind, listing(text), check)
     for value in ("0", "-1", "nan", "inf", "fine", "0;5", "1e400"):
         yield extract(
             f"table_mpp_{value}", kind, listing(f"slide_path,slide_id,mpp\na.svs,s,{value}\n"), refused("line 2.*mpp")

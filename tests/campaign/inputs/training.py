@@ -170,9 +170,9 @@ def _mask_share(share: float) -> Check:
     """How much of the mask the reader of training masks takes for positive."""
 
     def check(result: Result) -> list[str]:
-        from kd_mil.data.masks.image_files import read_mask
+        from kd_mil.data.masks.image_files import resized_mask
 
-        found = float(read_mask(result.folder / "in" / "mask.png", (64, 64)).mean())
+        found = float(resized_mask(result.folder / "in" / "mask.png", (64, 64)).mean())
         return [] if abs(found - share) < 0.01 else [f"{found:.3f} of the mask is positive, not {share}"]
 
     return check

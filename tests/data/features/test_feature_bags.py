@@ -8,7 +8,7 @@ import torch
 from kd_mil.core.errors import UserError
 from kd_mil.data.datamodules import Loading
 from kd_mil.data.features.feature_bags import FeatureBags
-from kd_mil.data.features.files import FeatureFiles
+from kd_mil.data.features.files.file_set import FeatureFiles
 
 SIZES = [3, 1, 4, 2, 5, 2, 3, 3]
 
@@ -59,6 +59,31 @@ def test_slides_become_bags(slides):
     assert bags.batch(torch.tensor([3])).coords.tolist() == [[0, 1], [2, 3]]
     assert bags.instance_labels.tolist() == [-1] * sum(SIZES)
     assert [part.tolist() for part in module.splits[1:]] == [[0, 1, 2, 3], [4, 5], [6, 7]]
+
+
+def test_coordinates_in_micrometres_are_scaled_by_the_manifests_mpp(slides):
+    """256 µm are 512 level-0 pixels of 0.5 µm, and 1024 of 0.25 µm."""
+    for number in range(8):
+        write_slide(slides / f"s{number}.h5", np.full((2, 6), number), coords=np.array([[0.0, 0.0], [256.0, 512.0]]))
+        with h5py.File(slides / f"s{number}.h5", "a") as file:
+            file.attrs.update({"unit": "um", "tile_size": 256.0})
+    bags = load(write_manifest(slides, split=SPLIT, mpp=[0.5] * 7 + [0.25])).bags
+    assert bags.batch(torch.tensor([0])).coords.tolist() == [[0, 0], [512, 1024]]
+    assert bags.batch(torch.tensor([7])).coords.tolist() == [[0, 0], [1024, 2048]]
+    with pytest.raises(UserError, match=r"slides\.csv, line 3: mpp 'fine' is no positive number"):
+        load(write_manifest(slides, split=SPLIT, mpp=[0.5, "fine", *[0.5] * 6]))
+
+
+@pytest.mark.parametrize("columns", [{"split": SPLIT}, {"fold": [0, 0, 1, 1, 2, 2, 2, 2]}, {}])
+def test_features_of_one_slide_are_in_one_part_under_whatever_ids(slides, tmp_path, columns):
+    """s0 and s6 hold the same; whether a column, folds or a split file put them in two parts."""
+    write_slide(slides / "s6.h5", np.zeros((3, 6)), coords=np.arange(6).reshape(-1, 2))
+    write_slide(slides / "s0.h5", np.zeros((3, 6)), coords=np.arange(6).reshape(-1, 2))
+    manifest = write_manifest(slides, **columns)
+    (tmp_path / "split.csv").write_text("bag_id,split\n" + "\n".join(f"s{n},{SPLIT[n]}" for n in range(8)))
+    settings = {} if columns else {"split_file": str(tmp_path / "split.csv")}
+    with pytest.raises(UserError, match=r"^'s0' \((train|test)\) and 's6' \(t.*\) have the same content: keep one"):
+        load(manifest, num_folds=4, **settings)
 
 
 def test_instance_labels_are_read_where_they_are(slides):
@@ -178,20 +203,10 @@ def test_a_manifest_must_be_given():
         load(None)
 
 
-def test_large_sets_are_read_through_once_before_training(slides, tmp_path):
-    """NaN in the last file of a set that stays on disk is found by setup; checked files are not read again."""
-    manifest, cache = write_manifest(slides, split=SPLIT), tmp_path / "cache"
-    settings = {"loading": Loading(resident_gib=0), "cache_dir": str(cache)}
-    load(manifest, **settings)
-    known = (cache / "checked_features.txt").read_text().split()
-    assert len(set(known)) == len(SIZES)
+def test_large_sets_are_read_through_before_training(slides, tmp_path):
+    """NaN in the last file of a set that stays on disk is found by setup."""
     broken = np.full((3, 6), 7, dtype=np.float32)
     broken[2, 4] = np.nan
     write_slide(slides / "s7.h5", broken)
     with pytest.raises(UserError, match=r"s7\.h5: NaN or infinite features in instance 2"):
-        load(manifest, **settings)
-    write_slide(slides / "s7.h5", np.zeros((3, 6), dtype=np.float32))
-    load(manifest, **settings)
-    lines = (cache / "checked_features.txt").read_text().split()
-    assert lines[: len(known)] == known
-    assert len(lines) == len(known) + 1
+        load(write_manifest(slides, split=SPLIT), Loading(resident_gib=0))

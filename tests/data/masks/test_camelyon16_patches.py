@@ -7,7 +7,8 @@ import torch
 
 from kd_mil.core.errors import UserError
 from kd_mil.data.datamodules import Loading
-from kd_mil.data.masks.camelyon16_patches import Camelyon16Patches, tile_mask
+from kd_mil.data.masks.camelyon16_patches import Camelyon16Patches
+from kd_mil.data.masks.outlined_tiles import tile_mask
 from kd_mil.slides.annotations.annotations import MaskAnnotation, PolygonAnnotation
 from tests.support.camelyon import drawn_slides, lay_out_camelyon16
 

@@ -1,11 +1,13 @@
 """Your own images with masks: folders and tables."""
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from kd_mil.core.errors import UserError
 from kd_mil.data.batches import UNKNOWN
 from kd_mil.data.datamodules import Loading
+from kd_mil.data.masks.image_files import resized_mask
 from kd_mil.data.masks.patch_masks import PatchMasks
 from tests.support.tiny_images import paint
 
@@ -35,6 +37,17 @@ def test_folders_of_the_released_layout(folders):
     assert masks[2].sum() == 4 * 6
     assert (masks[3] == UNKNOWN).all(), "a positive image nobody has outlined"
     assert "train" not in data._masks
+
+
+def test_pixels_that_nobody_has_judged_stay_unknown(tmp_path):
+    """2x2 pixels become one: unknown where more than half is, else what most of the known pixels say."""
+    pixels = np.array([[1, 1, 255, 255, 255, 1, 0, 0], [1, 0, 255, 1, 1, 0, 0, 255]], np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    mask = resized_mask(tmp_path / "mask.png", (1, 4), unknown=[255])
+    assert mask.tolist() == [[1, UNKNOWN, 1, 0]]
+    whole = resized_mask(tmp_path / "mask.png", (2, 8), positive=[1], unknown=[255])
+    assert (whole == np.where(pixels == 255, UNKNOWN, pixels)).all()
+    assert resized_mask(tmp_path / "mask.png", (2, 8), positive=[1]).tolist() == (pixels == 1).tolist()
 
 
 def table(folder, *lines, header="image_path,label,mask_path,case_id,split"):

@@ -127,24 +127,31 @@ def test_evaluation_shows_every_image_once_over_the_ranks():
     assert sorted(seen) == data.positions["test"].tolist()
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("count", [7, 12, 13])
-def test_sampler_shows_everything_in_equal_shares(count, world_size):
+def test_sampler_shows_everything_once(count):
     positions = torch.arange(100, 100 + count)
-    samplers = [ImageSampler(positions, 4, False, seed=0, rank=r, world_size=world_size) for r in range(world_size)]
-    steps = [list(sampler) for sampler in samplers]
-    assert len({len(one) for one in steps}) == 1
-    assert len(steps[0]) == len(samplers[0])
-    for together in zip(*steps, strict=True):
-        assert len({len(share) for share in together}) == 1
-    shown = torch.cat([share for one in steps for share in one])
-    assert set(shown.tolist()) == set(positions.tolist())
-    assert len(shown) - count < world_size
+    sampler = ImageSampler(positions, 4, False, seed=0)
+    steps = list(sampler)
+    assert len(steps) == len(sampler)
+    assert sorted(torch.cat(steps).tolist()) == positions.tolist()
+
+
+def test_ranks_decode_their_share_of_each_step():
+    """Five images over three ranks; the tables are those of the step."""
+    data = ready(images_per_step=5)
+    whole, *dealt = (
+        list(attached(data, rank=rank, world_size=ranks).train_dataloader())
+        for rank, ranks in ((0, 1), (0, 3), (1, 3), (2, 3))
+    )
+    for step, *shares in zip(whole, *dealt, strict=True):
+        assert all(torch.equal(share.indices, step.indices) for share in shares)
+        together = [image for share in shares for image in share.student[: share.share.count]]
+        assert all(torch.equal(*pair) for pair in zip(together, step.student, strict=True))
 
 
 def test_sampler_flushes_the_last_group_unless_told_otherwise():
     def sizes(drop_last):
-        return [len(group) for group in ImageSampler(torch.arange(10), 4, drop_last, seed=0, rank=0, world_size=1)]
+        return [len(group) for group in ImageSampler(torch.arange(10), 4, drop_last, seed=0)]
 
     assert sizes(False) == [4, 4, 2]
     assert sizes(True) == [4, 4]
@@ -152,7 +159,7 @@ def test_sampler_flushes_the_last_group_unless_told_otherwise():
 
 def test_order_is_a_function_of_seed_and_epoch():
     def order(seed, epoch):
-        sampler = ImageSampler(torch.arange(20), 20, False, seed=seed, rank=0, world_size=1)
+        sampler = ImageSampler(torch.arange(20), 20, False, seed=seed)
         sampler.set_epoch(epoch)
         return next(iter(sampler)).tolist()
 
@@ -247,3 +254,15 @@ def test_loaders_travel_to_workers_that_start_without_a_fork(tmp_path):
                 assert len(images) == len(expected)
                 assert all(torch.equal(*pair) for pair in zip(images, expected, strict=True))
             assert again.teacher or again.student
+
+
+def test_limits_of_unlabelled_images_are_nested():
+    """ADv1 within ADv2: what is gained by more of them is not another draw's luck."""
+    settings = {"distil_on": "auxiliary", "auxiliary_fraction": 0.5}
+    every, more, fewer = (ready(**settings, auxiliary_limit=limit) for limit in (None, 10, 4))
+    ours = [set(data.positions["auxiliary"].tolist()) for data in (fewer, more, every)]
+    assert ours[0] < ours[1] < ours[2]
+    assert [len(part) for part in ours[:2]] == [4, 10]
+    assert torch.equal(fewer.positions["train"], every.positions["train"])
+    with pytest.raises(UserError, match=r"data\.auxiliary_limit=99, but there are"):
+        ready(**settings, auxiliary_limit=99)

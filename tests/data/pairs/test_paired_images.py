@@ -65,6 +65,7 @@ def test_table_with_patients_and_parts(tmp_path):
         ({"label": "c"}, "label 'c'"),
         ({"split": "train/test"}, "is no part"),
         ({"image_id": "x"}, "listed twice"),
+        ({"case_id": "=1+1"}, "case_id '=1.1' begins as a formula"),
     ],
 )
 def test_mistakes_in_a_table(change, message, tmp_path):
@@ -73,13 +74,48 @@ def test_mistakes_in_a_table(change, message, tmp_path):
         ImageFolders(str(path), "", classes=["a", "b"]).setup()
 
 
-def test_missing_and_broken_files(tmp_path):
+def test_names_that_spreadsheets_would_run_are_refused(tmp_path):
+    """They become cells of images.csv and splits.csv: names of files, of folders of classes, of patients."""
     path = table(tmp_path, rows())
-    (tmp_path / "0_0.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"0_0\.png: not a readable image"):
+    path.write_text(path.read_text().replace("3_1.png", "=3_1.png"))
+    with pytest.raises(UserError, match=r"image id '=3_1\.png' begins as a formula"):
         ImageFolders(str(path), "").setup()
-    (tmp_path / "0_0.png").unlink()
-    with pytest.raises(UserError, match="there is no image"):
+    (folders(tmp_path / "set") / "benign").rename(tmp_path / "set" / "-benign")
+    with pytest.raises(UserError, match=r"'-benign.* begins as a formula"):
+        ImageFolders(str(tmp_path / "set"), "").setup()
+
+
+def test_missing_and_broken_files_are_left_out_and_listed_once(tmp_path, capsys):
+    """The parts of the others are those of the whole set."""
+    path = table(tmp_path, rows(20))
+    whole = ImageFolders(str(path), "")
+    whole.setup()
+    (tmp_path / "0_0.png").write_bytes(b"no picture")
+    (tmp_path / "3_1.png").unlink()
+    data = ImageFolders(str(path), "")
+    data.setup()
+    data.setup()
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out")]
+    assert lines[1:] == [f"left out 3_1.png: {tmp_path / '3_1.png'}: no such image"]
+    assert lines[0].startswith(f"left out 0_0.png: {tmp_path / '0_0.png'}: not a readable image")
+    assert data.split_rows() == [row for row in whole.split_rows() if row["image_id"] not in ("0_0.png", "3_1.png")]
+    assert sum(data.counts().values()) == 38
+    data.write_tables(tmp_path)
+    assert pd.read_csv(tmp_path / "left_out.csv").name.tolist() == ["0_0.png", "3_1.png"]
+    whole.write_tables(tmp_path)
+    assert not (tmp_path / "left_out.csv").exists()
+
+
+def test_too_few_readable_images_are_one_line(tmp_path):
+    path = table(tmp_path, rows())
+    for at in range(1, 8, 2):
+        for name in (f"{at}_0.png", f"{at}_1.png"):
+            (tmp_path / name).write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"^8 images or slides are left out \(.*1_0\.png: not a readable.*class"):
+        ImageFolders(str(path), "").setup()
+    for name in tmp_path.glob("*.png"):
+        name.unlink()
+    with pytest.raises(UserError, match=r"there is no image .*, and none of the others"):
         ImageFolders(str(path), "").setup()
 
 

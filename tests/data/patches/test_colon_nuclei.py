@@ -8,15 +8,9 @@ from PIL import Image
 from kd_mil.core.errors import UserError
 from kd_mil.data.datamodules import Loading
 from kd_mil.data.patches import colon_nuclei
-from kd_mil.data.patches.colon_nuclei import (
-    ColonNuclei,
-    cut_patches,
-    grid_patches,
-    nucleus_corners,
-    read_centres,
-    read_nuclei,
-)
+from kd_mil.data.patches.colon_nuclei import ColonNuclei, nearest_to, read_centres, read_nuclei
 from kd_mil.data.patches.image_files import decode_image
+from kd_mil.data.patches.patch_cutting import nucleus_corners
 from kd_mil.data.patches.stain_normalisation import normalise_stain
 
 
@@ -36,8 +30,10 @@ def images(tmp_path):
         folder.mkdir()
         suffix = "bmp" if number == 3 else "png"
         Image.fromarray(pixels).save(folder / f"img{number}.{suffix}")
-        nuclei = {"epithelial": [[11, 8]] if number % 2 else [], "fibroblast": [[1, 1], [30, 20]]}
-        for name in ("epithelial", "fibroblast", "inflammatory", "others"):
+        epithelial = [[11, 8]] if number % 2 else []
+        nuclei = {"epithelial": epithelial, "fibroblast": [[1, 1], [30, 20]]}
+        nuclei["detection"] = [*epithelial, [1, 1], [30, 19], [21, 9]]
+        for name in ("detection", "epithelial", "fibroblast", "inflammatory", "others"):
             detection = np.array(nuclei.get(name, []), dtype=np.uint8).reshape(-1, 2)
             scipy.io.savemat(folder / f"img{number}_{name}.mat", {"detection": detection})
     return tmp_path
@@ -80,20 +76,6 @@ def test_the_grid_covers_the_image_without_overlap(images):
     assert bags.labels.tolist() == [1, 0] * 15
 
 
-def test_a_nucleus_beside_the_grid_is_in_no_patch():
-    corners, is_positive = grid_patches((10, 10), np.array([[9.0, 1.0], [1.0, 9.0], [-0.4, 3.6]]), 4)
-    assert corners.tolist() == [[0, 0], [4, 0], [0, 4], [4, 4]]
-    assert is_positive.tolist() == [False, False, True, False]
-
-
-def test_patches_equal_plain_slices():
-    generator = np.random.default_rng(0)
-    image = generator.integers(0, 256, (3, 40, 50), dtype=np.uint8)
-    corners = np.stack([generator.integers(0, 44, 20), generator.integers(0, 34, 20)], axis=1)
-    oracle = np.stack([image[:, y : y + 7, x : x + 7] for x, y in corners])
-    assert np.array_equal(cut_patches(image, corners, 7), oracle)
-
-
 def test_whole_images_are_normalised_before_they_are_cut(images):
     plain, normalised = (load(images, patch_size=5, stain_normalisation=one).bags for one in ("none", "reinhard"))
     assert torch.equal(plain.coords, normalised.coords)
@@ -101,6 +83,38 @@ def test_whole_images_are_normalised_before_they_are_cut(images):
     x, y = normalised.coords[0].tolist()
     assert torch.equal(normalised.batch(torch.tensor([0])).instances[0], torch.tensor(image[:, y : y + 5, x : x + 5]))
     assert not torch.equal(plain.batch(torch.tensor([0])).instances, normalised.batch(torch.tensor([0])).instances)
+
+
+def test_every_marked_nucleus_is_an_instance(images):
+    """Those without a class are negative; one class point is a pixel beside its mark."""
+    first = load(images, patch_size=5, patching="detections").bags.batch(torch.tensor([0]))
+    assert first.coords.tolist() == [[8, 5], [0, 0], [25, 15], [18, 6]]
+    assert first.instance_labels.tolist() == [1, 0, 0, 0]
+
+
+def test_the_nearest_mark_of_a_nucleus_is_positive():
+    marked = np.array([[0.0, 0.0], [10.0, 0.0], [13.0, 0.0]])
+    assert nearest_to(np.array([[11.0, 0.0], [10.0, 0.0]]), marked).tolist() == [False, True, False]
+    assert nearest_to(np.empty((0, 2)), marked).tolist() == [False, False, False]
+    assert nearest_to(marked, np.empty((0, 2))).tolist() == []
+
+
+def test_patches_of_the_grid_without_a_marked_nucleus_are_left_out(images):
+    """Centres (10, 7), (0, 0), (20, 8); (29, 18) and (29, 19) lie below the grid of 3 x 5 patches."""
+    bags = load(images, patch_size=6, patching="grid_nuclei").bags
+    first = bags.batch(torch.tensor([0, 1]))
+    assert first.coords.tolist() == [[0, 0], [6, 6], [18, 6], [0, 0], [18, 6]]
+    assert first.instance_labels.tolist() == [0, 1, 0, 0, 0]
+
+
+def test_context_is_read_around_the_same_places(images):
+    """A ramp, reduced, keeps the value at the centre of what was read; labels and coordinates stay."""
+    plain, wider = (load(images, patch_size=5, context=context).bags.batch(torch.tensor([0])) for context in (5, 15))
+    assert torch.equal(plain.coords, wider.coords)
+    assert torch.equal(plain.instance_labels, wider.instance_labels)
+    assert wider.instances.shape == plain.instances.shape
+    assert wider.instances[1, :2, 2, 2].tolist() == plain.instances[1, :2, 2, 2].tolist() == [7, 10]
+    assert wider.instances[0, :2, 2, 2].tolist() == [7, 7], "shifted inside at the corner"
 
 
 def test_image_files_are_known_by_bag(images):
@@ -112,8 +126,12 @@ def test_image_files_are_known_by_bag(images):
 def test_mistakes_are_named(images):
     with pytest.raises(UserError, match=r"data.patch_size=0: must be at least 1"):
         ColonNuclei(None, "", Loading(), patch_size=0)
+    with pytest.raises(UserError, match=r"data.context=26: must be at least 27"):
+        ColonNuclei(None, "", Loading(), context=26)
     with pytest.raises(UserError, match="patch_size=21 exceeds an image of 30x20"):
         load(images, patch_size=21)
+    with pytest.raises(UserError, match="context=21 exceeds an image of 30x20"):
+        load(images, patch_size=5, context=21)
     (images / "img7" / "img7_others.mat").unlink()
     with pytest.raises(UserError, match=r"img7_others.mat: not a readable MATLAB file"):
         load(images, patch_size=5)
@@ -145,6 +163,18 @@ def test_the_published_counts_are_met(colon, shared_data):
     assert bags.labels.tolist() == table["bag_label"].tolist()
     assert bags.sizes.tolist() == table[["epithelial", "fibroblast", "inflammatory", "others"]].sum(axis=1).tolist()
     assert [len(part) for part in colon.splits[1:]] == [70, 10, 20]
+
+
+def test_counts_of_every_reading(shared_data, monkeypatch):
+    """Patches and positive ones of 27 pixels: marked nuclei 29,756; grid 18 x 18 for each image. No bag is empty."""
+    monkeypatch.setattr(colon_nuclei, "cut_patches", lambda image, corners, *sides: np.zeros((len(corners), 1)))
+    monkeypatch.setattr(colon_nuclei, "decode_image", lambda *names: np.zeros((3, 500, 500), np.uint8))
+    expected = {"detections": (29756, 7722), "grid": (32400, 4439), "grid_nuclei": (16254, 4439)}
+    for patching, counts in expected.items():
+        bags = load(shared_data("crc-histo-phenotypes"), patching=patching).bags
+        assert (len(bags.instances), int(bags.instance_labels.sum())) == counts
+        assert int(bags.labels.sum()) == 51
+        assert int(bags.sizes.min()) > 0
 
 
 def test_patches_are_those_of_the_image(colon, shared_data):
@@ -181,7 +211,7 @@ def test_every_stored_type_is_read(shared_data):
 @pytest.mark.slow
 def test_five_folds_test_every_image_once(shared_data, monkeypatch):
     root = shared_data("crc-histo-phenotypes")
-    monkeypatch.setattr(colon_nuclei, "cut_patches", lambda image, corners, size: np.zeros((len(corners), 1)))
+    monkeypatch.setattr(colon_nuclei, "cut_patches", lambda image, corners, *sides: np.zeros((len(corners), 1)))
     tested = []
     for fold in range(5):
         splits = load(root, fold=fold).splits

@@ -65,5 +65,5 @@ def test_height_comes_before_width(tmp_path):
 def test_a_missing_image_is_named(paths):
     images = ImageFiles.open(paths)
     paths[2].unlink()
-    with pytest.raises(UserError, match=r"2.png: not a readable image"):
+    with pytest.raises(UserError, match=r"2.png: no such image"):
         images[torch.tensor([2])]

@@ -92,6 +92,15 @@ def test_tiles_are_labelled_by_their_share_of_the_truth_mask(slide_list, tmp_pat
     assert seen == {0, 1}
 
 
+def test_a_damaged_file_of_the_cache_is_one_line(slide_list, tmp_path):
+    module(slide_list, tmp_path)
+    for pattern in ("*.tumour.npy", "*.tiles.npz"):
+        for path in (tmp_path / "tiles").glob(pattern):
+            path.write_bytes(path.read_bytes()[:40])
+        with pytest.raises(UserError, match=f"{pattern[2:]}: not readable .*remove it, it is made anew"):
+            module(slide_list, tmp_path)
+
+
 def test_the_threshold_is_applied_at_load_time(slide_list, tmp_path, monkeypatch, capsys):
     few = module(slide_list, tmp_path, tumour_threshold=0.75)
     assert "from 75% of their area on" in capsys.readouterr().out
@@ -288,6 +297,11 @@ def test_labels_come_from_a_table_too(slide_list, tmp_path):
         ({}, {"tumour_threshold": 25}, "tumour_threshold=25"),
         ({}, {"backend": "turbo"}, "backend=turbo: choose openslide or fastslide"),
         ({}, {"fold": 7}, "fold=7"),
+        (
+            {"slide_path": lambda row: row["slide_path"].replace("007", "none")},
+            {},
+            r"^slide '.*synthetic_none\.tif' does not exist",
+        ),
     ],
 )
 def test_a_mistake_is_one_clear_line(slide_list, tmp_path, columns, settings, message):

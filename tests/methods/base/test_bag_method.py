@@ -7,12 +7,24 @@ from functools import partial
 import pytest
 import torch
 
+from kd_mil.core.errors import UserError
 from kd_mil.data import bags
+from kd_mil.evaluation.thresholds import instance_threshold
 from kd_mil.methods.weno.weno import WENO
 from kd_mil.models.aggregators.dsmil import DSMIL
 from kd_mil.models.preprocess import Preprocess
 from tests.support.methods import make_d2l, make_mhim, make_mil, make_rnn_mil, make_weno
-from tests.support.tiny import WIDTH, TinyData, fit, no_mining, tiny_abmil, tiny_head, tiny_parts, tiny_splits
+from tests.support.tiny import (
+    WIDTH,
+    TinyData,
+    TinyEncoder,
+    fit,
+    no_mining,
+    tiny_abmil,
+    tiny_head,
+    tiny_parts,
+    tiny_splits,
+)
 
 
 def test_few_large_instances_are_enough_for_pixel_statistics(monkeypatch):
@@ -46,6 +58,18 @@ def test_preprocessing_knows_the_bags_of_what_it_changes(make):
     assert all(count == of_bags for count, of_bags in told)
 
 
+class Normalising(TinyEncoder):
+    normalises = True
+
+
+def test_images_are_not_normalised_twice():
+    with pytest.raises(
+        UserError, match=r"normalises images itself, and preprocess does, too: set preprocess.standardi"
+    ):
+        fit(make_mil(encoder=Normalising, preprocess=Preprocess(standardise=True)), TinyData(tiny_splits()))
+    fit(make_mil(encoder=Normalising), TinyData(tiny_splits()))
+
+
 def without_instance_labels(splits):
     return splits._replace(bags=replace(splits.bags, instance_labels=torch.empty(0, dtype=torch.long)))
 
@@ -68,3 +92,27 @@ def test_bags_that_nothing_tells_apart_have_an_auroc_of_one_half(aggregator):
     constant = splits._replace(bags=replace(splits.bags, instances=torch.ones(len(splits.bags.instances), WIDTH)))
     trainer = fit(make_mil(aggregator=aggregator), TinyData(constant), epochs=1)
     assert trainer.callback_metrics["val/model/bag_auroc"] == 0.5
+
+
+def test_the_threshold_of_instances_is_chosen_on_labels_of_validation_bags():
+    """Testing leaves it alone."""
+    method = make_mil()
+    trainer = fit(method, TinyData(tiny_splits()), epochs=2)
+    tables = method.tables["val"]
+    probs, in_positive_bag = tables.instances["model/probs"], tables.in_positive_bag()
+    chosen = float(method.instance_thresholds[0])
+    assert chosen == instance_threshold(probs, in_positive_bag)
+    assert method.scores["val"]["model"]["instance_threshold"] == chosen
+    trainer.test(method, datamodule=trainer.datamodule, verbose=False)
+    scores, test = method.scores["test"]["model"], method.tables["test"].instances
+    known = test["label"] >= 0
+    decided = test["model/probs"][known] >= chosen
+    assert scores["instance_accuracy_tuned"] == float((decided == (test["label"][known] > 0)).double().mean())
+
+
+def test_checkpoints_from_before_instance_thresholds_decide_at_one_half():
+    method = make_mil()
+    method.instance_thresholds.fill_(0.8)
+    older = {name: value for name, value in method.state_dict().items() if name != "instance_thresholds"}
+    method.load_state_dict(older)
+    assert method.instance_thresholds.tolist() == [0.5]

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from kd_mil.core.errors import UserError
+from kd_mil.jobs.run import shorten_phases
 from kd_mil.methods.base.phases import UNDIVIDED, Phase, Phases
-from kd_mil.run import shorten_phases
 from tests.support.methods import make_d2l, make_mil, make_rnn_mil
 from tests.support.tiny_images import tiny_ifkd
 

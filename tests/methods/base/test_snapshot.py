@@ -48,14 +48,17 @@ def test_the_last_is_kept_on_request():
         assert snapshot.offer(network_of(value), loss)
     assert value_of(snapshot.network) == 2
     assert not snapshot.offer(network_of(3), math.nan)
+    network = network_of(9)
+    snapshot.hand_on(network, network_of(3))
+    assert value_of(network) == 3, "the last epoch, although it had no score"
 
 
 def test_handing_on_gives_the_weights_and_starts_anew():
     snapshot, network = Snapshot(Owner(math.inf)), network_of(9)
-    snapshot.hand_on(network)
+    snapshot.hand_on(network, network)
     assert value_of(network) == 9, "nothing was kept yet"
     snapshot.offer(network_of(1), 0.1)
-    snapshot.hand_on(network)
+    snapshot.hand_on(network, network)
     assert value_of(network) == 1
     assert snapshot.empty
     assert snapshot.offer(network_of(2), 0.2), "worse than what an earlier phase kept"

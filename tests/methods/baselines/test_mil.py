@@ -13,7 +13,7 @@ from kd_mil.methods.baselines.mil import MIL
 from kd_mil.models.aggregators.dsmil import DSMIL
 from kd_mil.models.aggregators.pooling import Mean
 from kd_mil.training.selection import BestCheckpoint
-from tests.support.methods import make_mhim, make_mil
+from tests.support.methods import make_mhim, make_mil, make_weno
 from tests.support.tiny import TinyData, fit, tiny_abmil, tiny_splits
 
 
@@ -46,6 +46,16 @@ def test_an_epoch_equals_the_plain_loop():
             optimizer.step()
     for one, other in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
+def test_the_control_moves_its_encoder_as_often_as_weno():
+    """12 bags, and their instances 8 at a time; each step of either network moves the encoder once."""
+    taken = []
+    for method in (make_weno(norm=False), make_mil(as_many_updates_as_weno=True)):
+        trainer = fit(method, TinyData(tiny_splits(), instances_per_step=8))
+        taken.append(trainer.num_training_batches)
+    instances = int(tiny_splits().bags.sizes[tiny_splits().train].sum())
+    assert taken == [12 + -(-instances // 8)] * 2
 
 
 @pytest.mark.parametrize("aggregator", [tiny_abmil(), partial(DSMIL)], ids=["abmil", "dsmil"])

@@ -101,3 +101,21 @@ def test_no_epoch_for_the_rnn_is_a_mistake():
         fit(make_rnn_mil(rnn_start_epoch=5), TinyData(tiny_splits()), epochs=5)
     with pytest.raises(UserError, match="at least 1"):
         make_rnn_mil(top=0)
+
+
+def test_the_rnn_also_reads_each_tile_alone():
+    model, splits = make_rnn_mil(), tiny_splits()
+    fit(model, TinyData(splits), epochs=2)
+    bags = splits.bags.batch(splits.test)
+    with torch.no_grad():
+        said = model.eval().predict_bags(bags)["rnn"]
+        scores, [features] = said.readings(), model.encode(bags.instances)
+        alone = torch.cat([model.rnn(row[None, None], torch.tensor([1])) for row in features]).double().softmax(1)
+    torch.testing.assert_close(scores["bag_of_one"].sigmoid(), alone[:, 1])
+    product = said.instance_probs * said.bag_probs[:, 1].repeat_interleave(bags.sizes)
+    torch.testing.assert_close(scores["instance_x_bag"].exp(), product)
+
+
+def test_a_tile_classifier_is_read_in_one_way():
+    with pytest.raises(UserError, match="RNNMIL has one word on instances"):
+        make_rnn_mil(instance_score="bag_of_one")

@@ -1,5 +1,6 @@
 """The reference lines of segmentation: CAM from labels, U-Net from masks."""
 
+import math
 from functools import partial
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from kd_mil.core.errors import UserError
 from kd_mil.data import bags
 from kd_mil.data.batches import UNKNOWN, MaskedBatch
+from kd_mil.methods.base.pixel_losses import soft_dice
 from kd_mil.methods.baselines.cam import CAM
 from kd_mil.methods.baselines.unet_supervised import UNetSupervised
 from kd_mil.models.preprocess import Preprocess
@@ -20,6 +22,13 @@ from tests.support.tiny_images import image_parts, tiny_glands
 def cam():
     torch.manual_seed(0)
     return CAM(**image_parts(segmenter=partial(CamClassifier, widths=(4, 6, 8))))
+
+
+def test_cam_takes_the_trunk_of_any_segmenter():
+    method = CAM(**image_parts())
+    trainer = fit(method, tiny_glands(), epochs=1)
+    assert trainer.callback_metrics["loss/model"].isfinite()
+    assert not any("side_heads" in name for name, _ in method.named_parameters())
 
 
 def unet(**settings):
@@ -82,7 +91,7 @@ def test_masks_turn_with_their_images(monkeypatch):
     masks = (torch.rand(8, 32, 32) < 0.5).byte()
     images = torch.stack([masks * 255, masks * 0, masks * 0], 1)
     seen = []
-    monkeypatch.setattr(method, "loss", lambda x, m: seen.append((x, m)) or x.sum())
+    monkeypatch.setattr(method, "loss", lambda x, m, _: seen.append((x, m)) or x.sum())
     monkeypatch.setattr(method, "step_optimizers", lambda *_: None)
     monkeypatch.setattr(method, "optimizer_list", list)
     monkeypatch.setattr(method, "log_loss", lambda *_, **__: None)
@@ -123,3 +132,18 @@ def test_training_without_any_mask_is_refused(monkeypatch):
     )
     with pytest.raises(UserError, match="no training image has one"):
         fit(unet(), data)
+
+
+def test_the_loss_of_masks_by_hand():
+    """Two of four pixels known, logit 0: cross-entropy log 2; overlap of p = .5 with one positive of two known."""
+    method = unet()
+    method.segmenter.logits = lambda images: torch.zeros(1, 2, 2)
+    masks = torch.tensor([[[1.0, 0.0], [255.0, 255.0]]])
+    probs, targets = torch.tensor([[[0.5, 0.5], [0.0, 0.0]]]), torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
+    expected = math.log(2) + float(soft_dice(probs, targets).mean())
+    assert float(method.loss(torch.zeros(1, 3, 2, 2), masks)) == pytest.approx(expected)
+
+
+def test_a_segmenter_without_logits_is_refused():
+    with pytest.raises(UserError, match="VggMIL does not give: take segmenter=unet"):
+        UNetSupervised(**image_parts())

@@ -18,6 +18,7 @@ from kd_mil.models.aggregators.clam import CLAM
 from kd_mil.models.aggregators.dsmil import DSMIL
 from kd_mil.models.aggregators.pooling import Max, Mean
 from kd_mil.models.aggregators.transmil import TransMIL
+from kd_mil.models.preprocess import Preprocess
 from kd_mil.training.lr_decay import LearningRateDecay
 from tests.support.command import kd_mil
 from tests.support.configs import compose_run
@@ -81,7 +82,7 @@ def test_teacher_terms_equal_plain_loops(shared_pass, double_precision, monkeypa
     subsets = [model.vat.subset(bags.sizes, total) for _ in range(2)]
     drawn = iter(subsets)
     monkeypatch.setattr(model.vat, "noise", lambda clean, sizes: (noise, noise_owners))
-    monkeypatch.setattr(model.vat, "perturb", lambda clean, predict: moved)
+    monkeypatch.setattr(model.vat, "perturb", lambda clean, predict, step: moved)
     monkeypatch.setattr(model.vat, "subset", lambda sizes, total: next(drawn))
     terms = model.teacher_terms(bags)
 
@@ -305,11 +306,14 @@ def test_a_student_may_begin_as_its_teacher():
     assert 0 < max(difference) < 0.1  # one step away
 
 
-def test_the_range_of_noise_is_that_of_the_preprocessed_training_data():
-    model = make_d2l()
+@pytest.mark.parametrize("standardise", [False, True])
+def test_the_range_of_noise_is_that_of_the_preprocessed_training_data(standardise):
+    model = make_d2l(preprocess=Preprocess(standardise=standardise))
     splits = tiny_splits()
     train(model)
     own = splits.bags.instances[splits.bags.instances_of(splits.train)]
+    if standardise:
+        own = (own - own.mean(0)) / own.std(0, correction=0)
     torch.testing.assert_close(model.vat.low, own.amin(0))
     torch.testing.assert_close(model.vat.high, own.amax(0))
 

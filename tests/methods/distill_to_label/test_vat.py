@@ -26,6 +26,19 @@ def test_noise_is_a_share_of_the_bag_and_fills_the_range_of_each_channel():
     assert (low >= torch.tensor([-2.0, -1.0, 0.0])).all()
 
 
+def test_features_have_ranges_of_their_own():
+    """Noise of vectors fills the range of each feature, and each feature moves by a share of its own."""
+    torch.manual_seed(0)
+    vat, low, high = make_vat(channels=4, delta=0.1), torch.linspace(-2, 0, 4), torch.linspace(1, 4, 4)
+    noise, owners = vat.noise(torch.zeros(1000, 4), torch.tensor([1000]))
+    assert noise.shape == (200, 4)
+    assert owners.tolist() == [0] * 200
+    torch.testing.assert_close(noise.amin(0), low, atol=0.1, rtol=0)
+    torch.testing.assert_close(noise.amax(0), high, atol=0.1, rtol=0)
+    moves = (vat.perturb(torch.zeros(1000, 4), lambda values: values)).abs().amax(0)
+    torch.testing.assert_close(moves, 0.1 * (high - low), atol=0.01, rtol=0)
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("mode", ["random", "adversarial"])
 def test_perturbations_stay_within_the_ball(norm, mode):

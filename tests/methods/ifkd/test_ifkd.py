@@ -159,6 +159,54 @@ def test_promoting_the_last_student(scripted):
     assert method.score_to_beat == -0.3
 
 
+def test_the_teacher_of_stage_one_stays_on_record(scripted):
+    """A switch makes a student the teacher; what stage one had reached is still scored, as it was."""
+    method, watch, scores = scripted(tiny_ifkd(), [0.5, 0.4], [math.nan] * 2 + [0.1] * 4), Watch(), []
+    watch.on_validation_end = lambda trainer, module: scores.append(module.scores["val"])
+    trainer = fit(method, tiny_glands(), epochs=6, callbacks=[watch])
+    assert method.switches == 1
+    stage_one, first, last = watch.end[1][0], scores[2], scores[5]
+    assert same(stage_one, state_of(method.first_teacher))
+    assert not same(stage_one, state_of(method.teacher))
+    assert all(math.isnan(value) for value in scores[1]["stage_one"].values()), "stage one was not over"
+    assert first["stage_one"]["pixel_f1"] == first["teacher"]["pixel_f1"] == last["stage_one"]["pixel_f1"]
+    assert last["teacher"]["image_auroc"] != last["stage_one"]["image_auroc"] or not same(
+        *map(state_of, method.parts())
+    )
+    trainer.test(method, datamodule=tiny_glands(), verbose=False)
+    assert list(method.scores["test"])[:3] == ["stage_one", "teacher", "student"]
+
+
+@pytest.mark.parametrize(("patience", "epochs"), [(1, 6), (2, 8), (None, 9)])
+def test_switches_go_on_while_validation_rises(scripted, patience, epochs):
+    """Chances before epochs 4, 6 and 8; the first finds a better student, the later ones do not."""
+    student = [math.nan, math.nan, 0.3, 0.3, 0.4, 0.4, 0.4, 0.4, 0.4]
+    method = scripted(tiny_ifkd(switch={"patience": patience}), [0.5, 0.5], student)
+    trainer = fit(method, tiny_glands(), epochs=9, limit_train_batches=1)
+    assert (trainer.current_epoch, int(method.switches)) == (epochs, 1)
+
+
+def test_a_run_that_had_given_up_trains_no_more_when_it_is_resumed(scripted, tmp_path):
+    method = scripted(tiny_ifkd(switch={"patience": 1}), [0.2, 0.2], [math.nan] * 2 + [0.9] * 3)
+    fit(method, tiny_glands(), epochs=8, **checkpointing(tmp_path))
+    again = tiny_ifkd(switch={"patience": 1})
+    fit(again, tiny_glands(), epochs=8, start=tmp_path / "epoch3.ckpt")
+    assert same(state_of(method.student), state_of(again.student))
+    assert again.fruitless == method.fruitless == 1
+
+
+def test_the_teacher_alone_for_the_whole_run():
+    """The control: as many epochs as a student gets, and no student at all."""
+    method, watch = tiny_ifkd(teacher_epochs=None), Watch()
+    method.check_monitor(method.default_monitor)
+    trainer = fit(method, tiny_glands(), epochs=4, callbacks=[watch])
+    assert all(not same(start[0], end[0]) for start, end in zip(watch.start, watch.end, strict=True))
+    assert same(watch.start[0][1], watch.end[3][1])
+    assert math.isfinite(trainer.callback_metrics["val/teacher/image_loss"])
+    with pytest.raises(UserError, match="as teacher sees them"):
+        method.check_monitor("val/student/image_loss")
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
@@ -260,7 +308,15 @@ def test_masks_cannot_judge_where_no_tumour_is_outlined(monkeypatch, wish):
 
 
 @pytest.mark.parametrize(
-    "monitor", ["test/student/image_loss", "val/model/image_loss", "val/student/bag_loss", "val/student/pixel_hd", "x"]
+    "monitor",
+    [
+        "test/student/image_loss",
+        "val/stage_one/image_loss",
+        "val/model/image_loss",
+        "val/student/bag_loss",
+        "val/student/pixel_hd",
+        "x",
+    ],
 )
 def test_nothing_else_may_select(monitor):
     with pytest.raises(UserError, match="validation images only"):
@@ -311,6 +367,7 @@ def test_student_loss_is_distillation_plus_weighted_cross_entropy():
         ({"teacher_epochs": 0}, "teacher_epochs=0"),
         ({"wce": {"weight": -1}}, "wce.weight"),
         ({"switch": {"period": 0}}, "switch.period=0"),
+        ({"gm_exponent": 0.5}, "gm_exponent=0.5"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
-from tests.support.command import free_port
 from tests.support.methods import checkpointing
+from tests.support.ranks import results_of, start_ranks
 from tests.support.tiny import fit
 from tests.support.tiny_images import tiny_glands, tiny_ifkd
 
@@ -34,14 +33,7 @@ def train_rank(rank, port, folder):
 @pytest.mark.slow
 def test_two_ranks_share_roles_weights_and_scores_and_resume_at_a_switch(tmp_path):
     """The switch comes before epoch 4: a run resumed from the end of epoch 3 makes it anew."""
-    context, port = mp.get_context("spawn"), free_port()
-    workers = [context.Process(target=train_rank, args=(rank, port, str(tmp_path))) for rank in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(timeout=240)
-        assert worker.exitcode == 0
-    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
+    first, second = results_of(start_ranks(train_rank, str(tmp_path)), tmp_path)
     assert first["whole"]["state"]["switches"] == 1
     for other in (second["whole"], first["resumed"], second["resumed"]):
         for name, value in first["whole"]["state"].items():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kd_mil.methods.base.pixel_losses import soft_dice
+from kd_mil.methods.ifkd import losses
 from kd_mil.methods.ifkd.losses import (
     distillation_loss,
     easy_weights,
@@ -183,3 +184,8 @@ def test_half_precision_maps_are_scored_in_float32():
     ):
         assert loss.dtype == torch.float32
         torch.testing.assert_close(loss, reference)
+
+
+def test_probabilities_of_0_and_1_cost_no_more_than_those_kept_away_from_them():
+    wrong = losses.cross_entropy_of(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0]))
+    assert wrong.tolist() == pytest.approx([-math.log(losses.LEAST_PROB)] * 2, rel=1e-2)

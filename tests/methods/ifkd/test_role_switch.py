@@ -12,7 +12,7 @@ def test_chances_come_at_the_first_epoch_and_each_period_after():
     assert not any(RoleSwitch(rule="never", first=1, period=1).due(epoch) for epoch in range(9))
 
 
-@pytest.mark.parametrize("settings", [{"period": 0}, {"first": 0}])
+@pytest.mark.parametrize("settings", [{"period": 0}, {"first": 0}, {"patience": 0}])
 def test_a_switch_needs_an_epoch(settings):
     with pytest.raises(UserError, match=f"{next(iter(settings))}="):
         RoleSwitch(**settings)

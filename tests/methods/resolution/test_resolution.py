@@ -1,50 +1,27 @@
 """Resolution distillation: what moves in each phase, accumulation, resume, and where a teacher may come from."""
 
 import math
-import os
 from functools import partial
 
 import lightning as L
-import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
-from lightning.pytorch.callbacks import ModelCheckpoint
-from PIL import Image
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from kd_mil.core.checkpoints import AtomicCheckpointIO
 from kd_mil.core.errors import UserError
-from kd_mil.data.pairs.pair_data import PairedImages
-from kd_mil.data.pairs.stack import ImageSource
+from kd_mil.methods.resolution.given_teacher import differences
 from kd_mil.methods.resolution.pair_augment import PairAugment
 from kd_mil.methods.resolution.pair_loss import PairLoss
 from kd_mil.methods.resolution.resolution import Resolution
 from kd_mil.models.resnet_gn import ResNetGN
+from tests.support.tiny_pairs import TinyPairs
 
-MIXED = ((16, 16), (16, 24), (24, 16))
 SQUARE = ((16, 16),)
 AUXILIARY = {"distil_on": "both", "auxiliary_fraction": 0.3}
 NETWORK = partial(ResNetGN, stem="small", width=8, groups=4)
+SLIDES = {"kind": "sections", "mpp": 1.0, "tissue": {"mpp": 8.0}, "margin_um": 32.0, "reading": "level0"}
 STILL = PairAugment((), "none", 0, 0, 0, 0)
-
-
-class TinyPairs(PairedImages):
-    """Noise with a coloured square: the class is its colour."""
-
-    def __init__(self, count=36, sizes=MIXED, classes=2, **settings):
-        super().__init__(**{"student_downsample": 2, "images_per_step": 6, "val_fraction": 0.3} | settings)
-        self.count, self.sizes, self.classes = count, sizes, classes
-
-    def picture(self, at):
-        width, height = self.sizes[at % len(self.sizes)]
-        pixels = np.random.default_rng(at).integers(60, 200, (height, width, 3), dtype=np.uint8)
-        pixels[4:12, 4:12, at % self.classes] = 255
-        return Image.fromarray(pixels)
-
-    def read(self):
-        names = tuple(f"class{c}" for c in range(self.classes))
-        labels = torch.arange(self.count) % self.classes
-        return ImageSource([f"i{at}" for at in range(self.count)], labels, names, self.picture)
 
 
 def make(data, weights=0, **settings):
@@ -215,6 +192,23 @@ def test_no_label_reaches_the_student_in_distillation(tmp_path):
     assert same(*students)
 
 
+def test_the_teacher_only_looks_while_the_student_learns():
+    """In evaluation mode: no statistics of its own that move, no dropout."""
+
+    class Look(Callback):
+        def __init__(self):
+            self.seen = set()
+
+        def on_train_batch_start(self, trainer, method, *_):
+            self.seen.add((method.phase, method.teacher.training))
+
+    look, data = Look(), TinyPairs()
+    train(make(data), data, callbacks=[look])
+    assert ("teacher", True) in look.seen
+    assert ("distil", False) in look.seen
+    assert ("distil", True) not in look.seen
+
+
 @pytest.mark.parametrize("stop", range(1, 6))
 def test_resume_is_exact_in_every_phase(stop, tmp_path):
     """Two epochs a phase, stopped at each of the five inner epoch ends, from a checkpoint written as runs write it."""
@@ -304,14 +298,27 @@ def test_student_can_start_from_the_teacher(tmp_path):
     [
         ({"classes": 3}, {}, "class_names"),
         ({"teacher_downsample": 1.5}, {}, "teacher_downsample: 1.0 there, 1.5 here"),
-        ({"seed": 4}, {}, "validation and test images differ"),
+        ({"seed": 4}, {}, "validation and test images differ by their names, image_id"),
+        ({"source": SLIDES | {"mpp": 0.5}}, {}, "mpp: 1.0 there, 0.5 here"),
+        ({"source": SLIDES | {"tissue": {"mpp": 4.0}}}, {}, "tissue.mpp: 8.0 there, 4.0 here"),
+        ({"source": SLIDES | {"margin_um": 0.0}}, {}, "margin_um: 32.0 there, 0.0 here"),
         ({}, {"network": partial(ResNetGN, stem="small", width=16, groups=4)}, "another network"),
     ],
 )
 def test_a_teacher_that_does_not_fit_is_refused(data, settings, message, tmp_path):
-    trained_teacher(tmp_path / "teacher.ckpt", teacher_epochs=1)
+    trained_teacher(tmp_path / "teacher.ckpt", TinyPairs(source=SLIDES), teacher_epochs=1)
     with pytest.raises(UserError, match=message):
-        make(TinyPairs(**data), teacher_ckpt=str(tmp_path / "teacher.ckpt"), **settings)
+        make(TinyPairs(**{"source": SLIDES} | data), teacher_ckpt=str(tmp_path / "teacher.ckpt"), **settings)
+
+
+def test_what_is_known_of_a_teacher_by_hand():
+    """Read from another level it may be; of an earlier version, only where nothing is to be compared."""
+    known = {"class_names": ["a", "b"], "teacher_downsample": 1.0, "held_out": "h", "source": SLIDES}
+    assert list(differences(known | {"source": SLIDES | {"reading": "pyramid"}}, known)) == []
+    old = {name: value for name, value in known.items() if name != "source"}
+    [line] = differences(old, known)
+    assert line.startswith("was written by an earlier version, which did not note mpp, tissue, margin_um: train")
+    assert list(differences(old, known | {"source": {"kind": "image_files"}})) == []
 
 
 def test_a_checkpoint_without_teacher_is_refused(tmp_path):
@@ -385,43 +392,3 @@ def test_student_learns_from_the_teacher_without_labels():
     assert scores["test/teacher/image_accuracy"] > 0.9
     assert scores["test/student/image_accuracy"] > 0.9
     assert scores["test/student/image_agreement"] > 0.9
-
-
-def train_rank(rank, port, folder):
-    """One of two ranks; each has its own mixture of sizes, so it takes its own number of passes per update."""
-    torch.set_num_threads(1)
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank)}
-    os.environ |= place | {"NODE_RANK": "0", "WORLD_SIZE": "2"}
-    from lightning.pytorch.strategies import DDPStrategy
-
-    strategy = DDPStrategy(find_unused_parameters=True, process_group_backend="gloo")
-    method = run_for_ranks(5, devices=2, strategy=strategy)
-    torch.save({"state": method.state_dict(), "scores": method.scores["val"]}, f"{folder}/rank{rank}.pt")
-
-
-def run_for_ranks(images_per_step, **trainer):
-    data = TinyPairs(60, images_per_step=images_per_step, **AUXILIARY)
-    method = make(data, augment=STILL, optimizer=partial(torch.optim.SGD, lr=0.05))
-    train(method, data, **trainer)
-    return method
-
-
-@pytest.mark.slow
-def test_two_ranks_take_the_steps_of_one(tmp_path):
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = mp.get_context("spawn")
-    workers = [context.Process(target=train_rank, args=(rank, port, str(tmp_path))) for rank in range(2)]
-    for worker in workers:
-        worker.start()
-    alone = run_for_ranks(10)
-    for worker in workers:
-        worker.join(timeout=180)
-    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
-    for name, value in alone.state_dict().items():
-        assert torch.equal(ranks[0]["state"][name], ranks[1]["state"][name]), name
-        assert torch.allclose(ranks[0]["state"][name], value, atol=1e-5), name
-    assert ranks[0]["scores"]["student"] == pytest.approx(alone.scores["val"]["student"], rel=1e-4)

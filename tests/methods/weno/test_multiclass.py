@@ -60,7 +60,7 @@ def test_pseudo_labels_come_from_the_attention_of_the_bags_class():
     batch = splits.bags.instance_batch(torch.arange(4))
     batch = batch._replace(labels=torch.tensor([2, 1, 0, 2]), instance_ids=torch.arange(4))
     model.student_loss(batch)
-    assert model.pseudo_labels[-1][1].tolist() == [0.5, 0.25, 0.0, 0.0]
+    assert model.notes.pseudo_labels[-1][1].tolist() == [0.5, 0.25, 0.0, 0.0]
 
 
 def test_class_wise_ranges_are_those_of_the_training_scores():
@@ -119,5 +119,5 @@ def test_three_tumour_like_classes_of_digits_are_told_apart_from_bag_labels_alon
 def test_what_it_does_not_do_is_refused():
     with pytest.raises(UserError, match="weno_multiclass"):
         make(WENO, num_classes=3)
-    with pytest.raises(UserError, match="pseudo_labels=bank"):
-        make(MultiClassWENO, pseudo_labels="recompute")
+    with pytest.raises(UserError, match="attention_from=bank"):
+        make(MultiClassWENO, attention_from="recompute")

@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 
+from kd_mil.callbacks.distillation import DistillationMonitor
 from kd_mil.core.errors import UserError
 from kd_mil.data.batches import BagBatch
 from kd_mil.data.samplers import InTurn
@@ -84,13 +85,13 @@ def double_precision():
     torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.parametrize("pseudo_labels", ["bank", "recompute"])
+@pytest.mark.parametrize("attention_from", ["bank", "recompute"])
 @pytest.mark.parametrize("normalisation", ["training_set", "bag"])
 @pytest.mark.parametrize("threshold", [0.0, 0.5])
-def test_two_epochs_equal_the_plain_loop(pseudo_labels, normalisation, threshold, double_precision):
+def test_two_epochs_equal_the_plain_loop(attention_from, normalisation, threshold, double_precision):
     """Trainer, samplers, packing, memory and mining together end at the weights of the plain loop."""
     hpm = HardPositiveMining(mode="threshold", threshold=threshold, start_epoch=1)
-    switches = {"pseudo_labels": pseudo_labels, "normalisation": normalisation, "negative_weight": 0.2, "hpm": hpm}
+    switches = {"attention_from": attention_from, "normalisation": normalisation, "negative_weight": 0.2, "hpm": hpm}
     model = make_weno(**switches)
     oracle = copy.deepcopy(model)
     data = TinyData(tiny_splits(), seed=4)
@@ -104,7 +105,7 @@ def test_two_epochs_equal_the_plain_loop(pseudo_labels, normalisation, threshold
         oracle,
         batches_of_epoch,
         epochs=2,
-        bank=pseudo_labels == "bank",
+        bank=attention_from == "bank",
         per_bag=normalisation == "bag",
         negative_weight=0.2,
         threshold=threshold,
@@ -154,21 +155,25 @@ def test_each_phase_moves_exactly_its_parts(shared, teacher_moves, student_moves
     "switches",
     [
         {},
-        {"pseudo_labels": "recompute"},
+        {"attention_from": "recompute"},
         {"hpm": HardPositiveMining(mode="threshold", threshold=0.4, start_epoch=0)},
         {"aggregator": partial(DSMIL), "attention_source": "instance"},
+        {"instance_score": "validation"},
     ],
-    ids=["bank", "recompute", "mined", "dsmil"],
+    ids=["bank", "recompute", "mined", "dsmil", "reading chosen"],
 )
-def test_instance_labels_cannot_reach_the_weights(switches):
-    """Weak supervision, proved: erased or scrambled instance labels leave every weight bit-identical."""
+def test_instance_labels_cannot_reach_the_weights(switches, tmp_path):
+    """Weak supervision, proved: erased or scrambled instance labels leave every weight bit-identical.
+
+    Also while a callback scores pseudo-labels by them.
+    """
     splits = tiny_splits()
     states = []
     for change in (lambda y: y, lambda y: torch.full_like(y, -1), lambda y: 1 - y):
         bags = copy.copy(splits.bags)
         object.__setattr__(bags, "instance_labels", change(splits.bags.instance_labels))
         model = make_weno(**switches)
-        fit(model, TinyData(splits._replace(bags=bags)), epochs=3)
+        fit(model, TinyData(splits._replace(bags=bags)), epochs=3, callbacks=[DistillationMonitor(str(tmp_path))])
         states.append(model.state_dict())
     for state in states[1:]:
         assert all(torch.equal(state[name], states[0][name]) for name in state)
@@ -204,13 +209,13 @@ def test_mining_hides_what_the_student_finds_and_says_so():
     splits = tiny_splits()
     fit(model, TinyData(splits))
     sizes, labels = splits.bags.sizes[splits.train], splits.bags.labels[splits.train]
-    assert len(torch.cat(model.dropped)) == int((sizes - 1)[labels == 1].sum())
+    assert len(torch.cat(model.notes.dropped)) == int((sizes - 1)[labels == 1].sum())
 
 
 class Listening(HardPositiveMining):
     """Keeps every instance, and the probabilities it was asked with."""
 
-    def active(self, epoch):
+    def active(self, epoch, run_epochs=None):
         return True
 
     def keep(self, student_probs, sizes, labels):
@@ -240,6 +245,14 @@ def test_every_training_instance_has_a_score_even_when_mined():
     assert (model.memory.scores[splits.bags.instances_of(splits.train)] != 0).all()
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_student_may_learn_at_a_rate_of_its_own(shared):
+    model = make_weno(shared_encoder=shared, student_lr=0.25)
+    rates = [group["lr"] for optimizer in model.configure_optimizers() for group in optimizer.param_groups]
+    own = make_weno(shared_encoder=shared).configure_optimizers()[0].param_groups[0]["lr"]
+    assert rates == [own, own, 0.25] + [0.25] * (not shared), "encoder, aggregator, head, the student's encoder"
+
+
 def test_student_learns_the_instances_from_bag_labels_alone():
     model = make_weno(negative_weight=0.4)
     trainer = fit(model, TinyData(tiny_splits(bags=120), bags_per_step=2), epochs=15)
@@ -252,7 +265,8 @@ def test_student_learns_the_instances_from_bag_labels_alone():
     [
         ({"num_classes": 3}, "WENO is a binary method"),
         ({"negative_weight": 1.0}, "method.negative_weight=1.0"),
-        ({"aggregator": DSMIL, "pseudo_labels": "recompute"}, "method.pseudo_labels=bank"),
+        ({"student_lr": 0.0}, "method.student_lr=0.0"),
+        ({"aggregator": DSMIL, "attention_from": "recompute"}, "method.attention_from=bank"),
         ({"aggregator": tiny_abmil(), "attention_source": "instance"}, "no instance stream"),
     ],
 )

@@ -15,6 +15,7 @@ from kd_mil.models.aggregators.transmil import TransMIL
 
 models = pytest.importorskip("torchmil.models")
 WIDTH = 6
+MODELS = ("ABMIL", "CLAM_SB", "DSMIL", "DTFDMIL", "IIBMIL", "TransMIL", "TransformerABMIL")
 
 
 @pytest.fixture
@@ -142,7 +143,7 @@ def test_transmil_equals_torchmil(bags):
     torch.testing.assert_close(output.bag_logits[:, 1], expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("model", ["ABMIL", "CLAM_SB", "DSMIL", "DTFDMIL", "IIBMIL", "TransMIL", "TransformerABMIL"])
+@pytest.mark.parametrize("model", MODELS)
 def test_adapter_gives_what_the_model_gives(bags, model):
     """Two logits whose cross-entropy is their loss, whatever their loss holds; attention sums to 1; gradients flow."""
     torch.manual_seed(1)
@@ -159,6 +160,18 @@ def test_adapter_gives_what_the_model_gives(bags, model):
     parts = zip(bags[0].split(bags[1].tolist()), labels.split(1), strict=True)
     theirs = [sum(adapter.model.compute_loss(label, bag[None])[1].values()) for bag, label in parts]
     torch.testing.assert_close(loss, torch.stack(theirs).mean())
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_bags_of_one_go_through_a_model_together(bags, model):
+    torch.manual_seed(1)
+    adapter = TorchMIL(WIDTH, model=model, **({"att_dim": 8} if model in ("IIBMIL", "TransMIL") else {})).eval()
+    with torch.no_grad():
+        together = adapter(bags[0], torch.ones(40, dtype=torch.long))
+        alone = [adapter(row[None], torch.tensor([1])) for row in bags[0]]
+    torch.testing.assert_close(together.bag_logits, torch.cat([output.bag_logits for output in alone]))
+    torch.testing.assert_close(together.attention, torch.ones(40))
+    assert adapter.mixes_bags == (model == "TransMIL")
 
 
 @pytest.mark.parametrize(

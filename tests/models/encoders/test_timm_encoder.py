@@ -39,23 +39,36 @@ def test_pretrained_weights_bring_their_normalisation(channels, monkeypatch):
     torch.testing.assert_close(encoder(images), expected)
 
 
-def test_unreachable_weights(monkeypatch):
-    def unreachable(*args, **options):
-        raise OSError("An error happened while trying to locate the file. Please check your connection")
-
-    monkeypatch.setattr(timm, "create_model", unreachable)
-    with pytest.raises(UserError, match=r"the file\): connect to the network once, or set encoder.pretrained=false"):
-        TimmEncoder((3, 32, 32), "resnet18", pretrained=True)
-
-
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
         ("resnet19", {}, r"'resnet19' is not a model of timm .*: did you mean .*resnet18"),
         ("zzz", {}, r"'zzz' is not a model of timm"),
         ("resnet18.no_such_tag", {"pretrained": True}, "Invalid pretrained tag"),
-        ("vit_tiny_patch16_224", {}, r"cannot take 32x32 images .*set encoder.img_size"),
-        ("resnet18", {"img_size": 32}, "encoder.img_size=32: resnet18 works at any size"),
+        (
+            "swin_tiny_patch4_window7_224",
+            {"img_size": 224, "resize": 32},
+            r"cannot take 32x32 images .*set encoder.img_size",
+        ),
+        ("vit_tiny_patch16_224", {"crop": 225}, r"encoder.crop=225 is more than the image"),
+        (
+            "vit_tiny_patch16_224",
+            {"model_args": {"act_layer": "SiLuu"}},
+            r"act_layer=SiLuu: no layer .*did you mean SiLU",
+        ),
+        ("resnet18", {"pool": "cls"}, "encoder.pool=cls is for vision transformers"),
+        ("vit_tiny_patch16_224", {"model_args": {"global_pool": ""}}, "encoder.pool=null: the network gives tokens"),
+        ("resnet18", {"model_args": {"depht": 3}}, "encoder.model_args does not suit resnet18 .*depht"),
+        ("resnet18", {"weights": "no.pth"}, "encoder.weights=no.pth: no such file or folder"),
+        (
+            "hf-hub:MahmoodLab/UNI",
+            {"weights": "no.pth"},
+            "encoder.weights=no.pth: name the network, encoder.name=ARCHIT",
+        ),
+        ("resnet18", {"weights": ""}, "encoder.weights= is empty"),
+        ("resnet18", {"resize": 0}, "encoder.resize=0: must be a whole number, at least 1"),
+        ("resnet18", {"mpp": [0.5, -1]}, "encoder.mpp=-1: must be above 0"),
+        ("resnet18", {"img_size": 32}, "encoder.img_size does not suit resnet18"),
     ],
 )
 def test_wrong_settings(name, options, message):
@@ -75,3 +88,20 @@ def test_a_lone_image_takes_running_statistics_in_training():
     in_training = encoder(image)
     assert encoder.backbone.training
     torch.testing.assert_close(in_training, encoder.eval()(image))
+
+
+def test_a_transformer_gets_the_whole_image_at_its_size():
+    with pytest.warns(UserWarning, match="images of 32x32 pixels are enlarged to 224"):
+        encoder = TimmEncoder((3, 32, 32), "vit_tiny_patch16_224").eval()
+    images = torch.rand(1, 3, 32, 32)
+    enlarged = torch.nn.functional.interpolate(images, (224, 224), mode="bicubic", antialias=True).clamp(0, 1)
+    torch.testing.assert_close(encoder(images), encoder.backbone(enlarged))
+
+
+def test_frozen_weights_stay_as_they_are_and_pass_gradients():
+    encoder = TimmEncoder((3, 32, 32), "resnet10t", frozen=True).train()
+    before, images = encoder.backbone.bn1.running_mean.clone(), torch.rand(3, 3, 32, 32, requires_grad=True)
+    encoder(images).sum().backward()
+    assert images.grad.abs().sum() > 0
+    assert torch.equal(encoder.backbone.bn1.running_mean, before)
+    assert all(parameter.grad is None for parameter in encoder.parameters())

@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+import timm
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -10,8 +11,9 @@ from torch import nn
 
 from kd_mil.cli.command import CONFIG_DIR
 from kd_mil.core.errors import UserError
+from kd_mil.models.lite0_weights import load_published
 from kd_mil.models.segmenters.attention import CrissCrossAttention
-from kd_mil.models.segmenters.cam import CamClassifier, ClassActivation, activation_probs
+from kd_mil.models.segmenters.cam import CamClassifier, ClassActivation, TrunkClassifier, activation_probs
 from kd_mil.models.segmenters.side_heads import SideHeads
 from kd_mil.models.segmenters.timm_backbone import TimmSegmenter
 from kd_mil.models.segmenters.unet import UNet
@@ -21,13 +23,14 @@ from kd_mil.models.segmenters.vgg import VggMIL, copy_imagenet_vgg
 def built(name, shape=(3, 64, 96)):
     config = OmegaConf.load(CONFIG_DIR / "segmenter" / f"{name}.yaml")
     if "defaults" in config:
-        config = OmegaConf.merge(OmegaConf.load(CONFIG_DIR / "segmenter" / "vgg_mil.yaml"), config)
+        base = OmegaConf.load(CONFIG_DIR / "segmenter" / f"{config.defaults[0]}.yaml")
+        config = OmegaConf.merge(base, config)
         del config["defaults"]
     torch.manual_seed(0)
     return instantiate(config, _convert_="all")(instance_shape=shape).eval()
 
 
-@pytest.mark.parametrize("name", ["vgg_mil", "sa_mil", "resnet_mil", "swin_mil", "unet"])
+@pytest.mark.parametrize("name", ["vgg_mil", "sa_mil", "resnet_mil", "swin_mil", "lite0_mil", "unet"])
 def test_every_segmenter_gives_maps_of_the_input_size(name):
     output = built(name)(torch.rand(2, 3, 64, 96))
     count = 1 if name == "unet" else 3
@@ -122,8 +125,6 @@ def test_sa_mil_shares_its_attention_between_two_passes():
 
 def test_imagenet_weights_land_in_order(monkeypatch):
     """The convolutions of VGG16 up to its third stage; a stand-in with the published architecture."""
-    import timm
-
     published = timm.create_model("vgg16", pretrained=False)
     monkeypatch.setattr("kd_mil.models.segmenters.vgg.pretrained_model", lambda name: published)
     network = VggMIL((3, 32, 32), pretrained=True)
@@ -132,6 +133,22 @@ def test_imagenet_weights_land_in_order(monkeypatch):
         assert torch.equal(layer.weight, published.features[number].weight)
     with pytest.raises(UserError, match="widths"):
         copy_imagenet_vgg(network.stages, [3, 16, 32, 64])
+
+
+def test_weights_of_a_vgg_come_from_a_file(tmp_path):
+    """As torchvision saves them, of the first stages alone: nothing else is asked for."""
+    shapes = [(out, width) for width, out in itertools.pairwise((3, 64, 64, 128, 128, 256, 256, 256))]
+    state = {}
+    for place, (out, width) in zip((0, 2, 5, 7, 10, 12, 14), shapes, strict=True):
+        state |= {f"features.{place}.weight": torch.rand(out, width, 3, 3), f"features.{place}.bias": torch.rand(out)}
+    torch.save(state, tmp_path / "vgg.pt")
+    network = VggMIL((3, 32, 32), weights=str(tmp_path / "vgg.pt"))
+    last = [layer for layer in network.stages.modules() if isinstance(layer, nn.Conv2d)][-1]
+    assert torch.equal(last.weight, state["features.14.weight"])
+    del state["features.14.bias"]
+    torch.save(state, tmp_path / "vgg.pt")
+    with pytest.raises(UserError, match=r"features\.14 is not that of a VGG16"):
+        VggMIL((3, 32, 32), weights=str(tmp_path / "vgg.pt"))
 
 
 def test_cam_is_positive_activation_times_the_image_probability():
@@ -160,6 +177,40 @@ def test_unet_logits_and_map_agree():
     torch.testing.assert_close(network.logits(images).sigmoid(), network(images).fused)
 
 
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "mobilenetv3_small_050", "resnet10t", "convnext_atto"])
+def test_families_of_timm_take_weights_of_a_file(name, tmp_path):
+    """Each cuts its stages out in another way; the maps must be those of the network whose weights were saved."""
+    torch.manual_seed(0)
+    whole = timm.create_model(name).eval()
+    torch.save(whole.state_dict(), tmp_path / "weights.pt")
+    network = TimmSegmenter((3, 32, 32), name, weights=str(tmp_path / "weights.pt")).eval()
+    images = torch.rand(1, 3, 32, 32)
+    expected = whole.forward_intermediates(images, indices=[0, 1, 2], intermediates_only=True)
+    for found, own in zip(network.features(images), expected, strict=True):
+        torch.testing.assert_close(found, own)
+    assert network.channels == [one.shape[1] for one in expected]
+
+
+def test_lite0_has_the_weights_of_its_package():
+    network, whole = built("lite0_mil"), timm.create_model("tf_efficientnet_lite0").eval()
+    load_published(whole, "segmenter")
+    images = torch.rand(1, 3, 32, 32)
+    expected = whole.forward_intermediates(images, indices=[1, 2, 3], intermediates_only=True)
+    torch.testing.assert_close(network.features(images), list(expected))
+    assert network.channels == [24, 40, 112]
+
+
+def test_a_trunk_classifies_by_its_last_stage_and_without_its_side_heads():
+    torch.manual_seed(0)
+    network = TrunkClassifier(VggMIL((3, 32, 32), widths=(4, 4, 8))).eval()
+    images = torch.rand(2, 3, 32, 32)
+    weight, bias = network.classifier.weight[0, :, 0, 0], network.classifier.bias
+    pooled = network.trunk.features(images)[-1].mean((2, 3))
+    torch.testing.assert_close(network(images).logits, pooled @ weight + bias)
+    assert network(images).activation.shape == (2, 32, 32)
+    assert not any("side_heads" in name for name, _ in network.named_parameters())
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
@@ -172,6 +223,8 @@ def test_unet_logits_and_map_agree():
         (lambda: TimmSegmenter((3, 64, 64), "resnet19"), "resnet19"),
         (lambda: TimmSegmenter((3, 64, 64), "resnet18", stages=(7, 8, 9)), "stages"),
         (lambda: UNet((3, 48, 48)), "divide by 32"),
+        (lambda: TimmSegmenter((3, 64, 64), "resnet10t", weights="none.pt"), "segmenter.weights=none.pt: no such file"),
+        (lambda: TrunkClassifier(UNet((3, 64, 64), "resnet10t")), "UNet does not"),
     ],
 )
 def test_mistakes_are_named(build, message):

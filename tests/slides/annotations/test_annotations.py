@@ -137,6 +137,9 @@ def test_forms_of_geojson(tmp_path, slide):
         ({"name": "Stroma"}, False),
         ({"names": ["Tumor", "Positive"]}, False),
         (None, False),
+        ({"name": None}, False),
+        ({"names": []}, False),
+        ({"colorRGB": -3670016}, False),
     ],
 )
 def test_qupath_classes(tmp_path, slide, classification, positive):
@@ -189,7 +192,8 @@ def test_what_encloses_nothing_is_left_out_and_named(tmp_path, slide):
     others = [{"type": "Point", "coordinates": [1, 2]}, {"type": "Spline", "knots": []}]
     content = [feature(SQUARE) | {"geometry": None}, *(feature(SQUARE) | {"geometry": one} for one in others)]
     content.append(feature(SQUARE) | {"geometry": {"type": "GeometryCollection", "geometries": [hole, square, None]}})
-    expected = "left out: 1 LineString, 1 Point, 1 Spline, 2 without geometry"
+    content += [{"type": "Feature", "properties": {}}, feature(SQUARE) | {"geometry": {**square, "coordinates": []}}]
+    expected = "left out: 1 LineString, 1 Point, 1 Spline, 3 without geometry, 1 without points"
     with pytest.warns(UserWarning, match=expected):
         assert area(read_annotation(geojson(tmp_path / "a.geojson", content), slide)) == 40_000
 
@@ -400,7 +404,12 @@ IMAGESCOPE = '<Annotations><Annotation Name="Tumor"><Regions><Region Type="0"><V
         ("number.json", "3", "no GeoJSON"),
         ("features.json", '{"type": "FeatureCollection"}', "no GeoJSON"),
         ("item.json", "[3]", "feature 0 is no GeoJSON feature"),
-        ("bare.json", '[{"type": "Feature"}]', "feature 0 is no GeoJSON feature"),
+        ("bare.json", '[{"kind": "area"}]', "feature 0 is no GeoJSON feature"),
+        (
+            "far.geojson",
+            '{"type": "Polygon", "coordinates": [[[0, 0], [1e300, 0], [1e300, 1e300], [0, 0]]]}',
+            "a coordinate is no number, or lies beyond any slide",
+        ),
         ("deep.json", '[{"geometry": {"type": "Polygon", "coordinates": ' + "[" * 900 + "]" * 900 + "}}]", "feature 0"),
         ("deeper.json", "[" * 100_000, "is not JSON"),
         ("short.json", json.dumps([feature(SQUARE[:1])]), "feature 0 is no GeoJSON feature"),

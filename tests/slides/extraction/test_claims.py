@@ -3,14 +3,15 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 
 import pytest
 
-from kd_mil.core import processes
 from kd_mil.core.errors import UserError
-from kd_mil.core.processes import process_space
+from kd_mil.core.machine import processes
+from kd_mil.core.machine.processes import process_space
 from kd_mil.slides.extraction import claims
 from kd_mil.slides.extraction.claims import Claims
 
@@ -46,8 +47,8 @@ def test_a_killed_process_holds_nothing(tmp_path):
         assert own.take("a")
 
 
-@pytest.mark.parametrize(("age", "taken"), [(10, False), (claims.STALE_SECONDS + 10, True)])
-def test_a_claim_of_another_machine_is_void_when_it_is_not_renewed(tmp_path, age, taken):
+@pytest.mark.parametrize(("age", "taken"), [(10, False), (100, False), (140, True)])
+def test_a_claim_of_another_machine_is_void_when_it_is_not_renewed_for_two_minutes(tmp_path, age, taken):
     path = tmp_path / "a.claim"
     path.write_text(json.dumps({"space": "of another one", "pid": os.getpid(), "token": "x"}))
     os.utime(path, (time.time() - age,) * 2)
@@ -119,6 +120,48 @@ def test_a_claim_taken_by_mistake_is_given_back(tmp_path, monkeypatch):
         assert json.loads(path.read_text())["pid"] == os.getpid()
         assert [found.name for found in tmp_path.iterdir()] == ["a.claim"]
         assert not slower.take("a"), "it is the faster one's still"
+
+
+@pytest.mark.parametrize("half_done", ["written", "moved aside"])
+def test_what_a_process_killed_within_a_claim_left_is_tidied_away(tmp_path, half_done):
+    process = multiprocessing.Process(target=write_half_a_claim, args=(tmp_path / "c", half_done))
+    process.start()
+    process.join()
+    assert len(list((tmp_path / "c").iterdir())) == 1, "the premise"
+    with Claims(tmp_path / "c") as ours:
+        assert ours.take("a")
+    assert not (tmp_path / "c").exists()
+
+
+def test_what_a_process_killed_before_its_release_left_is_tidied_away(tmp_path):
+    """Its work was written, so nobody takes that name again."""
+    folder = tmp_path / "c"
+    folder.mkdir()
+    gone = {"space": process_space(), "pid": 2**22 + 1, "token": "x"}
+    (folder / "slide.1.claim").write_text(json.dumps(gone))
+    with Claims(folder) as ours:
+        assert ours.take("b")
+    assert not folder.exists()
+
+
+def test_claims_of_living_processes_are_left(tmp_path):
+    with Claims(tmp_path / "c") as first:
+        assert first.take("a")
+        with Claims(tmp_path / "c") as second:
+            assert second.take("b")
+        assert [path.name for path in (tmp_path / "c").iterdir()] == ["a.claim"]
+
+
+def write_half_a_claim(folder, half_done):
+    folder.mkdir()
+    (folder / "a.claim").write_text(json.dumps({"space": process_space(), "pid": 2**22 + 1, "token": "x"}))
+    if half_done == "moved aside":
+        rename = os.rename
+        os.rename = lambda *names: (rename(*names), os.kill(os.getpid(), signal.SIGKILL))
+        Claims(folder).take("a")
+    (folder / "a.claim").unlink()
+    os.link = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+    Claims(folder).take("a")
 
 
 @pytest.mark.parametrize(
@@ -212,3 +255,66 @@ def test_a_folder_that_cannot_be_read_is_one_line(tmp_path):
         (tmp_path / "a.claim").mkdir()
         with pytest.raises(UserError, match="cannot be read or written"):
             holder.take("a")
+
+
+def hold_and_hang(folder, pipe):
+    """Holds a claim and renews it, and gets on only when told to: its threads live, its work does not."""
+    claims.HEARTBEAT_SECONDS = 0.02
+    with Claims(folder, patience=0.3) as holder:
+        pipe.send(holder.take("a"))
+        while pipe.recv() == "get on":
+            holder.progressed()
+            pipe.send("did")
+
+
+def test_a_process_that_hangs_loses_its_claims_and_one_that_gets_on_does_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "STALE_SECONDS", 1.0)
+    here, there = FORK.Pipe()
+    process = FORK.Process(target=hold_and_hang, args=(tmp_path, there))
+    process.start()
+    assert here.recv()
+    with Claims(tmp_path) as other:
+        for _ in range(8):
+            time.sleep(0.2)
+            here.send("get on")
+            assert here.recv() == "did"
+            assert not other.take("a"), "longer than its patience and than a claim lives, but it gets on"
+        deadline = time.monotonic() + 20
+        while not other.take("a"):
+            assert process.is_alive()
+            assert time.monotonic() < deadline, "it hangs and keeps its claim"
+            time.sleep(0.05)
+        here.send("end")
+        process.join()
+        assert not Claims(tmp_path).take("a"), "the hung one's end leaves the new claim alone"
+
+
+def leave_without_closing(folder):
+    """Holds a claim, and ends: an error came before the context was left."""
+    Claims(folder).__enter__().take("a")
+
+
+def test_the_heartbeat_keeps_no_process_alive(tmp_path):
+    process = FORK.Process(target=leave_without_closing, args=(tmp_path,))
+    process.start()
+    process.join(timeout=20)
+    ended = process.exitcode
+    process.kill()
+    assert ended == 0
+    with Claims(tmp_path) as other:
+        assert other.take("a"), "its holder has ended"
+
+
+def test_a_folder_that_another_process_tidies_away_is_made_again(tmp_path, monkeypatch):
+    """The last of the others leaves between two calls of `take`, and takes the empty folder along."""
+    folder, link = tmp_path / "c", os.link
+
+    def too_late(*names):
+        monkeypatch.setattr(os, "link", link)
+        shutil.rmtree(folder)
+        link(*names)
+
+    monkeypatch.setattr(os, "link", too_late)
+    with Claims(folder) as own:
+        assert own.take("a")
+        assert (folder / "a.claim").is_file()

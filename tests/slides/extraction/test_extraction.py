@@ -57,7 +57,7 @@ def files(out: Path) -> dict[str, tuple[int, int]]:
 
 
 def leftovers(out: Path) -> list[str]:
-    return [str(path) for path in out.rglob("*") if path.name.startswith(".")]
+    return [str(path) for path in out.rglob("*") if path.name.startswith(".") and path.name != ".finished"]
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -166,6 +166,28 @@ def test_whatever_a_slide_raises_is_listed_and_the_rest_is_done(entries, tmp_pat
     assert type(error).__name__ in outcomes[1].message
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (RuntimeError("illegal instruction"), "RuntimeError: illegal instruction"),
+        (torch.OutOfMemoryError("CUDA"), "out of memory: lower batch_size=10000"),
+    ],
+)
+def test_whatever_the_encoder_raises_costs_its_slide_alone(entries, tmp_path, error, line):
+    class Fails(MeanColour):
+        calls = 0
+
+        def __call__(self, tiles):
+            self.calls += 1
+            if self.calls == 2:
+                raise error
+            return super().__call__(tiles)
+
+    outcomes = Extraction(entries[:3], tmp_path, SETTINGS, Fails(), batch_size=10_000).run()
+    assert [one.status for one in outcomes] == ["written", "failed", "written"]
+    assert outcomes[1].message == line
+
+
 def test_an_annotation_that_cannot_be_read_is_listed(entries, tmp_path):
     wrong = replace(entries[0], annotation_path=tmp_path)
     outcomes = Extraction([wrong, entries[1]], tmp_path / "out", SETTINGS).run()
@@ -224,6 +246,15 @@ def test_a_slide_without_tissue_has_an_empty_file(tmp_path, recwarn):
     assert any("no tissue" in str(warning.message) for warning in recwarn)
 
 
+def test_a_slide_smaller_than_a_tile_is_called_so(tmp_path):
+    Image.new("RGB", (40, 300), (210, 130, 180)).save(tmp_path / "small.png")
+    entries = [replace(entry, mpp=0.5) for entry in list_slides(tmp_path / "small.png")]
+    with pytest.warns(UserWarning, match=r"'small': smaller than a tile \(40 x 300 level-0 pixels"):
+        [outcome] = Extraction(entries, tmp_path / "out", SETTINGS).run()
+    assert (outcome.status, outcome.tiles) == ("written", 0)
+    assert "smaller than a tile (40 x 300" in outcome.message
+
+
 def test_doubtful_tissue_is_told_in_the_outcome_and_again_on_the_next_run(tmp_path):
     Image.new("RGB", (512, 512), (210, 130, 180)).save(tmp_path / "pink.png")
     entries = [replace(entry, mpp=1.0) for entry in list_slides(tmp_path / "pink.png")]
@@ -237,7 +268,7 @@ def test_doubtful_tissue_is_told_in_the_outcome_and_again_on_the_next_run(tmp_pa
 
 def extract(entries, out, encoder, results=None, num_workers=1):
     torch.set_num_threads(1)
-    outcomes = Extraction(entries, out, SETTINGS, encoder, batch_size=16, num_workers=num_workers).run()
+    outcomes = Extraction(entries, out, SETTINGS, encoder, batch_size=16, num_workers=num_workers, wait=True).run()
     if results is not None:
         results.put([one.entry.slide_id for one in outcomes if one.status == "written"])
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from kd_mil.core.errors import UserError
-from kd_mil.data.features.files import FeatureFile
+from kd_mil.data.features.files.feature_file import FeatureFile
 from kd_mil.slides.extraction.store import is_complete, read_attributes, read_slide, slide_file, write_slide
 from kd_mil.slides.tiles.tiling import Tiles
 

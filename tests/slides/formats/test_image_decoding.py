@@ -10,6 +10,7 @@ from kd_mil.core.errors import UserError
 from kd_mil.data.masks.image_files import ImageEntry, ImageFileData
 from kd_mil.data.pairs.paired_images import ImageFolders
 from kd_mil.data.patches.image_files import ImageFiles, decode_image
+from kd_mil.slides.formats import image_decoding
 from kd_mil.slides.formats.image_decoding import decode_rgb, on_white
 from kd_mil.slides.formats.reader import open_slide
 
@@ -129,6 +130,15 @@ def test_a_file_object_goes_by_the_name_it_is_given(tmp_path):
 
 def test_an_image_too_large_to_be_held_is_one_line(tmp_path, monkeypatch):
     Image.new("RGB", (40, 40)).save(tmp_path / "large.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(UserError, match=r"large\.png: too large for a plain image"):
-        decode_rgb(tmp_path / "large.png")
+    with monkeypatch.context() as limits:
+        limits.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+        with pytest.raises(UserError, match=r"large\.png: too large for a plain image"):
+            decode_rgb(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as other packages leave it
+    monkeypatch.setattr(image_decoding, "MOST_PIXELS", 1600)
+    assert decode_rgb(tmp_path / "large.png").size == (40, 40)
+    monkeypatch.setattr(image_decoding, "MOST_PIXELS", 1599)
+    monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("decoded"))
+    for read in (decode_rgb, lambda path: open_slide(path, mpp=1.0)):
+        with pytest.raises(UserError, match=r"large\.png: too large for a plain image \(40 x 40 pixels\)"):
+            read(tmp_path / "large.png")

@@ -8,7 +8,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from kd_mil.core.errors import UserError
-from kd_mil.slides.overlays.heatmap import comparison_figure, draw_heatmap, score_grid
+from kd_mil.slides.overlays.heatmap import comparison_figure, draw_heatmap
+from kd_mil.slides.overlays.score_grid import cell_step, score_colors, score_grid, smoothed
 
 WHITE = np.full((100, 120, 3), 255, np.uint8)
 
@@ -72,20 +73,50 @@ def test_one_score_per_tile() -> None:
         score_grid(np.zeros((2, 2)), np.zeros(3), 64, 64)
 
 
-def test_colour_lies_where_the_tiles_are(tmp_path: Path) -> None:
+def test_colour_lies_where_the_tiles_are_and_low_scores_show_the_tissue(tmp_path: Path) -> None:
     """The left half has low, the upper right quarter high scores, the lower right no tiles."""
     coords = np.array([(x, y) for y in range(0, 1000, 100) for x in range(0, 1200, 100) if x < 600 or y < 500])
-    scores = (coords[:, 0] >= 600).astype(float)
-    draw_heatmap(WHITE, coords, scores, 100, 10.0, tmp_path / "a.png", "slide")
-    picture = panel(pixels(tmp_path / "a.png"))
-    columns, rows = (np.flatnonzero(is_coloured(picture).any(axis=axis)) for axis in (0, 1))
-    picture = picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    height, width = picture.shape[:2]
-    low, high = picture[height // 2, width // 4], picture[height // 4, width * 3 // 4]
-    assert np.ptp(picture[height * 3 // 4, width * 3 // 4]) < 3  # the bare thumbnail
-    assert low[2] > low[1]  # violet end of the scale
-    assert high[1] > high[2] + 40  # yellow end
-    assert abs(is_coloured(picture).mean() - 0.75) < 0.03
+    high = coords[:, 0] >= 600
+    where = {}
+    for low in (0.0, 0.4):
+        draw_heatmap(WHITE, coords, np.where(high, 1, low), 100, 10.0, tmp_path / "a.png", "slide", limits=(0, 1))
+        where[low] = is_coloured(panel(pixels(tmp_path / "a.png")))
+    rows, columns = (np.flatnonzero(where[0.4].any(axis=axis)) for axis in (1, 0))
+    area = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    assert abs(where[0.4][area].mean() - 0.75) < 0.03
+    assert abs(where[0.0][area].mean() - 0.25) < 0.03
+    picture = panel(pixels(tmp_path / "a.png"))[area]
+    red, green, blue = picture[picture.shape[0] // 4, picture.shape[1] * 3 // 4]
+    assert min(red, green) > blue + 40  # the yellow end
+
+
+def test_scores_fade_and_their_lightness_tells_them_apart() -> None:
+    """What rises for every kind of colour vision: opacity, and luminance (Rec. 709)."""
+    colors = score_colors()
+    assert (np.diff(colors[:, 3]) > 0).all()
+    assert (np.diff(colors[:, :3] @ (0.2126, 0.7152, 0.0722)) > 0).all()
+    assert colors[0, 3] == 0
+
+
+def test_smoothing_by_hand() -> None:
+    """A constant stays, gaps stay, the sum over an unbounded row stays, and a peak spreads as the Gaussian does."""
+    constant = np.full((5, 5), 0.3)
+    constant[1, 1] = np.nan
+    assert np.allclose(smoothed(constant, 2.0), constant, equal_nan=True)
+    peak = np.zeros((41, 41))
+    peak[20, 20] = 1
+    spread = smoothed(peak, 1.0)
+    assert spread.sum() == pytest.approx(1, abs=1e-3)
+    assert spread[20, 21] / spread[20, 20] == pytest.approx(np.exp(-0.5), abs=1e-3)
+    assert smoothed(peak, 0.0) is peak
+
+
+def test_cells_are_as_large_as_they_can_be_and_not_too_many() -> None:
+    coords = np.array([[1000, 500], [1512, 756], [3048, 500]])
+    assert cell_step(coords, 512) == 256
+    assert cell_step(np.array([[0, 0], [1, 0]]), 512) == 1
+    step = cell_step(np.array([[0, 0], [99_999, 70_001]]), 512, most_cells=10_000)
+    assert (100_511 / step) * (70_513 / step) == pytest.approx(10_000)
 
 
 def test_origin_moves_the_tiles_onto_a_cropped_thumbnail(tmp_path: Path) -> None:

@@ -170,7 +170,8 @@ def test_a_slide_smaller_than_a_tile_is_one_tile_or_says_why_not(tmp_path):
     with pytest.warns(UserWarning, match=r"'blank': no tile has tiling.min_tissue=0.25, at most 0.12"):
         tiles = tile_grid(slide, everywhere(slide), TilingSettings(tile_size=1000, mpp=0.5))
     assert tiles.coords.shape == (0, 2)
-    assert tiles.reason == "no tile has tiling.min_tissue=0.25, at most 0.12"
+    small = "smaller than a tile (400 x 300 level-0 pixels, a tile has 1000 x 1000)"
+    assert tiles.reason == f"no tile has tiling.min_tissue=0.25, at most 0.12; {small}"
 
 
 def test_the_mask_beyond_the_slide_is_no_tissue(tmp_path):

@@ -1,0 +1,90 @@
+"""Make the pictures of the page and of the viewer in docs/pictures anew, in a real browser; look at them afterwards.
+
+python docs/screenshots.py predictions=DIR slides=DIR [slide=ID]
+
+DIR are the output folder of `kd_mil.predict`, and the slides it was made from. `make demo` leaves both.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PICTURES = ROOT / "docs" / "pictures"
+LARGEST = 300_000
+"""Bytes of a picture."""
+
+
+def main(settings: dict[str, str]) -> None:
+    """Take both pictures."""
+    sys.path.insert(0, str(ROOT))
+    from tests.support.browser import chromium
+
+    PICTURES.mkdir(exist_ok=True)
+    out = Path(settings["predictions"])
+    with chromium() as browser:
+        name = settings.get("slide") or next(iter(sorted(path.stem for path in (out / "panels").glob("*.js"))))
+        take_page(browser, out, name)
+        take_viewer(browser, settings, name)
+    for path in PICTURES.glob("*.png"):
+        if path.stat().st_size > LARGEST:
+            raise SystemExit(f"{path} has {path.stat().st_size} bytes, more than {LARGEST}")
+
+
+def take_page(browser: Any, out: Path, name: str) -> None:
+    """The page over the slides, with the panel of one."""
+    page = browser.new_page(viewport={"width": 1100, "height": 1180})
+    page.goto((out / "index.html").absolute().as_uri())
+    page.get_by_role("button", name=name, exact=True).click()
+    page.wait_for_function("name => document.getElementById('panel').dataset.ready === name", arg=name)
+    page.fill("#threshold", "0.4")
+    page.evaluate("scrollTo(0, 0)")
+    save(page, "page")
+
+
+def take_viewer(browser: Any, settings: dict[str, str], name: str) -> None:
+    """The viewer on that slide, its prediction outlined."""
+    words = [f"{key}={settings[key]}" for key in ("predictions", "slides")]
+    with tempfile.TemporaryFile("w+") as log:
+        server = subprocess.Popen([sys.executable, "-m", "kd_mil.view", *words], stdout=log, stderr=subprocess.DEVNULL)
+        try:
+            page = browser.new_page(viewport={"width": 1320, "height": 840})
+            page.goto(f"{address(log)}?slide={name}")
+            page.wait_for_function("window.Bokeh && Bokeh.documents.length > 0 && Bokeh.documents[0].is_idle")
+            page.get_by_text("outline: prediction").click()
+            page.mouse.move(400, 400)
+            time.sleep(2)
+            save(page, "viewer")
+        finally:
+            server.terminate()
+            server.wait(20)
+
+
+def address(log: Any) -> str:
+    """What the server says it listens on."""
+    for _ in range(600):
+        log.seek(0)
+        found = re.search(r"^open (\S+)", log.read(), re.MULTILINE)
+        if found:
+            return found[1]
+        time.sleep(0.1)
+    raise SystemExit("the viewer did not start")
+
+
+def save(page: Any, name: str) -> None:
+    """A picture with few colours, for it is kept with the sources."""
+    from PIL import Image
+
+    path = PICTURES / f"{name}.png"
+    page.screenshot(path=path)
+    with Image.open(path) as image:
+        small = image.convert("RGB").quantize(200, dither=Image.Dither.NONE)
+    small.save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    main(dict(word.split("=", 1) for word in sys.argv[1:]))

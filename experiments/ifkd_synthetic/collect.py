@@ -1,0 +1,124 @@
+"""Collect the runs of run.sh: `python experiments/ifkd_synthetic/collect.py OUT_OF_RUN_SH`.
+
+Writes results.json beside it, prints a Markdown table with every value, and paired differences of the Dice of positive
+images with intervals over slides; lines without a finished run are left out.
+"""
+
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kd_mil.reporting.runs import Run
+
+WHOLE = ("mark_everything", "perfect_classifier_x_everything")
+"""Alike in all runs: they know the labels at most."""
+LINES = (
+    ("class activation map", "cam", "model"),
+    ("OEEM-style", "oeem", "student"),
+    ("OAA-style", "oaa", "student"),
+    ("stage one, Dice", "dice", "stage_one"),
+    ("stage one, Dice, for all epochs", "teacher_dice", "teacher"),
+    ("student, Dice, with switches", "dice", "student"),
+    ("stage one, gm_bce", "gm_bce_no_switch", "stage_one"),
+    ("stage one, gm_bce, for all epochs", "teacher_gm_bce", "teacher"),
+    ("student, gm_bce, no switch", "gm_bce_no_switch", "student"),
+    ("student, gm_bce, with switches", "gm_bce", "student"),
+    ("U-Net on masks", "unet", "model"),
+)
+METRICS = ("f1", "f1_pos", "iou_pos", "dice", "precision", "recall", "precision_pos")
+STUDENTS = (
+    ("Dice", "dice", "dice"),
+    ("gm_bce, no switch", "gm_bce_no_switch", "gm_bce"),
+    ("gm_bce", "gm_bce", "gm_bce"),
+)
+DIFFERENCES = tuple(
+    (f"student ({name}) - {what}", (folder, "student"), reference)
+    for name, folder, loss in STUDENTS
+    for what, reference in (
+        ("its stage one", (folder, "stage_one")),
+        ("stage one for all epochs", (f"teacher_{loss}", "teacher")),
+        ("class activation map", ("cam", "model")),
+    )
+)
+RESAMPLES = 10_000
+
+
+def finished(out: Path, folder: str) -> dict[int, Run]:
+    """The finished runs of a line by seed."""
+    runs = [Run(path) for path in sorted((out / folder).glob("[0-9]*"))]
+    return {run.record["seed"]: run for run in runs if run.finished}
+
+
+def line(name: str, runs: dict[int, Run], role: str) -> dict[str, Any]:
+    """Test values of one role over the seeds."""
+    records = [run.record for run in runs.values()]
+    return {
+        "line": name,
+        "seeds": list(runs),
+        "overrides": [[text for text in record["overrides"] if "hydra." not in text] for record in records],
+        "git_commits": sorted({record["git_commit"] for record in records}),
+        "data_fingerprints": sorted({record["data_fingerprint"] for record in records}),
+        "versions": records[0]["versions"],
+        "test": {name: [run.metrics.get(f"test/{role}/pixel_{name}") for run in runs.values()] for name in METRICS},
+        "image_auroc": [run.metrics.get(f"test/{role}/image_auroc") for run in runs.values()],
+    }
+
+
+def positive_dice(run: Run, role: str) -> pd.DataFrame:
+    """Case and Dice of each positive test image."""
+    table = pd.read_csv(run.directory / "images.csv")
+    return table.loc[table.label == 1, ["image_id", "case_id", f"{role}_f1"]].set_index("image_id")
+
+
+def difference(pairs: list[tuple[Run, str, Run, str]]) -> dict[str, float]:
+    """Mean difference of Dice over seeds and positive images, with the 95 % interval over slides drawn again."""
+    parts = []
+    for run, role, reference, other in pairs:
+        one, two = positive_dice(run, role), positive_dice(reference, other)
+        values = one[f"{role}_f1"] - two.loc[one.index, f"{other}_f1"]
+        parts.append(pd.DataFrame({"case": one.case_id, "value": values}))
+    by_case = pd.concat(parts).groupby("case").value.agg(["sum", "count"]).to_numpy()
+    drawn = np.random.default_rng(0).integers(0, len(by_case), (RESAMPLES, len(by_case)))
+    means = by_case[drawn, 0].sum(1) / by_case[drawn, 1].sum(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return {"mean": float(by_case[:, 0].sum() / by_case[:, 1].sum()), "low": float(low), "high": float(high)}
+
+
+def main(out: Path) -> None:
+    """Write results.json and print the tables."""
+    runs = {folder: finished(out, folder) for _, folder, _ in LINES}
+    any_runs = next(found for found in runs.values() if found)
+    lines = [line(name.replace("_", " "), dict([next(iter(any_runs.items()))]), name) for name in WHOLE]
+    lines += [line(name, runs[folder], role) for name, folder, role in LINES if runs[folder]]
+    differences: dict[str, Any] = {}
+    for name, (folder, role), (reference, other) in DIFFERENCES:
+        seeds = sorted(runs[folder].keys() & runs[reference].keys())
+        if seeds:
+            pairs = [(runs[folder][seed], role, runs[reference][seed], other) for seed in seeds]
+            differences[name] = {"seeds": seeds, **difference(pairs)}
+    found = {"lines": lines, "differences_of_positive_dice": differences}
+    Path(__file__).with_name("results.json").write_text(json.dumps(found, indent=1) + "\n")
+    print("| line | seeds | " + " | ".join(METRICS) + " |\n|---|---|" + "---|" * len(METRICS))
+    for entry in lines:
+        print(
+            f"| {entry['line']} | {len(entry['seeds'])} | " + " | ".join(cell(entry["test"][m]) for m in METRICS) + " |"
+        )
+    for name, values in differences.items():
+        print(f"{name}: {values['mean']:+.3f} [{values['low']:+.3f}, {values['high']:+.3f}], seeds {values['seeds']}")
+
+
+def cell(values: list[float | None]) -> str:
+    """`.650 (.640 .660)`; a dash where a value is undefined."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return "-"
+    return f"{statistics.fmean(known):.3f} ({' '.join(f'{value:.3f}' for value in known)})"
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,27 @@
+#!/bin/sh
+# All runs of this record, a seed after the other; a finished run is skipped, an interrupted one continues.
+#   sh experiments/ifkd_synthetic/run.sh OUT [SEEDS]
+set -e
+out=${1:-runs/ifkd_synthetic}
+seeds=${2:-0 1 2}
+tiles="data=synthetic_tumour_tiles trainer=cpu callbacks.overlays.every_n_epochs=20"
+run() {
+  name=$1
+  shift
+  # shellcheck disable=SC2086
+  python -m kd_mil.run "$@" $tiles hydra.run.dir="$out/$name/$seed" seed="$seed"
+}
+rival="preprocess=tissue segmenter=lite0_mil trainer.max_epochs=34"
+for seed in $seeds; do
+  run gm_bce experiment=ifkd_synthetic method.stage_one=gm_bce
+  run gm_bce_no_switch experiment=ifkd_synthetic method.stage_one=gm_bce method.switch.rule=never
+  run dice experiment=ifkd_synthetic method.stage_one=dice
+  run teacher_gm_bce experiment=ifkd_synthetic method.stage_one=gm_bce method.teacher_epochs=null
+  run teacher_dice experiment=ifkd_synthetic method.stage_one=dice method.teacher_epochs=null
+  # shellcheck disable=SC2086
+  run cam experiment=cam_baseline $rival
+  run unet experiment=unet_supervised segmenter.name=tf_efficientnet_lite0 segmenter.pretrained=true method.augment=true trainer.max_epochs=34
+  # shellcheck disable=SC2086
+  run oeem experiment=oeem_style $rival method.teacher_epochs=10
+  run oaa experiment=oaa_style segmenter=lite0_mil trainer.max_epochs=34 method.teacher_epochs=10 method.augment=true
+done

@@ -1,0 +1,78 @@
+"""A model of slides predicts the training slides of a run that learns from it, once for all such runs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+
+from kd_mil.cards.loading import checkpoint_path
+from kd_mil.core.checks import one_of
+from kd_mil.core.errors import UserError
+from kd_mil.core.machine.devices import usable_device
+from kd_mil.core.machine.gpus import cuda_available
+from kd_mil.core.tables import read_table
+from kd_mil.prediction.decisions import Model
+from kd_mil.prediction.inputs import listed_inputs
+from kd_mil.prediction.ledger import Ledger
+from kd_mil.prediction.loading import load_method
+from kd_mil.prediction.outputs import OutputSettings
+from kd_mil.prediction.pipeline import Predictor
+
+AS_TRAINED = dict.fromkeys(("mpp", "mpp_override", "backend", "outlines", "instances_per_step"))
+"""Settings of `kd_mil.predict` that say nothing: the teacher cuts slides as in its training."""
+
+
+def teach(data: Any, plain: Mapping[str, Any]) -> None:
+    """Predict the training slides with `data.teacher`, if the data have one, and hand the tables to the data.
+
+    Slides that stand there from an earlier run are not predicted again; processes of one machine take turns.
+
+    Args:
+        data: a data module; one with a `teacher` also has `to_teach`, `role`, `cache_dir` and `teach`.
+        plain: the configuration of the run.
+
+    Raises:
+        UserError: no such checkpoint, one of another kind of method or trained on features, one that was trained on
+            slides that are held out here, or a slide that cannot be predicted: what a student is taught must be whole.
+    """
+    if getattr(data, "teacher", None) is None:
+        return
+    path = checkpoint_path(data.teacher)
+    method, card = load_method(path)
+    workers = plain["loading"]["num_workers"]
+    inputs = listed_inputs(data.to_teach, AS_TRAINED | {"picture_side": 64, "num_workers": workers}, card)
+    out = Path(data.cache_dir) / "teachers" / card.checkpoint
+    out.mkdir(parents=True, exist_ok=True)
+    thresholds = method.thresholds, method.thresholds_of_instances
+    model = Model(card.class_names, *thresholds, card.experiment, card.checkpoint)
+    one_of("data.role", data.role, method.roles)
+    if list(card.class_names) != list(data.class_names):
+        raise UserError(f"data.teacher={path} tells {card.class_names} apart, these data {list(data.class_names)}")
+    refuse_seen(path, [data.bags.bag_ids[bag] for bag in torch.cat([data.splits.val, data.splits.test]).tolist()])
+    on_gpu = plain["trainer"]["accelerator"] in ("auto", "gpu", "cuda") and cuda_available()
+    method.to(usable_device("cuda" if on_gpu else "cpu"))
+    with FileLock(out / ".lock"):
+        ledger = Ledger(out / ".finished", [card.checkpoint, "tables"])
+        Predictor(method, model, out, OutputSettings(), ledger, "stop", pictures=False).run(inputs)
+    data.teach(out)
+
+
+def refuse_seen(checkpoint: Path, held_out: Sequence[str]) -> None:
+    """Refuse a teacher whose run trained on slides that validate or test here; a lone checkpoint says nothing of them.
+
+    Raises:
+        UserError: naming the first.
+    """
+    splits = checkpoint.parent.parent / "splits.csv"
+    if not splits.is_file():
+        return
+    table = read_table(splits, ("bag_id", "split"))
+    trained = set(table["bag_id"][table["split"] == "train"])
+    for name in held_out:
+        if name in trained:
+            raise UserError(
+                f"data.teacher={checkpoint} was trained on slide {name!r}, which is held out here: give both runs one "
+                f"split, data.split_file={splits}"
+            )

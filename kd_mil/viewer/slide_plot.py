@@ -1,0 +1,174 @@
+"""One plot: a slide, layers over it with their controls, outlines, a scale bar, and the scores under the pointer."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import shapely
+from bokeh.models import (
+    CheckboxGroup,
+    ColumnDataSource,
+    CustomJS,
+    CustomJSHover,
+    Div,
+    HoverTool,
+    LinearColorMapper,
+    MetricLength,
+    ScaleBar,
+    Slider,
+    Toggle,
+    WheelZoomTool,
+    WMTSTileSource,
+)
+from bokeh.models.renderers import GlyphRenderer
+from bokeh.plotting import figure
+
+from kd_mil.core.errors import UserError
+from kd_mil.prediction.panels import Panel
+from kd_mil.viewer.content import Content
+from kd_mil.viewer.frame import Frame
+from kd_mil.viewer.layers import ShownLayer, palette, regions, shown_layers, tissue_outline
+
+RECOLOUR = """
+const low = threshold.value, base = colours, last = base.length - 1;
+if (signed) mapper.palette = base.map((colour, place) => Math.abs(2 * place / last - 1) < low ? "#00000000" : colour);
+else {
+  mapper.palette = base.map((_, place) => base[Math.round((low + (1 - low) * place / last) * last)]);
+  mapper.low = low;
+}
+renderer.glyph.global_alpha = opacity.value;
+renderer.visible = shown.active;
+"""
+"""Below the threshold a mapper's `low_color` is transparent, so scores are compared with it exactly."""
+
+
+@dataclass
+class SlidePlot:
+    """A plot and what stands beside it."""
+
+    figure: Any
+    controls: list[Any]
+    layers: list[ShownLayer]
+    thresholds: dict[str, Slider]
+    origin: tuple[int, int]
+    """Level-0 (x, y) of the scanned area, from which QuPath counts."""
+
+
+def slide_plot(
+    content: Content,
+    panel: Panel,
+    mask: Panel | None,
+    main: Panel,
+    frame: Frame,
+    ranges: tuple[Any, Any],
+    url: str,
+    size: tuple[int, int],
+    title: str,
+    beside: bool = False,
+) -> SlidePlot:
+    """A plot of the layers of `panel` over the slide of `main`, on given ranges, its tiles from `url`.
+
+    The names of the models of a plot that stands `beside` another end so.
+    """
+    ending = " beside" if beside else ""
+    wheel = WheelZoomTool(zoom_on_axis=False)
+    plot = figure(
+        x_range=ranges[0],
+        y_range=ranges[1],
+        width=size[0],
+        height=size[1],
+        tools=["pan", wheel, "box_zoom", "reset"],
+        active_scroll=wheel,
+        background_fill_color="#f4f4f4",
+        name=f"plot{ending}",
+    )
+    plot.axis.visible, plot.grid.visible, plot.toolbar.logo = False, False, None
+    background = content.slides.background(main)
+    plot.add_tile(
+        WMTSTileSource(url=url, attribution="", wrap_around=False, snap_to_zoom=False, **frame.pyramid(background))
+    )
+    layers = shown_layers(panel, mask)
+    controls: list[Any] = [_heading(title)] if title else []
+    thresholds = {}
+    first = panel.shown or panel.layers[-1].name
+    for layer in layers:
+        renderer = _add_layer(plot, layer, frame, layer.name == first)
+        more, thresholds[layer.name] = _controls(layer, renderer, layer.name == first, ending)
+        controls += more
+    _add_hover(plot, layers, frame, "pixels" if main.mpp is None else "µm")
+    if main.mpp is not None:
+        plot.add_layout(ScaleBar(range=plot.x_range, unit="µm", dimensional=MetricLength(), location="bottom_left"))
+    decides = next(layer for layer in layers if layer.name == first)
+    controls.append(_outlines(plot, content, main, decides, frame))
+    slide = background.slide
+    origin = main.origin if slide is None else slide.bounds[:2]
+    return SlidePlot(plot, controls, layers, thresholds, origin)
+
+
+def _heading(text: str) -> Div:
+    return Div(text=text, render_as_text=True, disable_math=True, styles={"font-weight": "bold"})
+
+
+def _add_layer(plot: Any, layer: ShownLayer, frame: Frame, visible: bool) -> GlyphRenderer:
+    low = -1.0 if layer.signed else 0.0
+    clear = "rgba(0, 0, 0, 0)"
+    mapper = LinearColorMapper(palette=palette(layer.signed), low=low, high=1.0, nan_color=clear, low_color=clear)
+    source = ColumnDataSource({"image": [np.flipud(layer.grid)]})
+    place = frame.image(layer)
+    return plot.image("image", source=source, color_mapper=mapper, visible=visible, name=f"layer {layer.name}", **place)
+
+
+def _controls(layer: ShownLayer, renderer: GlyphRenderer, active: bool, ending: str) -> tuple[list[Any], Slider]:
+    name = f"{layer.name}{ending}"
+    shown = Toggle(label=layer.name, active=active, name=f"show {name}", button_type="primary")
+    ends = {"start": 0, "end": 1, "width": 280}
+    threshold = Slider(title="threshold", value=0, step=0.01, name=f"threshold {name}", **ends)
+    opacity = Slider(title="opacity", value=1, step=0.05, name=f"opacity {name}", **ends)
+    args = {"shown": shown, "threshold": threshold, "opacity": opacity, "renderer": renderer}
+    more = {"mapper": renderer.glyph.color_mapper, "colours": palette(layer.signed), "signed": layer.signed}
+    change = CustomJS(args=args | more, code=RECOLOUR)
+    shown.js_on_change("active", change)
+    threshold.js_on_change("value", change)
+    opacity.js_on_change("value", change)
+    return [shown, threshold, opacity], threshold
+
+
+def _add_hover(plot: Any, layers: list[ShownLayer], frame: Frame, unit: str) -> None:
+    """An invisible picture for each grid tells its values: what is hidden or below its threshold is said, too."""
+    groups: dict[tuple, list[ShownLayer]] = {}
+    for layer in layers:
+        groups.setdefault((layer.grid.shape, layer.cell, layer.origin), []).append(layer)
+    for number, group in enumerate(groups.values()):
+        grids = {f"v{place}": [np.flipud(layer.grid)] for place, layer in enumerate(group)}
+        source, place = ColumnDataSource(grids | {"image": grids["v0"]}), frame.image(group[0])
+        unseen = plot.image(
+            "image", source=source, palette=["#000000"], global_alpha=0, name=f"values {number}", **place
+        )
+        tips = [(layer.label, f"@v{place}{{0.000}}") for place, layer in enumerate(group)]
+        tips += [("x, y", f"$x{{0}}, $y{{custom}} {unit}")] if number == 0 else []
+        downwards = {"$y": CustomJSHover(code="return (-value).toFixed(0)")}
+        plot.add_tools(HoverTool(renderers=[unseen], tooltips=tips, formatters=downwards, visible=number == 0))
+
+
+def _outlines(plot: Any, content: Content, panel: Panel, layer: ShownLayer, frame: Frame) -> CheckboxGroup:
+    """Tissue, prediction, and annotation where there is one."""
+    found = {"tissue": tissue_outline(layer), "prediction": regions(layer, layer.threshold)}
+    try:
+        annotated = content.slides.annotation(panel.name)
+        if annotated is not None:
+            found["annotation"] = [part for part in shapely.get_parts(annotated) if part.geom_type == "Polygon"]
+    except UserError as error:
+        found[f"annotation: {error}"] = []
+    colors, lines = ("#008000", "#c00000", "#0050c0"), []
+    for color, (name, polygons) in zip(colors, found.items(), strict=False):
+        on = name.startswith("annotation")
+        drawn = plot.multi_line(
+            "xs", "ys", source=ColumnDataSource(frame.lines(polygons)), line_color=color, line_width=2
+        )
+        drawn.visible, drawn.name = on, f"outline {name}"
+        lines.append(drawn)
+    active = [place for place, drawn in enumerate(lines) if drawn.visible]
+    group = CheckboxGroup(labels=[f"outline: {name}" for name in found], active=active, name="outlines")
+    code = "lines.forEach((line, place) => line.visible = cb_obj.active.includes(place))"
+    group.js_on_change("active", CustomJS(args={"lines": lines}, code=code))
+    return group

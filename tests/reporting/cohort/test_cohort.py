@@ -1,0 +1,149 @@
+"""A folder of predictions against labels: every number again from the tables, by scikit-learn."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics
+
+from kd_mil.core.errors import UserError
+from kd_mil.evaluation.statistics.delong import delong
+from kd_mil.jobs.evaluate import Evaluation, evaluate
+from tests.support.runs import group, make_run
+
+MODEL = {
+    "class_names": ["normal", "tumour"],
+    "decides": "teacher",
+    "operating_point": "youden",
+    "thresholds": {"teacher": 0.4, "student": 0.6},
+    "case_thresholds": {"teacher": 0.45, "student": 0.65},
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """40 slides of 20 cases, one without a prediction and one without a label."""
+    rng = np.random.default_rng(0)
+    ids, labels = [f"s{i:02}" for i in range(42)], np.arange(42) // 2 % 2
+    probs = {role: (0.3 * labels + 0.7 * rng.random(42)).round(3) for role in ("teacher", "student")}
+    table = pd.DataFrame({"slide_id": ids, **{f"{role}_prob": column for role, column in probs.items()}, "note": ""})
+    table.loc[40, ["teacher_prob", "student_prob", "note"]] = [math.nan, math.nan, "no tissue"]
+    table.to_csv(tmp_path / "slides.csv", index=False)
+    (tmp_path / "model.json").write_text(json.dumps(MODEL))
+    truth = pd.DataFrame({"slide_id": ids[:41], "label": np.take(["normal", "tumour"], labels[:41])})
+    truth["case_id"], truth["site"] = [f"c{i // 2}" for i in range(41)], ["A", "B", "A"] * 13 + ["A", "B"]
+    truth.to_csv(tmp_path / "labels.csv", index=False)
+    return tmp_path
+
+
+def evaluated(folder, **settings):
+    evaluate(folder, folder / "out", Evaluation(str(folder / "labels.csv"), resamples=200, **settings))
+    read = {path.stem: pd.read_csv(path) for path in (folder / "out").glob("*.csv")}
+    return read, json.loads((folder / "out" / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize("unit", ["slide", "case"])
+def test_every_number_again_from_the_rows(folder, unit):
+    tables, found = evaluated(folder, report_by=unit)
+    rows = tables["evaluated"]
+    thresholds = MODEL["thresholds" if unit == "slide" else "case_thresholds"]
+    truth = rows.label == "tumour"
+    assert (found["count"], found["cases"]) == ((40, 20) if unit == "slide" else (20, 20))
+    assert found["left_out"] == {"s40": "no prediction: no tissue", "s41": "no label"}
+    for role in ("teacher", "student"):
+        probs, decided = rows[f"{role}_prob"], rows[f"{role}_decision"] == "tumour"
+        assert (decided == (probs >= thresholds[role])).all()
+        confusion = tables["confusion"].query("role == @role").set_index(["label", "decision"])["count"]
+        [[tn, fp], [fn, tp]] = metrics.confusion_matrix(truth, decided)
+        assert confusion["normal", "tumour"] == fp
+        expected = {
+            "auroc": metrics.roc_auc_score(truth, probs),
+            "ap": metrics.average_precision_score(truth, probs),
+            "accuracy": metrics.accuracy_score(truth, decided),
+            "balanced_accuracy": metrics.balanced_accuracy_score(truth, decided),
+            "f1": metrics.f1_score(truth, decided),
+            "sensitivity": tp / (tp + fn),
+            "specificity": tn / (tn + fp),
+            "precision": tp / (tp + fp),
+            "npv": tn / (tn + fn),
+            "brier": metrics.brier_score_loss(truth, probs),
+            "loss": metrics.log_loss(truth, probs),
+        }
+        for metric, value in expected.items():
+            name = f"{role}/{unit}_{metric}"
+            assert found[name] == pytest.approx(value), metric
+            assert found[f"{name}_low"] <= found[name] <= found[f"{name}_high"], metric
+        curve = tables["roc"].query("role == @role")
+        assert metrics.auc(curve.false_positive_rate, curve.true_positive_rate) == pytest.approx(expected["auroc"])
+        bins = tables["reliability"].query("role == @role and counts > 0")
+        gap = ((bins.predicted - bins.observed).abs() * bins.counts).sum() / bins.counts.sum()
+        assert found[f"{role}/{unit}_ece"] == pytest.approx(gap)
+    assert (folder / "out" / "roc.png").is_file()
+
+
+def test_a_case_is_as_positive_as_its_most_positive_slide(folder):
+    slides, cases = evaluated(folder)[0]["evaluated"], evaluated(folder, report_by="case")[0]["evaluated"]
+    assert cases.set_index("case_id").teacher_prob.to_dict() == slides.groupby("case_id").teacher_prob.max().to_dict()
+    means = evaluated(folder, report_by="case", case_pooling="mean")[0]["evaluated"]
+    expected = slides.groupby("case_id").teacher_prob.mean()
+    assert means.set_index("case_id").teacher_prob.to_dict() == pytest.approx(expected.to_dict())
+
+
+def test_intervals_draw_cases_and_delong_needs_independent_rows(folder):
+    """Slides of a case are correlated, so the test of two roles exchanges cases; of cases DeLong's is right."""
+    slides, cases = evaluated(folder)[0], evaluated(folder, report_by="case")[0]
+    assert slides["comparisons"].test.tolist() == ["permutation"]
+    assert cases["comparisons"].test.tolist() == ["DeLong"]
+    assert "DeLong" not in slides["metrics"].interval.tolist()
+    rows = cases["evaluated"]
+    area = delong(rows.teacher_prob.to_numpy(), (rows.label == "tumour").to_numpy())
+    [found] = cases["metrics"].query("interval == 'DeLong' and role == 'teacher'").to_dict("records")
+    assert (found["value"], found["low"], found["high"]) == pytest.approx((area.auroc, area.low, area.high))
+
+
+def test_subgroups_are_scored_apart_and_counted(folder):
+    tables, _ = evaluated(folder, subgroups=["site"])
+    rows, scores = tables["evaluated"], tables["metrics"]
+    for site, part in rows.groupby("site"):
+        asked = f"group == 'site={site}' and role == 'student' and metric == 'auroc' and interval == 'cases'"
+        [one] = scores.query(asked).to_dict("records")
+        assert one["value"] == pytest.approx(metrics.roc_auc_score(part.label == "tumour", part.student_prob))
+        assert (one["rows"], one["positives"]) == (len(part), (part.label == "tumour").sum())
+    with pytest.raises(UserError, match=r"no column 'sites'; known: site; did you mean 'site'"):
+        evaluated(folder, subgroups=["sites"])
+
+
+def test_against_itself_nothing_differs(folder):
+    tables, _ = evaluated(folder, against=str(folder))
+    same = tables["comparisons"].query("theirs == 'other teacher' and ours == 'teacher'")
+    assert same[["difference", "low", "high"]].to_numpy().tolist() == [[0, 0, 0]]
+    assert same.p.item() == 1
+
+
+def test_mistakes_are_one_line(folder):
+    (folder / "labels.csv").write_text("slide_id,label\ns00,tumor\n")
+    with pytest.raises(UserError, match=r"line 2: the model knows no class 'tumor'; .*did you mean 'tumour'"):
+        evaluated(folder)
+    (folder / "model.json").unlink()
+    with pytest.raises(UserError, match=r"model.json is missing: predict again"):
+        evaluated(folder)
+
+
+def test_a_run_is_a_cohort_with_labels_of_its_own(tmp_path):
+    """Its AUROC is that of its metrics.json; a table without labels gives the subgroups."""
+    run = make_run(tmp_path, "weno", [], 0, 1.0)
+    group(run, lambda bag_id: f"case{int(bag_id[1:]) // 4}")
+    evaluate(run, tmp_path / "own", Evaluation(None, resamples=50))
+    found = json.loads((tmp_path / "own" / "metrics.json").read_text())
+    recorded = json.loads((run / "metrics.json").read_text())
+    assert found["student/bag_auroc"] == pytest.approx(recorded["test/student/bag_auroc"])
+    assert (found["unit"], found["count"], found["cases"]) == ("bag", 40, 10)
+    sites = pd.DataFrame({"slide_id": [f"b{i}" for i in range(40)], "site": ["A", "A", "B", "B"] * 10})
+    sites.to_csv(tmp_path / "sites.csv", index=False)
+    evaluate(run, tmp_path / "sites", Evaluation(str(tmp_path / "sites.csv"), resamples=50, subgroups=["site"]))
+    scores = pd.read_csv(tmp_path / "sites" / "metrics.csv")
+    assert set(scores.group) == {"all", "site=A", "site=B"}
+    with pytest.raises(UserError, match=r"neither slides.csv of kd_mil.predict nor bags.csv of a run"):
+        evaluate(tmp_path / "sites", tmp_path / "x", Evaluation(None))
