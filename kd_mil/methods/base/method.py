@@ -128,7 +128,8 @@ class Method(CardedModule):
         """Clip the gradients that are there and let the optimisers step."""
         for optimizer in optimizers:
             if self.gradient_clip is not None:
-                self.clip_gradients(optimizer, gradient_clip_val=self.gradient_clip, gradient_clip_algorithm="norm")
+                weights = [one for group in optimizer.param_groups for one in group["params"]]
+                nn.utils.clip_grad_norm_(weights, self.gradient_clip)  # Lightning refuses to clip for fused optimisers
             optimizer.step()
 
     def log_loss(self, role: str, loss: Tensor, batch_size: int, **terms: Tensor) -> None:
