@@ -157,21 +157,21 @@ class Bags:
         shift = starts - (sizes.cumsum(0) - sizes)
         return shift.repeat_interleave(sizes) + torch.arange(int(sizes.sum()), device=sizes.device)
 
-    def batch(self, bag_indices: Tensor, rank: int = 0, ranks: int = 1) -> BagBatch:
-        """Pack the given bags (B,) int64, with a rank's share of their instances.
+    def batch(self, bag_indices: Tensor, rank: int = 0, ranks: int = 1, coords: bool = True) -> BagBatch:
+        """Pack the given bags (B,) int64, with a rank's share of their instances; no positions without `coords`.
 
         The index tensors follow the instances to their device.
         """
         positions = self.instances_of(bag_indices)
         device, share = self.device, dealt(len(positions), rank, ranks)
-        coords = None if self.coords is None else self.coords[positions].to(device)
+        placed = None if self.coords is None or not coords else self.coords[positions].to(device)
         return BagBatch(
             instances=self._read(positions, share),
             sizes=self.sizes[bag_indices].to(device),
             labels=self.labels[bag_indices].to(device),
             instance_labels=self.instance_labels[positions].to(device),
             instance_ids=positions.to(device),
-            coords=coords,
+            coords=placed,
             bag_indices=bag_indices.to(device),
             bag_ids=[self.bag_ids[index] for index in bag_indices.tolist()],
             share=share,

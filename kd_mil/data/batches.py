@@ -58,7 +58,7 @@ class BagBatch(NamedTuple):
     instance_ids: Tensor
     """(N,) int64, stable over the run."""
     coords: Tensor | None
-    """(N, 2) int64 (x, y) of the top-left corner in level-0 pixels."""
+    """(N, 2) int64 (x, y) of the top-left corner in level-0 pixels; None in training, which does not read them."""
     bag_indices: Tensor
     """(B,) int64 position of the bag in the data set."""
     bag_ids: list[str]

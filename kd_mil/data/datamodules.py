@@ -168,12 +168,12 @@ class BagDataModule(SplitDataModule):
         return InTurn(loaders, limit=self.loading.limit_batches, epoch=lambda: trainer.current_epoch)
 
     def bag_loader(self) -> DataLoader:
-        return self._loader(self._dealt(self.bags.batch), BagSampler(**self._bag_order()))
+        return self._loader(self._dealt(partial(self.bags.batch, coords=False)), BagSampler(**self._bag_order()))
 
     def more_bags_loader(self) -> DataLoader:
         """As many more batches of bags as there are batches of instances."""
         steps = len(self.instance_loader().sampler)  # type: ignore[arg-type]
-        return self._loader(self._dealt(self.bags.batch), MoreBags(steps, **self._bag_order()))
+        return self._loader(self._dealt(partial(self.bags.batch, coords=False)), MoreBags(steps, **self._bag_order()))
 
     def instance_loader(self) -> DataLoader:
         instances = self.bags.instances_of(self.splits.train)

@@ -114,6 +114,8 @@ def test_large_sets_stay_in_their_files(slides, tmp_path):
     assert lazy.bags.nbytes == resident.bags.nbytes
     order = torch.tensor([5, 0, 7])
     assert torch.equal(lazy.bags.batch(order).instances, resident.bags.batch(order).instances)
+    assert next(iter(lazy.bag_loader())).coords is None, "training does not read positions"
+    assert torch.equal(next(iter(lazy.val_dataloader())).coords, next(iter(resident.val_dataloader())).coords)
     positions = torch.tensor([20, 1, 9, 1])
     assert torch.equal(lazy.bags.instance_batch(positions).instances, resident.bags.instance_batch(positions).instances)
 

@@ -39,6 +39,9 @@ class FeatureFile:
             shape, numbers that are neither integer nor floating, or no instance.
     """
 
+    is_checked = False
+    """All features are known to be finite and within the range of their type: it was read through before."""
+
     def __init__(self, path: Path) -> None:
         self.path, self.arrays = path, open_arrays(path)
         features = self._find(FEATURE_KEYS)
@@ -69,6 +72,16 @@ class FeatureFile:
         whole = last - first + 1 == len(distinct)
         index = slice(first, last + 1) if whole else distinct.numpy()
         return converted(self.path, self.stored(index), distinct, dtype)[inverse]
+
+    def read_into(self, rows: np.ndarray, first: int) -> None:
+        """Fill rows (M, D) of a float type with the features of instances `first` to `first + M`; errors as of `read`.
+
+        They are looked at unless the file `is_checked`.
+        """
+        values, target = self.stored(slice(first, first + len(rows))), torch.from_numpy(rows)
+        if not self.is_checked:
+            values = converted(self.path, values, torch.arange(first, first + len(rows)), target.dtype)
+        target.copy_(values)
 
     def read_all(self, dtype: torch.dtype) -> Tensor:
         """All features (N, D) in order; errors as of `read`."""

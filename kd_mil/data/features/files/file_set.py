@@ -2,10 +2,13 @@
 
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,43 +48,52 @@ class FeatureFiles:
         self.ends = sizes.cumsum(0)
         self.shape: tuple[int, ...] = (int(sizes.sum()), width)
         self._open: OrderedDict[int, FeatureFile | RawFile] = OrderedDict()
+        self._held = 0
         self._process = os.getpid()
 
     def __getitem__(self, positions: Tensor) -> Tensor:
         """Features (M, D) at `positions` (M,) int64, in that order; errors as in `FeatureFile.read`."""
         instances = torch.empty(len(positions), self.shape[1], dtype=self.dtype)
-        for owner, is_in_file, rows in self.rows_by_file(positions):
-            instances[is_in_file] = self.file(owner).read(rows, self.dtype)
+        rows = instances.numpy()
+        for owner, first, start, stop in self.runs(positions):
+            self.file(owner).read_into(rows[start:stop], first)
         return instances
 
-    def rows_by_file(self, positions: Tensor) -> list[tuple[int, Tensor, Tensor]]:
-        """For each file that `positions` (M,) touch: its number, which of them (M,) bool, and rows in it (m,)."""
-        owners = torch.searchsorted(self.ends, positions, right=True)
-        found = []
-        for owner in owners.unique().tolist():
-            is_in_file = owners == owner
-            start = int(self.ends[owner - 1]) if owner else 0
-            found.append((owner, is_in_file, positions[is_in_file] - start))
-        return found
+    def runs(self, positions: Tensor) -> Iterator[tuple[int, int, int, int]]:
+        """Cut `positions` (M,) into pieces whose instances lie one after the other in one file, file after file.
+
+        Yields:
+            Number of the file, row of the first instance in it, and where the piece starts and stops in `positions`.
+        """
+        at, ends = positions.numpy(), self.ends.numpy()
+        breaks = np.flatnonzero(np.diff(at) != 1) + 1
+        starts = np.concatenate([np.zeros(min(1, len(at)), np.int64), breaks])
+        stops = np.append(breaks, len(at))[: len(starts)]
+        order = np.argsort(at[starts], kind="stable")
+        owners = np.searchsorted(ends, at[starts], side="right")
+        befores = np.concatenate([[0], ends])[owners]
+        pieces = (owners, at[starts] - befores, starts, stops)
+        for owner, first, start, stop in zip(*(column[order].tolist() for column in pieces), strict=True):
+            while start < stop:
+                count = min(stop - start, int(ends[owner]) - (int(ends[owner - 1]) if owner else 0) - first)
+                yield owner, first, start, start + count
+                owner, first, start = owner + 1, 0, start + count
 
     def file(self, owner: int) -> FeatureFile | RawFile:
         """One of the files, open."""
         if self._process != os.getpid():  # a forked worker must not read through its parent's file handles
-            self._open, self._process = OrderedDict(), os.getpid()
+            self._open, self._held, self._process = OrderedDict(), 0, os.getpid()
         if owner not in self._open:
             path, facts = self.paths[owner], None if self.facts is None else self.facts[owner]
             self._open[owner] = FeatureFile(path) if facts is None else open_known(path, facts)
+            self._held += self._open[owner].held_bytes
         self._open.move_to_end(owner)
-        while len(self._open) > 1 and self._is_crowded():
-            self._open.popitem(last=False)
+        while len(self._open) > 1 and (len(self._open) > self.max_open or self._held > self.max_bytes):
+            self._held -= self._open.popitem(last=False)[1].held_bytes
         return self._open[owner]
 
-    def _is_crowded(self) -> bool:
-        held = sum(file.held_bytes for file in self._open.values())
-        return len(self._open) > self.max_open or held > self.max_bytes
-
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_open": OrderedDict()}
+        return self.__dict__ | {"_open": OrderedDict(), "_held": 0}
 
 
 class FilePositions:
@@ -98,10 +110,11 @@ class FilePositions:
     def __getitem__(self, positions: Tensor) -> Tensor:
         """(M, 2) int64 level-0 pixels of the instances at `positions` (M,) int64; errors as `FeatureFile.coords`."""
         coords = torch.empty(len(positions), 2, dtype=torch.long)
-        for owner, is_in_file, rows in self.files.rows_by_file(positions):
+        for owner, pieces in groupby(self.files.runs(positions), key=itemgetter(0)):
             of_file = self.files.file(owner).coords(self.slide_mpps[owner])
             assert of_file is not None, f"{self.files.paths[owner]} has positions no more"
-            coords[is_in_file] = of_file[rows]
+            for _, first, start, stop in pieces:
+                coords[start:stop] = of_file[first : first + stop - start]
         return coords
 
 
@@ -114,4 +127,6 @@ def open_known(path: Path, facts: FileFacts) -> FeatureFile | RawFile:
     if facts.is_raw:
         return RawFile(path, facts)
     facts.require_current(path)
-    return FeatureFile(path)
+    file = FeatureFile(path)
+    file.is_checked = True
+    return file

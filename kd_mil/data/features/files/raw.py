@@ -1,6 +1,6 @@
 """Arrays of known feature files, read from where they lie without the library of their format."""
 
-import weakref
+import io
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +32,12 @@ class RawFile:
     def __init__(self, path: Path, facts: FileFacts) -> None:
         self.path, self.facts = path, facts
         with readable(path):
-            self._file = path.open("rb", buffering=0)
-        weakref.finalize(self, self._file.close)
-        facts.require_current(path, self._file.fileno())
+            self._file = io.FileIO(path)
+            facts.require_current(path, self._file.fileno())
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()
 
     @property
     def stated(self) -> Statements:
@@ -47,6 +50,19 @@ class RawFile:
         distinct, inverse = positions.unique(return_inverse=True)
         rows = self._rows(self.facts.features, self.facts.width, distinct.numpy())
         return converted(self.path, torch.from_numpy(rows), distinct, dtype)[inverse]
+
+    def read_into(self, rows: np.ndarray, first: int) -> None:
+        """Fill rows (M, D) of a float type with the features of instances `first` to `first + M`.
+
+        They are not looked at again: when the facts were taken all were finite, and the file has not changed since.
+        """
+        place = self.facts.features
+        assert place is not None
+        dtype = np.dtype(place.dtype)
+        stored = rows if dtype == rows.dtype else np.empty(rows.shape, dtype)
+        self._read_into(stored, place.offset + first * self.facts.width * dtype.itemsize)
+        if stored is not rows:
+            torch.from_numpy(rows).copy_(torch.from_numpy(stored.astype(dtype.newbyteorder("="), copy=False)))
 
     def read_all(self, dtype: torch.dtype) -> Tensor:
         """As `FeatureFile.read_all`."""
@@ -80,11 +96,12 @@ class RawFile:
         return values.astype(dtype.newbyteorder("="), copy=False)
 
     def _read_into(self, values: np.ndarray, offset: int) -> None:
-        target = values.reshape(-1).view(np.uint8).data
         with readable(self.path):
             self._file.seek(offset)
-            while len(target):
-                count = self._file.readinto(target)
+            done = self._file.readinto(values.data)
+            rest = values.reshape(-1).view(np.uint8).data[done:] if done < values.nbytes else b""
+            while len(rest):
+                count = self._file.readinto(rest)
                 if not count:
                     raise UserError(f"{self.path} ended while it was read: has it been replaced? start again")
-                target = target[count:]
+                rest = rest[count:]

@@ -1,3 +1,4 @@
+import os
 import pickle
 
 import h5py
@@ -7,8 +8,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from kd_mil.core.errors import UserError
+from kd_mil.data.features.files.facts import inspect
 from kd_mil.data.features.files.feature_file import FeatureFile
 from kd_mil.data.features.files.file_set import FeatureFiles
+from kd_mil.data.features.files.raw import RawFile
 from kd_mil.data.samplers import IndexedView
 
 FEATURES = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -186,6 +189,37 @@ def test_positions_across_files(files):
     for _ in range(20):
         positions = torch.randint(10, (7,), generator=generator)
         assert torch.equal(reader[positions], everything[positions])
+
+
+def test_runs_are_read_at_once_file_after_file(files):
+    """Files of 3, 1, 4 and 2: by hand, (file, row in it, start, stop)."""
+    reader, _ = files
+    assert list(reader.runs(torch.arange(1, 9))) == [(0, 1, 0, 2), (1, 0, 2, 3), (2, 0, 3, 7), (3, 0, 7, 8)]
+    assert list(reader.runs(torch.tensor([9, 4, 5, 5, 0]))) == [(0, 0, 4, 5), (2, 0, 1, 3), (2, 1, 3, 4), (3, 1, 0, 1)]
+    assert list(reader.runs(torch.empty(0, dtype=torch.long))) == []
+
+
+@pytest.mark.parametrize("stored", ["<f4", ">f4", "<f2", "<i4"])
+def test_known_files_are_read_from_their_places_in_any_type(stored, tmp_path):
+    paths = [
+        write(tmp_path / f"{name}.npy", features=(FEATURES * 3 + start).astype(stored))
+        for start, name in enumerate("ab")
+    ]
+    facts = [inspect(path, None)[0] for path in paths]
+    everything = torch.from_numpy(np.concatenate([FEATURES * 3, FEATURES * 3 + 1])).half()
+    reader = FeatureFiles(paths, torch.tensor([4, 4]), 3, torch.float16, facts)
+    for positions in (torch.arange(8), torch.tensor([7, 0, 1, 5, 5])):
+        assert torch.equal(reader[positions], everything[positions])
+    assert {type(file) for file in reader._open.values()} == {RawFile}
+
+
+def test_a_file_cut_while_it_is_open_is_a_line(tmp_path):
+    path = write(tmp_path / "a.npy", features=FEATURES)
+    reader = FeatureFiles([path], torch.tensor([4]), 3, torch.float32, [inspect(path, None)[0]])
+    reader[torch.arange(4)]
+    os.truncate(path, path.stat().st_size - 5)
+    with pytest.raises(UserError, match=r"a\.npy ended while it was read"):
+        reader[torch.arange(4)]
 
 
 def test_few_files_stay_open(files):
