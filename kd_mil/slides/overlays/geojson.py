@@ -20,6 +20,7 @@ import shapely
 
 from kd_mil.core.atomic import atomic_path
 from kd_mil.core.errors import UserError
+from kd_mil.slides.overlays.tile_regions import merge_tiles, rings_of, summaries
 
 Feature = dict[str, Any]
 
@@ -119,47 +120,11 @@ def merged_regions(
     if not chosen.any():
         return
     regions = merge_tiles(tiles.corners[chosen], tiles.sizes[chosen])
-    centres = shapely.points(tiles.corners[chosen] + tiles.sizes[chosen] / 2)
-    region_of_tile, tile = shapely.STRtree(centres).query(regions, predicate="contains")
-    for number, region in enumerate(regions):
-        members = np.flatnonzero(chosen)[tile[region_of_tile == number]]
-        rings = [
-            shapely.get_coordinates(ring).astype(tiles.corners.dtype).tolist()
-            for ring in (region.exterior, *region.interiors)
-        ]
-        yield _feature(
-            tiles,
-            kind="annotation",
-            name=f"{path_class.name} {number + 1}",
-            rings=rings,
-            path_class=path_class,
-            measurements={"tiles": len(members)} | summary(tiles.measurements, members),
-        )
-
-
-def summary(measurements: Mapping[str, np.ndarray], members: np.ndarray) -> dict[str, float]:
-    """Mean and maximum of every measurement over some tiles, of what is finite."""
-    result: dict[str, float] = {}
-    for name, values in measurements.items():
-        known = np.asarray(values, float)[members]
-        known = known[np.isfinite(known)]
-        if len(known):
-            result |= {f"{name} mean": known.mean(), f"{name} max": known.max()}
-    return result
-
-
-def merge_tiles(corners: np.ndarray, sizes: np.ndarray | int) -> list[shapely.Polygon]:
-    """Outlines of the connected groups of tiles, largest first; tiles that share a corner alone are not connected.
-
-    Args:
-        corners: (N, 2) (x, y) of the top-left corners.
-        sizes: (N, 2) (width, height) of the tiles in the same pixels, or the edge of all.
-    """
-    left, top = np.asarray(corners).T
-    right, bottom = (np.asarray(corners) + sizes).T
-    union = shapely.union_all(shapely.box(left, top, right, bottom))
-    polygons = shapely.get_parts(shapely.simplify(union, 0))
-    return sorted((polygon for polygon in polygons if not polygon.is_empty), key=lambda polygon: -polygon.area)
+    measured = {name: np.asarray(values)[chosen] for name, values in tiles.measurements.items()}
+    found = summaries(measured, regions.of_tile, len(regions.outlines))
+    for number, (rings, measurements) in enumerate(zip(rings_of(regions.outlines), found, strict=True), start=1):
+        name = f"{path_class.name} {number}"
+        yield _feature(tiles, "annotation", name, rings, path_class, measurements)
 
 
 def outline_annotations(

@@ -14,11 +14,11 @@ from kd_mil.slides.overlays.geojson import (
     OTHER,
     TUMOUR,
     SlideTiles,
-    merge_tiles,
     merged_regions,
     tile_detections,
     write_geojson,
 )
+from kd_mil.slides.overlays.tile_regions import merge_tiles
 
 SIZE = 100
 
@@ -146,12 +146,12 @@ def test_merging_agrees_with_a_flood_fill() -> None:
     """Connected components of the grid are the oracle; overlapping tiles merge too."""
     chosen = np.random.default_rng(1).random((30, 30)) < 0.55
     corners = np.argwhere(chosen)[:, ::-1] * SIZE
-    polygons = merge_tiles(corners, SIZE)
+    polygons = merge_tiles(corners, SIZE).outlines
     components, count = label(chosen)
     assert len(polygons) == count
     areas = sorted(np.bincount(components[chosen])[1:] * SIZE**2, reverse=True)
     assert [polygon.area for polygon in polygons] == areas
-    assert len(merge_tiles(np.array([[0, 0], [50, 50], [220, 0]]), SIZE)) == 2
+    assert len(merge_tiles(np.array([[0, 0], [50, 50], [220, 0]]), SIZE).outlines) == 2
 
 
 def test_no_tiles(tmp_path: Path) -> None:
