@@ -30,7 +30,7 @@ def instance_table_scores(tables: PredictionTables, role: str, threshold: float 
         found = ranking_scores(column[known], labels[known] > 0, instances["bag"][known], in_positive_bag[known])
         return {f"instance_{name}": value for name, value in found.items()}
 
-    scores |= rank(ranking)  # in double precision, where `instance_scores` rounds to single
+    scores |= rank(ranking)
     for reading, column in tables.readings(role).items():
         scores |= {f"{reading}/{name}": value for name, value in rank(column).items()}
     return scores

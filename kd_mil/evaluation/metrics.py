@@ -5,7 +5,8 @@ import warnings
 
 import torch
 from torch import Tensor
-from torchmetrics.functional import classification as tm
+
+from kd_mil.evaluation.ranking import areas_of
 
 Scores = dict[str, float]
 BAG_METRICS = ("loss", "auroc", "ap", "accuracy", "f1", "accuracy_tuned", "f1_tuned")
@@ -33,8 +34,7 @@ def binary_scores(
         what = f"{of or 'a score'}: only one class among {total} labels"
         warnings.warn(f"{what}, AUROC and average precision are undefined (NaN)", stacklevel=2)
     else:
-        scores["auroc"] = float(tm.binary_auroc(_ranks(ranking), labels))
-        scores["ap"] = float(tm.binary_average_precision(_ranks(ranking), labels))
+        scores["auroc"], scores["ap"] = (float(area) for area in areas_of(ranking, labels > 0))
     return scores | decision_scores((probs >= threshold).long(), labels)
 
 
@@ -92,11 +92,6 @@ def instance_class_scores(probs: Tensor, labels: Tensor, of: str = "") -> Scores
     known = labels >= 0
     scores = multiclass_scores(probs[known], labels[known], of=of)
     return {f"instance_class_{name}": value for name, value in scores.items()}
-
-
-def _ranks(scores: Tensor) -> Tensor:
-    """Dense ranks in [0, 1]: torchmetrics squashes scores outside it by a float32 sigmoid, which ties large ones."""
-    return torch.unique(scores.double(), return_inverse=True)[1].double() / max(len(scores), 1)
 
 
 def _f1(decided: Tensor, labels: Tensor) -> float:

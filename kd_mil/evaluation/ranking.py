@@ -34,6 +34,12 @@ def ranking_scores(scores: Tensor, positive: Tensor, bags: Tensor, in_positive_b
     return found | {"auroc_per_bag": _defined_mean(auroc), "ap_per_bag": _defined_mean(ap)}
 
 
+def areas_of(scores: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+    """As `areas`, of scores (N,) in any order: one sort, float64 throughout."""
+    order = scores.argsort(descending=True)
+    return areas(scores[order], positive[order])
+
+
 def areas(scores: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
     """AUROC and average precision of descending scores (N,) and the truth (N,) bool; NaN with one class alone."""
     if not len(scores):
