@@ -66,6 +66,8 @@ def segment_weighted_sum(values: Tensor, weights: Tensor, sizes: Tensor) -> Tens
 def segment_weighted_sum_of_parts(parts: Sequence[Tensor], weights: Tensor, sizes: Tensor) -> Tensor:
     """As `segment_weighted_sum`, for values (N, E) cut into consecutive parts; bags may lie across the cuts."""
     ends, start, sums = sizes.cumsum(0), 0, None
+    if len(parts) == 1:
+        return segment_weighted_sum(parts[0], weights, sizes)
     for part, part_weights in zip(parts, weights.split([len(part) for part in parts]), strict=True):
         before, start = start, start + len(part)
         sizes_here = ends.clamp(before, start).diff(prepend=ends.new_full((1,), before))
@@ -97,14 +99,23 @@ def segment_min(values: Tensor, sizes: Tensor) -> Tensor:
     return values[segment_argmax(-values, sizes)]
 
 
+def segment_largest(values: Tensor, sizes: Tensor) -> Tensor:
+    """As `segment_max`, of values without gradient: NaN where a bag has one."""
+    if len(sizes) == 1:
+        return values.amax(0, keepdim=True)
+    return torch.segment_reduce(values, "max", lengths=sizes, unsafe=True)
+
+
 def segment_argmax(values: Tensor, sizes: Tensor) -> Tensor:
-    """Position (B,) int64 in [0, N) of the first largest value of each bag of values (N,)."""
+    """Position int64 in [0, N) of the first largest value of each bag of values (N,) -> (B,), or (N, C) -> (B, C)."""
     values, total = values.detach(), len(values)
-    largest = per_instance(_largest(values, sizes), sizes, total)
+    if len(sizes) == 1:
+        return values.argmax(0, keepdim=True)
+    if values.dim() == 2:
+        return torch.stack([segment_argmax(column, sizes) for column in values.unbind(1)], 1)
+    largest = per_instance(segment_largest(values, sizes), sizes, total)
     # not "== largest": with a NaN in the bag nothing is equal, and a position must come out all the same
     candidates = torch.where(values < largest, total, torch.arange(total, device=values.device))
-    if len(sizes) == 1:
-        return candidates.amin(0, keepdim=True)
     first = sizes.new_full((len(sizes),), total)
     return first.scatter_reduce(0, segment_ids(sizes, total), candidates, "amin")
 
@@ -122,15 +133,21 @@ def segment_ranks(values: Tensor, sizes: Tensor) -> Tensor:
 def segment_logsumexp(values: Tensor, sizes: Tensor) -> Tensor:
     """Logarithm (B,) of the sum of exponentials over each bag of values (N,), stable at any size of the values."""
     values = at_least_float32(values)
-    largest = _largest(values.detach(), sizes)
+    largest = segment_largest(values.detach(), sizes)
     shifted = values - per_instance(largest, sizes, len(values))
     return segment_sum(shifted.exp(), sizes).log() + largest
 
 
 def segment_softmax(logits: Tensor, sizes: Tensor) -> Tensor:
-    """Softmax over each bag of logits (N,) -> (N,), in float32 at least, stable at any size of the logits."""
+    """Softmax over each bag of logits (N,) or (N, C), in float32 at least, stable at any size of the logits."""
     logits = at_least_float32(logits)
-    largest = per_instance(_largest(logits.detach(), sizes), sizes, len(logits))
+    if len(sizes) == 1 and logits.dim() == 1:
+        return logits.softmax(0)
+    if len(sizes) == 1:
+        return logits.t().softmax(1).t()  # along contiguous values, where sums are blocked and exact to 1e-6
+    if logits.dim() == 2:
+        return torch.stack([segment_softmax(column, sizes) for column in logits.unbind(1)], 1)
+    largest = per_instance(segment_largest(logits.detach(), sizes), sizes, len(logits))
     exponentials = (logits - largest).exp()
     return exponentials / per_instance(segment_sum(exponentials, sizes), sizes, len(logits))
 
@@ -144,10 +161,3 @@ def multiply(left: Tensor, right: Tensor) -> Tensor:
     """Matrix product that autocast does not narrow."""
     with torch.autocast(left.device.type, enabled=False):
         return left @ right
-
-
-def _largest(values: Tensor, sizes: Tensor) -> Tensor:
-    """The largest value (B,) of each bag."""
-    if len(sizes) == 1:
-        return values.amax(0, keepdim=True)
-    return torch.segment_reduce(values, "max", lengths=sizes, unsafe=True)

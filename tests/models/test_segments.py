@@ -160,3 +160,28 @@ def test_sums_over_large_bags_of_equal_values_are_those_of_each_bag_alone():
     bags = zip(values.split(sizes.tolist()), weights.split(sizes.tolist()), strict=True)
     alone = torch.cat([segment_weighted_sum(bag, of_bag, torch.tensor([len(bag)])) for bag, of_bag in bags])
     torch.testing.assert_close(segment_weighted_sum(values, weights, sizes), alone, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("sizes", [[7], [3, 1, 3]])
+def test_columns_are_taken_by_themselves(sizes):
+    values, sizes = torch.randn(7, 3, generator=torch.Generator().manual_seed(0)), torch.tensor(sizes)
+    values[2] = values[0]  # equal ones: the first is the largest
+    soft, largest = segment_softmax(values, sizes), segment_argmax(values, sizes)
+    assert largest.shape == (len(sizes), 3)
+    for number, column in enumerate(values.unbind(1)):
+        start = 0
+        for bag, size in enumerate(sizes.tolist()):
+            own = column[start : start + size]
+            torch.testing.assert_close(soft[start : start + size, number], own.exp() / own.exp().sum())
+            assert largest[bag, number] == start + own.tolist().index(max(own.tolist()))
+            start += size
+
+
+def test_one_large_bag_sums_to_one():
+    """50,000 equal and unequal logits, one column and two: within 1e-6 of the exact softmax."""
+    logits = torch.randn(50_000, 2, generator=torch.Generator().manual_seed(0))
+    logits[:, 1] = 0.3
+    for values in (logits, logits[:, 0], logits[:, 1].contiguous()):
+        found = segment_softmax(values, torch.tensor([50_000])).double()
+        torch.testing.assert_close(found.sum(0), torch.ones_like(found.sum(0)), rtol=0, atol=1e-6)
+        torch.testing.assert_close(found, values.double().softmax(0), rtol=1e-5, atol=0)

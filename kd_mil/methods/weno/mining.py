@@ -3,6 +3,7 @@
 HardPositiveMining("threshold", threshold=0.5).keep(student_probs, sizes, labels)  # mask (N,)
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from kd_mil.core.checks import at_least, share
 from kd_mil.core.errors import UserError
-from kd_mil.models.segments import segment_ids, segment_max, segment_min, segment_ranks
+from kd_mil.models.segments import per_instance, segment_ids, segment_largest, segment_ranks
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,17 @@ def keep_below_threshold(
     student_probs: Tensor, sizes: Tensor, labels: Tensor, threshold: float, fallback: str = "hardest"
 ) -> Tensor:
     """Mask (N,): all of a negative bag; of a positive one what lies at or below the threshold, but at least one."""
-    owner = segment_ids(sizes, len(student_probs))
-    keep = ~(student_probs > threshold) | (labels == 0)[owner]  # NaN stays: divergence is reported, not mined
-    empty = segment_max(keep.float(), sizes) == 0
+    probs, total = student_probs.detach(), len(student_probs)
+    lowest = -segment_largest(-probs, sizes)
+    negative = per_instance(labels == 0, sizes, total)
+    if fallback == "hardest":  # where nothing lies below the threshold the lowest do; NaN stays: it is reported
+        return ~(probs > per_instance(lowest.clamp_min(threshold), sizes, total)) | negative
+    spared = lowest > threshold
+    keep = ~(probs > threshold) | negative
     if fallback == "all":
-        return keep | empty[owner]
-    last = segment_min(student_probs, sizes) if fallback == "hardest" else segment_max(student_probs, sizes)
-    return keep | (empty & (labels > 0))[owner] & (student_probs == last[owner])
+        return keep | per_instance(spared, sizes, total)
+    highest = segment_largest(probs, sizes).masked_fill(~spared, math.inf)
+    return keep | (probs >= per_instance(highest, sizes, total))
 
 
 def keep_below_top_fraction(student_probs: Tensor, sizes: Tensor, labels: Tensor, fraction: float) -> Tensor:

@@ -69,7 +69,7 @@ class CLAM(nn.Module):
         """Pool features (N, D) of bags with sizes (B,)."""
         hidden = self.hidden(features)
         branches = self.attention.branch_logits(hidden)
-        attention = torch.stack([segment_softmax(column, sizes) for column in branches.unbind(1)], 1)
+        attention = segment_softmax(branches, sizes)
         embedding = segment_weighted_sum(hidden, attention, sizes)
         loss = partial(self.clustering_loss, hidden, branches.detach(), sizes)
         if not self.multi:

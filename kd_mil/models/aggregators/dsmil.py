@@ -79,9 +79,9 @@ class DSMIL(nn.Module):
         """Pool features (N, D) of bags with sizes (B,)."""
         hidden = self.hidden(features)
         instance_logits = self.scorer(hidden)
-        critical = torch.stack([segment_argmax(logits, sizes) for logits in instance_logits.unbind(1)], 1)
+        critical = segment_argmax(instance_logits, sizes)
         logits = self.query_logits(hidden, hidden[critical], sizes)
-        attention = torch.stack([segment_softmax(column, sizes) for column in logits.unbind(1)], 1)
+        attention = segment_softmax(logits, sizes)
         embedding = self.pool_values(hidden, attention, sizes)
         with torch.autocast(features.device.type, enabled=False):
             bag_logits = self.classifier(embedding).squeeze(2)

@@ -74,7 +74,7 @@ def summaries(measurements: Mapping[str, np.ndarray], of_tile: np.ndarray, count
         of_tile: (N,) int, the region of each tile, from 0.
         count: R, number of regions, none without tiles.
     """
-    columns = {"tiles": np.bincount(of_tile, minlength=count)}
+    columns: dict[str, np.ndarray] = {"tiles": np.bincount(of_tile, minlength=count)}
     for name, column in measurements.items():
         values = np.asarray(column, float)
         known = np.isfinite(values)
