@@ -77,15 +77,16 @@ class _SyncedBatchNorm(torch.autograd.Function):
         slope = to_all * scale * sums[1] / ctx.values
         offset = to_all * sums[0] / ctx.values - slope * mean
         shape = (1, -1, *[1] * (input.dim() - 2))
-        through = fixed - (input * slope.view(shape) + offset.view(shape)).to(fixed)
-        return through, *own, *[None] * 5
+        through = (input * slope.view(shape)).add_(offset.view(shape))
+        return fixed.sub_(through.to(fixed)), *own, *[None] * 5
 
 
 def statistics_of_all(input: Tensor, share: Share) -> tuple[Tensor, Tensor]:
     """Mean and variance (C,) over the rows of all ranks, of which each has its share (n, C, ...)."""
-    channels = [0, *range(2, input.dim())]
     values = input if input.dtype == torch.float64 else input.float()
-    var, mean = torch.var_mean(values, channels, correction=0)
+    # on CPUs several times as fast as torch.var_mean, though it computes the normalised values as well
+    _, mean, inverse_deviation = torch.native_batch_norm(values, None, None, None, None, True, 0.0, 0.0)
+    var = inverse_deviation.square().reciprocal().masked_fill(inverse_deviation == 0, 0.0)  # 0 stands for no variance
     parts = [torch.empty_like(torch.stack([mean, var])) for _ in share.counts]
     dist.all_gather(parts, torch.stack([mean, var]))
     means, variances = torch.stack(parts, 1)
