@@ -15,6 +15,9 @@ import torch
 import kd_mil
 from kd_mil.cards.recipes import build, recipe_of
 from kd_mil.core.errors import UserError
+from kd_mil.methods.weno.correction import LabelCorrection
+from kd_mil.methods.weno.feedback import StudentFeedback
+from kd_mil.methods.weno.transport_labels import TransportLabels
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -170,6 +173,9 @@ def test_an_unknown_name_is_an_attribute_error():
         partial(torch.nn.Linear, 3, bias=False),
         torch.optim.Adam,
         kd_mil.HardPositiveMining("threshold", threshold=0.25),
+        TransportLabels("mixture", largest_mass=0.25),
+        LabelCorrection(0.5),
+        StudentFeedback(0.5, ramp=0.2),
     ],
 )
 def test_what_is_built_from_a_recipe_has_that_recipe(value):

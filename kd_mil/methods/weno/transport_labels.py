@@ -42,6 +42,10 @@ class TransportLabels(nn.Module):
         momentum: float = 0.5,
     ) -> None:
         super().__init__()
+        self.made_with = {
+            **{"mass": mass, "source": source, "sharpness": sharpness},
+            **{"largest_mass": largest_mass, "warm_up": warm_up, "momentum": momentum},
+        }
         one_of("method.transport.source", source, ("teacher", "student", "both"))
         above("method.transport.sharpness", sharpness)
         at_least("method.transport.warm_up", warm_up, 0)
