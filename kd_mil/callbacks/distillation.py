@@ -59,7 +59,7 @@ class DistillationMonitor(Callback):
         ids = _joined([ids for ids, _ in told], torch.long)
         labels = _joined([labels for _, labels in told], torch.float32)
         student = _joined(notes.student_scores, torch.float32)
-        owners, truth = bags.bag_of_instance.cpu()[ids], bags.instance_labels.cpu()[ids]
+        owners, truth = bags.bag_of_instance.cpu()[ids].long(), bags.instance_labels.cpu()[ids]
         inside = bags.labels.cpu()[owners] > 0
         self._histograms(trainer, labels[inside], truth[inside])
         scores = pseudo_label_scores(labels[inside], student[inside], truth[inside], owners[inside])

@@ -101,7 +101,7 @@ def slide_figure(
     return comparison_figure(
         picture.thumbnail,
         picture.truth,
-        bags.coords[bags.instances_of(tables.bags["bag"][[position]])].numpy(),  # type: ignore[index]
+        bags.coords[bags.instances_of(tables.bags["bag"][[position]])].long().numpy(),  # type: ignore[index]
         panels,
         tile_size_level0,
         picture.downsample,

@@ -56,20 +56,23 @@ class Bags:
     """(B,) int64 in [0, len(class_names))."""
     bag_ids: list[str]
     instance_labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
-    """(N,) int64, -1 = unknown; empty means all unknown."""
+    """(N,) integers, -1 = unknown; empty means all unknown. Kept as int8 where there are fewer than 128 classes."""
     coords: Tensor | LazyPositions | None = None
-    """(N, 2) int64 level-0 pixels, or a reader of them."""
+    """(N, 2) level-0 pixels, kept as int32 where they are below 2**31, or a reader of them."""
     case_ids: list[str] | None = None
     """Patient or case of each bag; None = every bag is a case of its own."""
     class_names: tuple[str, ...] = ("negative", "positive")
     bag_of_instance: Tensor = field(init=False, repr=False)
-    """(N,) int64."""
+    """(N,) int32."""
 
     def __post_init__(self) -> None:
         if self.instance_labels.numel() == 0:
             object.__setattr__(self, "instance_labels", torch.full((int(self.sizes.sum()),), -1))
         self._check()
-        owners = torch.arange(len(self.sizes), device=self.sizes.device)
+        object.__setattr__(self, "instance_labels", narrowed(self.instance_labels, (torch.int8, torch.int32)))
+        if isinstance(self.coords, Tensor):
+            object.__setattr__(self, "coords", narrowed(self.coords, (torch.int32,)))
+        owners = torch.arange(len(self.sizes), device=self.sizes.device, dtype=torch.int32)
         object.__setattr__(self, "bag_of_instance", owners.repeat_interleave(self.sizes))
 
     @classmethod
@@ -164,12 +167,12 @@ class Bags:
         """
         positions = self.instances_of(bag_indices)
         device, share = self.device, dealt(len(positions), rank, ranks)
-        placed = None if self.coords is None or not coords else self.coords[positions].to(device)
+        placed = None if self.coords is None or not coords else self.coords[positions].to(device, torch.long)
         return BagBatch(
             instances=self._read(positions, share),
             sizes=self.sizes[bag_indices].to(device),
             labels=self.labels[bag_indices].to(device),
-            instance_labels=self.instance_labels[positions].to(device),
+            instance_labels=self.instance_labels[positions].to(device, torch.long),
             instance_ids=positions.to(device),
             coords=placed,
             bag_indices=bag_indices.to(device),
@@ -180,11 +183,11 @@ class Bags:
     def instance_batch(self, positions: Tensor, rank: int = 0, ranks: int = 1) -> InstanceBatch:
         """Single instances (M,) int64 from any bags, a rank's share of them."""
         device, share = self.device, dealt(len(positions), rank, ranks)
-        owners = self.bag_of_instance[positions]
+        owners = self.bag_of_instance[positions].long()
         return InstanceBatch(
             instances=self._read(positions, share),
             labels=self.labels[owners].to(device),
-            instance_labels=self.instance_labels[positions].to(device),
+            instance_labels=self.instance_labels[positions].to(device, torch.long),
             instance_ids=positions.to(device),
             bag_indices=owners.to(device),
             share=share,
@@ -206,6 +209,15 @@ class Bags:
     def to(self, device: torch.device | str) -> "Bags":
         """Move the instances; tables stay on the CPU, where batches are planned. Lazy instances stay in their files."""
         return replace(self, instances=self.instances.to(device)) if isinstance(self.instances, Tensor) else self
+
+
+def narrowed(values: Tensor, types: Sequence[torch.dtype]) -> Tensor:
+    """Integers in the first of the narrower types that holds all of them; as they are, where none does."""
+    if values.is_floating_point() or not values.numel():
+        return values
+    low, high = values.aminmax()
+    fit = [kind for kind in types if torch.iinfo(kind).min <= low and high <= torch.iinfo(kind).max]
+    return values.to(fit[0]) if fit else values
 
 
 class BagSplits(NamedTuple):

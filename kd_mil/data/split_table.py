@@ -43,7 +43,7 @@ def bag_content(bags: Bags, bag: int) -> str:
     else:
         instances = bags.instances[torch.tensor([start, start + size - 1])]
     digest = hashlib.blake2b(str(tuple(instances.shape)).encode(), digest_size=6)
-    for tensor in (bags.instance_labels[start : start + size], instances):
+    for tensor in (bags.instance_labels[start : start + size].long(), instances):
         digest.update(tensor.detach().contiguous().numpy().data)
     return digest.hexdigest()
 
@@ -52,7 +52,7 @@ def bags_fingerprint(splits: BagSplits) -> str:
     """Hash of labels, sizes, ids and split, and of the instances where they are in memory."""
     bags = splits.bags
     digest = hashlib.sha256("\n".join(bags.bag_ids).encode())
-    tensors = [bags.sizes, bags.labels, bags.instance_labels, *splits[1:]]
+    tensors = [bags.sizes, bags.labels, bags.instance_labels.long(), *splits[1:]]
     tensors += [bags.instances] if isinstance(bags.instances, torch.Tensor) else []
     for tensor in tensors:
         digest.update(tensor.detach().cpu().contiguous().numpy().data)

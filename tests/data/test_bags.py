@@ -31,7 +31,7 @@ def test_a_batch_lays_whole_bags_end_to_end_in_the_order_asked_for():
     assert batch.instance_labels.tolist() == [0, 1, 0, 1, 0, 0, 0]
     assert batch.bag_ids == ["c", "a"]
     assert torch.equal(batch.instances, bags.instances[batch.instance_ids])
-    assert torch.equal(batch.coords, bags.coords[batch.instance_ids])
+    assert batch.coords.tolist() == bags.coords[batch.instance_ids].tolist()
 
 
 def test_an_instance_batch_knows_the_bag_of_each_instance():
@@ -54,6 +54,22 @@ def test_lazy_instances_give_the_same_batches():
     for one, other in zip(resident.batch(torch.tensor([1, 2])), lazy.batch(torch.tensor([1, 2])), strict=True):
         assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
     assert lazy.nbytes == resident.nbytes == 8 * 2 * 4
+
+
+def test_tables_take_thirteen_bytes_an_instance_and_batches_are_as_wide_as_ever():
+    bags = make_bags()
+    tables = (bags.instance_labels, bags.coords, bags.bag_of_instance)
+    assert sum(table.nbytes for table in tables) == 13 * sum(SIZES)
+    batch, single = bags.batch(torch.tensor([1, 2])), bags.instance_batch(torch.tensor([0]))
+    wide = (batch.instance_labels, batch.coords, batch.bag_indices, single.instance_labels, single.bag_indices)
+    assert {table.dtype for table in wide} == {torch.int64}
+
+
+def test_values_that_no_narrow_type_holds_stay_as_they_are():
+    far = torch.full((8, 2), 2**31)
+    bags = make_bags(coords=far, instance_labels=torch.tensor([0, 1, 200, -1, 0, 0, 0, 0]))
+    assert torch.equal(bags.batch(torch.tensor([0])).coords, far[:3])
+    assert bags.instance_batch(torch.tensor([2, 3])).instance_labels.tolist() == [200, -1]
 
 
 def test_unknown_instance_labels_are_minus_one():

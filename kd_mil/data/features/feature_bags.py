@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kd_mil.core.checks import share
 from kd_mil.core.errors import UserError
-from kd_mil.data.bags import Bags, BagSplits
+from kd_mil.data.bags import Bags, BagSplits, narrowed
 from kd_mil.data.classes import Classes
 from kd_mil.data.datamodules import GIBIBYTE, BagDataModule, Loading, Pooling, Unit
 from kd_mil.data.features.files.facts import FileFacts
@@ -165,7 +165,7 @@ def read_bags(manifest: Manifest, loaded: LoadedFiles, tumour_threshold: float, 
             known = with_negatives(known, facts)
         if facts.marks is not None:
             _refuse_contradictions(path, known, label, manifest.class_names, negatives_known)
-        instance_labels.append(known)
+        instance_labels.append(narrowed(known, (torch.int16,)))
     return Bags(
         instances=loaded.instances,
         sizes=torch.tensor([facts.num_instances for facts in loaded.facts]),

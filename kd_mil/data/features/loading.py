@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from kd_mil.core.errors import UserError
+from kd_mil.data.bags import narrowed
 from kd_mil.data.features.files.facts import FileFacts
 from kd_mil.data.features.files.feature_file import FeatureFile
 from kd_mil.data.features.files.file_set import FeatureFiles, FilePositions, open_known
@@ -24,7 +25,7 @@ class LoadedFiles(NamedTuple):
     instances: Tensor | FeatureFiles
     """(N, D), in memory or left in the files."""
     coords: Tensor | FilePositions | None
-    """(N, 2) int64 level-0 pixels, in memory or left in the files; None where some file has none."""
+    """(N, 2) level-0 pixels, in memory or left in the files; None where some file has none."""
 
 
 def load_files(
@@ -103,7 +104,7 @@ class _Parts:
         self.make_room(_bytes(facts, self.dtype))
         if self.fit:
             self._features.append(features)
-            self.coords += [] if coords is None else [coords]
+            self.coords += [] if coords is None else [narrowed(coords, (torch.int32,))]
 
     def features(self) -> Tensor:
         """All features (N, D); parts are let go as they are copied, so that there are never two copies."""

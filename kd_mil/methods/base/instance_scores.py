@@ -43,4 +43,4 @@ def owners_of_instances(method: BagMethod, bag_indices: Tensor) -> Tensor:
     """Bag (M,) int64 of each of those instances."""
     bags = method.trainer.datamodule.bags  # type: ignore[attr-defined]
     owners: Tensor = bags.bag_of_instance[bags.instances_of(bag_indices)]
-    return owners.to(method.device)
+    return owners.to(method.device, torch.long)

@@ -55,7 +55,7 @@ def test_slides_become_bags(slides):
     assert bags.bag_ids == [f"s{number}" for number in range(8)]
     assert bags.sizes.tolist() == SIZES
     assert bags.instances.dtype == torch.float16
-    assert torch.equal(bags.instances[:, 0].long(), bags.bag_of_instance)
+    assert bags.instances[:, 0].tolist() == bags.bag_of_instance.tolist()
     assert bags.batch(torch.tensor([3])).coords.tolist() == [[0, 1], [2, 3]]
     assert bags.instance_labels.tolist() == [-1] * sum(SIZES)
     assert [part.tolist() for part in module.splits[1:]] == [[0, 1, 2, 3], [4, 5], [6, 7]]

@@ -117,7 +117,7 @@ def test_texture_features_of_real_tiles(shared_data, ratio, within):
     module = KatherMIL(["01_TUMOR"], root, "", Loading(), bag_length=20, positive_ratio=ratio)
     module.setup()
     bags = module.bags
-    positives = torch.zeros(len(bags), dtype=torch.long).index_add(0, bags.bag_of_instance, bags.instance_labels)
+    positives = torch.zeros(len(bags), dtype=torch.long).index_add(0, bags.bag_of_instance, bags.instance_labels.long())
     assert torch.equal(positives, within * bags.labels)
     assert all(set(bags.labels[part].tolist()) == {0, 1} for part in module.splits[1:])
     train = bags.instances[bags.instances_of(module.splits.train)]
