@@ -34,6 +34,7 @@ BENCHMARKS = (
     "time_to_accuracy",
     "feature_store",
     "start_up",
+    "slow_places",
     "slides",
     "extraction",
     "restart",

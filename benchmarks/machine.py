@@ -72,7 +72,7 @@ def cpu_ratio(samples: Sequence[Clock], base: Sequence[Clock]) -> float:
 
 def milliseconds(name: str, samples: Sequence[Clock]) -> dict[str, Any]:
     """Shortest and median wall time in ms, and every sample; keys start with `name`."""
-    wall = [round(clock.wall * 1000, 3) for clock in samples]
+    wall = [round(clock.wall * 1000, 4) for clock in samples]
     return {
         f"{name}_min_ms": min(wall),
         f"{name}_median_ms": round(statistics.median(wall), 3),

@@ -106,6 +106,11 @@ def segment_largest(values: Tensor, sizes: Tensor) -> Tensor:
     return torch.segment_reduce(values, "max", lengths=sizes, unsafe=True)
 
 
+def segment_smallest(values: Tensor, sizes: Tensor) -> Tensor:
+    """As `segment_min`, of values without gradient: NaN where a bag has one."""
+    return values.amin(0, keepdim=True) if len(sizes) == 1 else -segment_largest(-values, sizes)
+
+
 def segment_argmax(values: Tensor, sizes: Tensor) -> Tensor:
     """Position int64 in [0, N) of the first largest value of each bag of values (N,) -> (B,), or (N, C) -> (B, C)."""
     values, total = values.detach(), len(values)

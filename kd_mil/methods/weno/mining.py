@@ -7,11 +7,12 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from kd_mil.core.checks import at_least, share
 from kd_mil.core.errors import UserError
-from kd_mil.models.segments import per_instance, segment_ids, segment_largest, segment_ranks
+from kd_mil.models.segments import per_instance, segment_ids, segment_largest, segment_ranks, segment_smallest
 
 
 @dataclass(frozen=True)
@@ -62,15 +63,15 @@ def keep_below_threshold(
 ) -> Tensor:
     """Mask (N,): all of a negative bag; of a positive one what lies at or below the threshold, but at least one."""
     probs, total = student_probs.detach(), len(student_probs)
-    lowest = -segment_largest(-probs, sizes)
-    negative = per_instance(labels == 0, sizes, total)
-    if fallback == "hardest":  # where nothing lies below the threshold the lowest do; NaN stays: it is reported
-        return ~(probs > per_instance(lowest.clamp_min(threshold), sizes, total)) | negative
-    spared = lowest > threshold
-    keep = ~(probs > threshold) | negative
+    lowest = segment_smallest(probs, sizes)
+    limit = lowest.clamp_min(threshold) if fallback == "hardest" else torch.full_like(lowest, threshold)
     if fallback == "all":
-        return keep | per_instance(spared, sizes, total)
-    highest = segment_largest(probs, sizes).masked_fill(~spared, math.inf)
+        limit = limit.masked_fill(lowest > threshold, math.inf)
+    limit = limit.masked_fill(labels == 0, math.inf)
+    keep = ~(probs > per_instance(limit, sizes, total))  # NaN stays: divergence is reported, not mined
+    if fallback != "easiest":
+        return keep
+    highest = segment_largest(probs, sizes).masked_fill(lowest <= threshold, math.inf)
     return keep | (probs >= per_instance(highest, sizes, total))
 
 
