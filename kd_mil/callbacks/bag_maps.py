@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 from torch import Tensor
 
-from kd_mil.callbacks.figures import tensorboard
-from kd_mil.core.atomic import write_figure
+from kd_mil.callbacks.pictures import show_figure
 from kd_mil.data.bags import Bags
 from kd_mil.evaluation.tables import PredictionTables
 from kd_mil.slides.formats.image_decoding import decode_rgb
@@ -39,13 +38,10 @@ class BagMaps(Callback):
             return
         bags: Bags = trainer.datamodule.bags  # type: ignore[attr-defined]
         tables: PredictionTables = cast(Any, pl_module).tables["test"]
-        writer = tensorboard(trainer)
         for bag in self._chosen(tables):
             name = bags.bag_ids[bag]
             figure = map_figure(np.asarray(decode_rgb(paths[name])), tables, bags, bag)
-            write_figure(self.directory / "maps" / f"{name}.png", figure, dpi=110)
-            if writer is not None:
-                writer.add_figure(f"test/map_{name}", figure, trainer.current_epoch)
+            show_figure(figure, trainer, f"test/map_{name}", self.directory / "maps" / f"{name}.png", dpi=110)
 
     def _chosen(self, tables: PredictionTables) -> list[int]:
         bags, labels = tables.bags["bag"], tables.bags["label"]

@@ -9,8 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kd_mil.callbacks.figures import tensorboard
-from kd_mil.core.atomic import write_figure
+from kd_mil.callbacks.pictures import show_figure, tensorboard
 from kd_mil.data.bags import Bags
 from kd_mil.evaluation.pseudo_labels import dropped_precision, pseudo_label_scores
 
@@ -88,10 +87,7 @@ class DistillationMonitor(Callback):
         figure = montage_figure(
             shown.instances.cpu(), f"epoch {trainer.current_epoch}: {len(dropped)} instances dropped"
         )
-        write_figure(self.directory / "mined.png", figure, dpi=120)
-        writer = tensorboard(trainer)
-        if writer is not None:
-            writer.add_figure("hpm/mined", figure, trainer.current_epoch)
+        show_figure(figure, trainer, "hpm/mined", self.directory / "mined.png", dpi=120)
 
 
 def _joined(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:

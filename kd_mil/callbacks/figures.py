@@ -5,13 +5,12 @@ from typing import Any, cast
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from kd_mil.core.atomic import write_figure
+from kd_mil.callbacks.pictures import show_figure, tensorboard
 from kd_mil.evaluation.tables import PredictionTables
 from kd_mil.plot.curves import draw_roc, frame_roc
 
@@ -38,28 +37,18 @@ class Figures(Callback):
         if epoch % self.every_n_epochs == 0:
             _write_histograms(writer, tables, roles, epoch)
         if epoch % self.roc_every_n_epochs == 0:
-            writer.add_figure("val/roc", roc_figure(tables, roles), epoch)
+            show_figure(roc_figure(tables, roles), trainer, "val/roc")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
         tables: PredictionTables = cast(Any, pl_module).tables["test"]
-        writer = tensorboard(trainer)
         roles = tables.roles
         for name, figure in (
             ("roc", roc_figure(tables, roles)),
             ("probabilities", probability_figure(tables, roles)),
         ):
-            write_figure(self.directory / f"{name}.png", figure, dpi=120)
-            if writer is not None:
-                writer.add_figure(f"test/{name}", figure, trainer.current_epoch)
-
-
-def tensorboard(trainer: Trainer) -> SummaryWriter | None:
-    """The TensorBoard writer of rank 0; None elsewhere and without that logger."""
-    if not trainer.is_global_zero:
-        return None
-    return next((logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
+            show_figure(figure, trainer, f"test/{name}", self.directory / f"{name}.png", dpi=120)
 
 
 def _write_histograms(writer: SummaryWriter, tables: PredictionTables, roles: list[str], epoch: int) -> None:

@@ -11,9 +11,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kd_mil.callbacks.figures import tensorboard
 from kd_mil.callbacks.image_calibration import calibration, reliability_figure
-from kd_mil.core.atomic import atomic_path, write_figure
+from kd_mil.callbacks.pictures import show_figure
+from kd_mil.core.atomic import atomic_path
 from kd_mil.core.checks import at_least
 from kd_mil.evaluation.bootstrap import RESAMPLES, bootstrap
 from kd_mil.evaluation.classification import confusion_matrix
@@ -61,15 +61,12 @@ class ImageReport(Callback):
         text = json.dumps(content, indent=1)
         with atomic_path(self.directory / "report.json") as path:
             path.write_text(text + "\n")
-        writer = tensorboard(trainer)
         for name, figure in (
             ("confusion", confusion_figure(rows, list(method.roles), list(data.class_names))),
             ("reliability", reliability_figure(rows, list(method.roles))),
             ("pairs", pair_figure(rows, method, data, self.pairs)),
         ):
-            write_figure(self.directory / "figures" / f"{name}.png", figure, dpi=120)
-            if writer is not None:
-                writer.add_figure(f"test/{name}", figure, trainer.current_epoch)
+            show_figure(figure, trainer, f"test/{name}", self.directory / "figures" / f"{name}.png", dpi=120)
 
     def _intervals(self, rows: dict[str, Tensor], role: str, cases: list[str]) -> dict[str, Any]:
         """95 % intervals by plain resampling, of whole cases, and by class-balanced resampling, of images."""

@@ -13,8 +13,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kd_mil.callbacks.figures import tensorboard
-from kd_mil.core.atomic import write_figure
+from kd_mil.callbacks.pictures import show_figure, tensorboard
 from kd_mil.data.batches import UNKNOWN, MaskedBatch
 from kd_mil.evaluation.segmentation import gaussian_blur
 from kd_mil.slides.overlays.score_grid import score_colors
@@ -56,11 +55,8 @@ class Overlays(Callback):
         switches = int(getattr(pl_module, "switches", 0))
         frame = {role: small_map(probs[:1]) for role, probs in maps.items()}
         self.frames.append({"epoch": trainer.current_epoch, "switches": switches, **frame})
-        writer = tensorboard(trainer)
-        if writer is not None:
-            writer.add_figure(
-                "val/overlays", overlay_figure(shown, maps, threshold_of(pl_module)), trainer.current_epoch
-            )
+        if tensorboard(trainer) is not None:
+            show_figure(overlay_figure(shown, maps, threshold_of(pl_module)), trainer, "val/overlays")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and self.frames:
@@ -84,10 +80,7 @@ class Overlays(Callback):
         return MaskedBatch(batch.instances, batch.labels, batch.bag_indices, data.masks(part)[rows])
 
     def _save(self, trainer: Trainer, name: str, figure: Figure) -> None:
-        write_figure(self.directory / f"{name}.png", figure, dpi=DPI)
-        writer = tensorboard(trainer)
-        if writer is not None:
-            writer.add_figure(f"segmentation/{name}", figure, trainer.current_epoch)
+        show_figure(figure, trainer, f"segmentation/{name}", self.directory / f"{name}.png", dpi=DPI)
 
 
 def spread(rows: Tensor, count: int) -> Tensor:

@@ -10,14 +10,16 @@ from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kd_mil.callbacks.figures import tensorboard
-from kd_mil.core.atomic import write_figure
+from kd_mil.callbacks.pictures import show_figure, tensorboard
 from kd_mil.core.checks import at_least
 from kd_mil.data.bags import Bags
 from kd_mil.evaluation.tables import PredictionTables, shown_as
 from kd_mil.evaluation.thresholds import decision_text
 from kd_mil.slides.overlays.heatmap import comparison_figure
 from kd_mil.slides.overlays.slide_picture import SlidePicture
+
+TENSORBOARD_DPI = 60
+"""Of maps while training, half of that of the files."""
 
 
 class SlideMaps(Callback):
@@ -37,7 +39,7 @@ class SlideMaps(Callback):
     """
 
     def __init__(
-        self, directory: str, slides: int = 4, every_n_epochs: int = 5, max_side: int = 512, smoothing: float = 0.0
+        self, directory: str, slides: int = 4, every_n_epochs: int = 10, max_side: int = 512, smoothing: float = 0.0
     ) -> None:
         at_least("smoothing", smoothing, 0)
         self.directory, self.slides, self.smoothing = Path(directory), slides, smoothing
@@ -47,10 +49,9 @@ class SlideMaps(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = cast(Any, trainer).datamodule
         selected = trainer.state.fn == TrainerFn.VALIDATING
-        due = selected or trainer.current_epoch % self.every_n_epochs == 0
+        due = selected or (trainer.current_epoch % self.every_n_epochs == 0 and tensorboard(trainer) is not None)
         if not (due and trainer.is_global_zero and hasattr(data, "slide_picture") and data.bag_by == "slide"):
             return
-        writer = tensorboard(trainer)
         tables: PredictionTables = cast(Any, pl_module).tables["val"]
         for bag in chosen_slides(tables.bags["bag"], data.bags.labels, self.slides):
             if bag not in self._pictures:
@@ -60,10 +61,9 @@ class SlideMaps(Callback):
             where, size = self._pictures[bag], data.tile_size_level0(bag)
             thresholds = getattr(pl_module, "thresholds", {})
             figure = slide_figure(data.bags, bag, tables, roles, where, size, thresholds, self.smoothing)
-            if selected:
-                write_figure(self.directory / f"slide_{data.bags.bag_ids[bag]}.png", figure)
-            if writer is not None:
-                writer.add_figure(f"slides/{data.bags.bag_ids[bag]}", figure, trainer.current_epoch)
+            name = data.bags.bag_ids[bag]
+            path = self.directory / f"slide_{name}.png" if selected else None
+            show_figure(figure, trainer, f"slides/{name}", path, dpi=None if selected else TENSORBOARD_DPI)
 
 
 def chosen_slides(bags: Tensor, labels: Tensor, count: int) -> list[int]:

@@ -85,13 +85,15 @@ class Writer:
     def __init__(self):
         self.tags = []
 
-    def add_figure(self, tag, figure, step):
+    def add_image(self, tag, pixels, step, dataformats):
+        assert (pixels.dtype, pixels.ndim, dataformats) == (np.uint8, 3, "HWC")
         self.tags.append((tag, step))
 
 
 def test_maps_go_to_tensorboard_while_training_and_to_files_at_the_end(slides, tmp_path, monkeypatch):
     writer, opened = Writer(), []
-    monkeypatch.setattr("kd_mil.callbacks.slide_maps.tensorboard", lambda _: writer)
+    for module in ("slide_maps", "pictures"):
+        monkeypatch.setattr(f"kd_mil.callbacks.{module}.tensorboard", lambda _: writer)
     picture = type(slides).slide_picture
     monkeypatch.setattr(type(slides), "slide_picture", lambda *given: opened.append(given[1]) or picture(*given))
     callback = SlideMaps(str(tmp_path / "figures"), slides=2, every_n_epochs=2, max_side=96)
@@ -106,6 +108,7 @@ def test_maps_go_to_tensorboard_while_training_and_to_files_at_the_end(slides, t
     for path in (tmp_path / "figures").iterdir():
         with Image.open(path) as image:
             assert image.width > 2 * image.height
+            assert image.info["dpi"] == pytest.approx((120, 120), abs=1)
 
 
 def test_data_without_slides_are_passed_over(tmp_path):

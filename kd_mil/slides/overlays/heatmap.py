@@ -133,7 +133,7 @@ def comparison_figure(
         smoothing: as in `draw_heatmap`.
 
     Returns:
-        A figure ready for `SummaryWriter.add_figure` or `savefig`.
+        A figure ready to be drawn.
     """
     figure = _figure(thumbnail, columns=1 + len(panels), height=4.5)
     figure.suptitle(title)
