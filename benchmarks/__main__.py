@@ -39,6 +39,7 @@ BENCHMARKS = (
     "extraction",
     "restart",
     "segmentation",
+    "viewer",
 )
 RECORDS = Path("experiments/benchmarks")
 NO_RECORDS = Path("runs/benchmarks")

@@ -5,8 +5,6 @@ python docs/screenshots.py predictions=DIR slides=DIR [slide=ID]
 DIR are the output folder of `kd_mil.predict`, and the slides it was made from. `make demo` leaves both.
 """
 
-import re
-import subprocess
 import sys
 import tempfile
 import time
@@ -48,31 +46,18 @@ def take_page(browser: Any, out: Path, name: str) -> None:
 
 def take_viewer(browser: Any, settings: dict[str, str], name: str) -> None:
     """The viewer on that slide, its prediction outlined."""
-    words = [f"{key}={settings[key]}" for key in ("predictions", "slides")]
-    with tempfile.TemporaryFile("w+") as log:
-        server = subprocess.Popen([sys.executable, "-m", "kd_mil.view", *words], stdout=log, stderr=subprocess.DEVNULL)
-        try:
-            page = browser.new_page(viewport={"width": 1320, "height": 840})
-            page.goto(f"{address(log)}?slide={name}")
-            page.wait_for_function("window.Bokeh && Bokeh.documents.length > 0 && Bokeh.documents[0].is_idle")
-            page.get_by_text("outline: prediction").click()
-            page.mouse.move(400, 400)
-            time.sleep(2)
-            save(page, "viewer")
-        finally:
-            server.terminate()
-            server.wait(20)
+    from tests.support.browser import IDLE
+    from tests.support.viewing import running_viewer
 
-
-def address(log: Any) -> str:
-    """What the server says it listens on."""
-    for _ in range(600):
-        log.seek(0)
-        found = re.search(r"^open (\S+)", log.read(), re.MULTILINE)
-        if found:
-            return found[1]
-        time.sleep(0.1)
-    raise SystemExit("the viewer did not start")
+    words = [f"{key}={Path(settings[key]).absolute()}" for key in ("predictions", "slides")]
+    with tempfile.TemporaryDirectory() as folder, running_viewer(Path(folder), *words) as viewer:
+        page = browser.new_page(viewport={"width": 1320, "height": 840})
+        page.goto(f"{viewer.url}?slide={name}")
+        page.wait_for_function(IDLE)
+        page.get_by_text("outline: prediction").click()
+        page.mouse.move(400, 400)
+        time.sleep(2)
+        save(page, "viewer")
 
 
 def save(page: Any, name: str) -> None:

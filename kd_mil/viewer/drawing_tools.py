@@ -7,6 +7,7 @@ from bokeh.models import (
     Button,
     ColumnDataSource,
     CustomJS,
+    Div,
     FreehandDrawTool,
     PolyDrawTool,
     PolyEditTool,
@@ -22,6 +23,17 @@ from kd_mil.viewer.frame import Frame
 from kd_mil.viewer.layers import regions
 from kd_mil.viewer.slide_plot import SlidePlot
 
+HELP = {
+    "by hand": "drag",
+    "outline": "hold the button at its first and last corner, click those between",
+    "corners": "hold the button on an outline, then drag them",
+    "delete": "click an outline, then Backspace",
+}
+FORGET = """
+const view = Bokeh.index.find_one(tool);
+if (view?._cur_index != null) { view._cur_index = null; view._set_vertices([], []); }
+"""
+"""Bokeh's tool for corners (3.9) follows its outline when that is gone, fails, and the server is not told of it."""
 COLOURS = {TUMOUR.name: "#c800c8", CUT_OUT: "#000000"}
 OTHERS = "#0050c0"
 
@@ -47,11 +59,13 @@ class DrawingTools:
         lines = {"fill_color": color, "fill_alpha": 0.15, "line_color": color, "line_width": 2}
         areas = plot.patches("xs", "ys", source=self.source, name="shapes", **lines)
         corners = plot.scatter([], [], size=9, fill_color="white", line_color="black")
-        self.tools = [
-            PolyDrawTool(renderers=[areas], empty_value=TUMOUR.name, description="draw an outline (double click)"),
-            FreehandDrawTool(renderers=[areas], empty_value=TUMOUR.name, description="draw by hand"),
-            PolyEditTool(renderers=[areas], vertex_renderer=corners, description="move corners (double click)"),
-        ]
+        how = {"renderers": [areas]}
+        draw = PolyDrawTool(**how, empty_value=TUMOUR.name, description=told("outline"))
+        by_hand = FreehandDrawTool(**how, empty_value=TUMOUR.name, description=told("by hand"))
+        edit = PolyEditTool(**how, vertex_renderer=corners, description=told("corners"))
+        self.forget = CustomJS(args={"tool": edit}, code=FORGET)
+        edit.js_on_change("change:active", self.forget)
+        self.tools = [draw, by_hand, edit]
         plot.add_tools(*self.tools)
 
     def controls(self, plot: SlidePlot) -> list[Any]:
@@ -64,9 +78,12 @@ class DrawingTools:
         start.on_click(lambda: self._tried(lambda: self._start(plot)))
         clear = Button(label="clear", name="clear")
         clear.on_click(lambda: self._show([]))
+        for button in (start, clear):
+            button.js_on_click(self.forget)
         save = Button(label="save outlines", button_type="success", name="save")
         save.on_click(lambda: self._tried(self._save))
-        return [kind, start, clear, save]
+        text = "<br>".join(map(told, HELP))
+        return [kind, start, clear, save, Div(text=text, width=280, styles={"color": "#555", "font-size": "0.8rem"})]
 
     def drawn(self) -> list[Drawn]:
         """The outlines on the plot, in level-0 pixels."""
@@ -110,3 +127,8 @@ class DrawingTools:
             action()
         except (UserError, OSError) as error:
             self.say(str(error))
+
+
+def told(what: str) -> str:
+    """A line of help."""
+    return f"{what}: {HELP[what]}"

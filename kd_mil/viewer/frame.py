@@ -49,6 +49,12 @@ class Frame:
         x, y = self.to_plot(np.array([[layer.origin[0], layer.origin[1] + height]]))[0]
         return {"x": x, "y": y, "dw": width * self.unit, "dh": height * self.unit}
 
+    def segments(self, edges: np.ndarray) -> dict[str, np.ndarray]:
+        """Lines (S, 4), x0, y0, x1, y1 in level-0 pixels, as columns of a source."""
+        x0, y0, x1, y1 = edges.T
+        places = {"x0": x0, "y0": -y0, "x1": x1, "y1": -y1}
+        return {name: (values * self.unit).astype(np.float32) for name, values in places.items()}
+
     def lines(self, polygons: Sequence[shapely.Polygon]) -> dict[str, list[np.ndarray]]:
         """The rings of polygons as lines."""
         found = [

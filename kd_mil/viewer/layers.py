@@ -8,7 +8,7 @@ import shapely
 
 from kd_mil.core.errors import UserError
 from kd_mil.prediction.panels import Layer, Panel
-from kd_mil.slides.overlays.mask_polygons import mask_polygons
+from kd_mil.slides.overlays.mask_polygons import mask_edges, mask_polygons
 from kd_mil.slides.overlays.score_grid import MOST_OPAQUE, SHADES, shades
 
 DIFFERENCE = "difference"
@@ -67,9 +67,14 @@ def _hex(color: list[int]) -> str:
     return "#" + "".join(f"{part:02x}" for part in color)
 
 
-def tissue_outline(layer: ShownLayer) -> list[shapely.Polygon]:
-    """Outlines, in level-0 pixels, of where a layer says anything."""
-    return _outlines(np.isfinite(layer.grid), layer)
+def tissue_edges(layer: ShownLayer) -> np.ndarray:
+    """Lines (S, 4), x0, y0, x1, y1 in level-0 pixels, around where a layer says anything."""
+    return _edges(np.isfinite(layer.grid), layer)
+
+
+def finding_edges(layer: ShownLayer) -> np.ndarray:
+    """The same around where a layer reaches its threshold."""
+    return _edges(_reached(layer, layer.threshold), layer)
 
 
 def regions(layer: ShownLayer, threshold: float) -> list[shapely.Polygon]:
@@ -80,10 +85,15 @@ def regions(layer: ShownLayer, threshold: float) -> list[shapely.Polygon]:
     """
     if layer.signed:
         raise UserError(f"{layer.name} is no probability: choose the layer of a role")
-    return _outlines(layer.grid >= np.float32(threshold), layer)  # NaN does not reach it
-
-
-def _outlines(mask: np.ndarray, layer: ShownLayer) -> list[shapely.Polygon]:
     return [
-        shapely.transform(polygon, lambda points: points * layer.cell + layer.origin) for polygon in mask_polygons(mask)
+        shapely.transform(polygon, lambda points: points * layer.cell + layer.origin)
+        for polygon in mask_polygons(_reached(layer, threshold))
     ]
+
+
+def _reached(layer: ShownLayer, threshold: float) -> np.ndarray:
+    return layer.grid >= np.float32(threshold)  # NaN does not reach it
+
+
+def _edges(mask: np.ndarray, layer: ShownLayer) -> np.ndarray:
+    return mask_edges(mask) * layer.cell + np.tile(layer.origin, 2)

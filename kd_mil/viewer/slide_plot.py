@@ -1,7 +1,7 @@
 """One plot: a slide, layers over it with their controls, outlines, a scale bar, and the scores under the pointer."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import shapely
@@ -27,7 +27,7 @@ from kd_mil.core.errors import UserError
 from kd_mil.prediction.panels import Panel
 from kd_mil.viewer.content import Content
 from kd_mil.viewer.frame import Frame
-from kd_mil.viewer.layers import ShownLayer, palette, regions, shown_layers, tissue_outline
+from kd_mil.viewer.layers import ShownLayer, finding_edges, palette, shown_layers, tissue_edges
 
 RECOLOUR = """
 const low = threshold.value, base = colours, last = base.length - 1;
@@ -91,11 +91,13 @@ def slide_plot(
     controls: list[Any] = [_heading(title)] if title else []
     thresholds = {}
     first = panel.shown or panel.layers[-1].name
-    for layer in layers:
-        renderer = _add_layer(plot, layer, frame, layer.name == first)
-        more, thresholds[layer.name] = _controls(layer, renderer, layer.name == first, ending)
-        controls += more
-    _add_hover(plot, layers, frame, "pixels" if main.mpp is None else "µm")
+    rasters = _rasters(layers)
+    for raster in rasters:
+        for column, layer in raster.columns.items():
+            renderer = _add_layer(plot, layer, raster.source, column, frame, layer.name == first)
+            more, thresholds[layer.name] = _controls(layer, renderer, layer.name == first, ending)
+            controls += more
+    _add_hover(plot, rasters, frame, "pixels" if main.mpp is None else "µm")
     if main.mpp is not None:
         plot.add_layout(ScaleBar(range=plot.x_range, unit="µm", dimensional=MetricLength(), location="bottom_left"))
     decides = next(layer for layer in layers if layer.name == first)
@@ -109,13 +111,33 @@ def _heading(text: str) -> Div:
     return Div(text=text, render_as_text=True, disable_math=True, styles={"font-weight": "bold"})
 
 
-def _add_layer(plot: Any, layer: ShownLayer, frame: Frame, visible: bool) -> GlyphRenderer:
+class Raster(NamedTuple):
+    """Layers whose cells are the same, in one source: what is coloured is what the pointer tells, and sent once."""
+
+    source: ColumnDataSource
+    columns: dict[str, ShownLayer]
+    """By name of the column."""
+
+
+def _rasters(layers: list[ShownLayer]) -> list[Raster]:
+    groups: dict[tuple, list[ShownLayer]] = {}
+    for layer in layers:
+        groups.setdefault((layer.grid.shape, layer.cell, layer.origin), []).append(layer)
+    named = [{f"v{place}": layer for place, layer in enumerate(group)} for group in groups.values()]
+    return [
+        Raster(ColumnDataSource({column: [np.flipud(layer.grid)] for column, layer in columns.items()}), columns)
+        for columns in named
+    ]
+
+
+def _add_layer(
+    plot: Any, layer: ShownLayer, source: ColumnDataSource, column: str, frame: Frame, visible: bool
+) -> GlyphRenderer:
     low = -1.0 if layer.signed else 0.0
     clear = "rgba(0, 0, 0, 0)"
     mapper = LinearColorMapper(palette=palette(layer.signed), low=low, high=1.0, nan_color=clear, low_color=clear)
-    source = ColumnDataSource({"image": [np.flipud(layer.grid)]})
     place = frame.image(layer)
-    return plot.image("image", source=source, color_mapper=mapper, visible=visible, name=f"layer {layer.name}", **place)
+    return plot.image(column, source=source, color_mapper=mapper, visible=visible, name=f"layer {layer.name}", **place)
 
 
 def _controls(layer: ShownLayer, renderer: GlyphRenderer, active: bool, ending: str) -> tuple[list[Any], Slider]:
@@ -133,42 +155,45 @@ def _controls(layer: ShownLayer, renderer: GlyphRenderer, active: bool, ending: 
     return [shown, threshold, opacity], threshold
 
 
-def _add_hover(plot: Any, layers: list[ShownLayer], frame: Frame, unit: str) -> None:
-    """An invisible picture for each grid tells its values: what is hidden or below its threshold is said, too."""
-    groups: dict[tuple, list[ShownLayer]] = {}
-    for layer in layers:
-        groups.setdefault((layer.grid.shape, layer.cell, layer.origin), []).append(layer)
-    for number, group in enumerate(groups.values()):
-        grids = {f"v{place}": [np.flipud(layer.grid)] for place, layer in enumerate(group)}
-        source, place = ColumnDataSource(grids | {"image": grids["v0"]}), frame.image(group[0])
-        unseen = plot.image(
-            "image", source=source, palette=["#000000"], global_alpha=0, name=f"values {number}", **place
-        )
-        tips = [(layer.label, f"@v{place}{{0.000}}") for place, layer in enumerate(group)]
+def _add_hover(plot: Any, rasters: list[Raster], frame: Frame, unit: str) -> None:
+    """An invisible picture for each raster tells its values: what is hidden or below its threshold is said, too."""
+    for number, (source, columns) in enumerate(rasters):
+        place, unseen = frame.image(columns["v0"]), {"palette": ["#000000"], "global_alpha": 0}
+        renderer = plot.image("v0", source=source, name=f"values {number}", **unseen, **place)
+        tips = [(layer.label, f"@{column}{{0.000}}") for column, layer in columns.items()]
         tips += [("x, y", f"$x{{0}}, $y{{custom}} {unit}")] if number == 0 else []
         downwards = {"$y": CustomJSHover(code="return (-value).toFixed(0)")}
-        plot.add_tools(HoverTool(renderers=[unseen], tooltips=tips, formatters=downwards, visible=number == 0))
+        plot.add_tools(HoverTool(renderers=[renderer], tooltips=tips, formatters=downwards, visible=number == 0))
 
 
 def _outlines(plot: Any, content: Content, panel: Panel, layer: ShownLayer, frame: Frame) -> CheckboxGroup:
     """Tissue, prediction, and annotation where there is one."""
-    found = {"tissue": tissue_outline(layer), "prediction": regions(layer, layer.threshold)}
-    try:
-        annotated = content.slides.annotation(panel.name)
-        if annotated is not None:
-            found["annotation"] = [part for part in shapely.get_parts(annotated) if part.geom_type == "Polygon"]
-    except UserError as error:
-        found[f"annotation: {error}"] = []
-    colors, lines = ("#008000", "#c00000", "#0050c0"), []
-    for color, (name, polygons) in zip(colors, found.items(), strict=False):
-        on = name.startswith("annotation")
-        drawn = plot.multi_line(
-            "xs", "ys", source=ColumnDataSource(frame.lines(polygons)), line_color=color, line_width=2
-        )
-        drawn.visible, drawn.name = on, f"outline {name}"
-        lines.append(drawn)
-    active = [place for place, drawn in enumerate(lines) if drawn.visible]
-    group = CheckboxGroup(labels=[f"outline: {name}" for name in found], active=active, name="outlines")
+    lines, labels = [], []
+    for name, color, edges in (
+        ("tissue", "#008000", tissue_edges(layer)),
+        ("prediction", "#c00000", finding_edges(layer)),
+    ):
+        source = ColumnDataSource(frame.segments(edges))
+        lines.append(plot.segment(source=source, line_color=color, line_width=2, visible=False))
+        labels.append(name)
+    fault, annotated = _annotation(content, panel)
+    if annotated is not None or fault:
+        polygons = [part for part in shapely.get_parts(annotated) if part.geom_type == "Polygon"]
+        source = ColumnDataSource(frame.lines(polygons))
+        lines.append(plot.multi_line("xs", "ys", source=source, line_color="#0050c0", line_width=2))
+        labels.append(f"annotation{fault}")
+    for line, label in zip(lines, labels, strict=True):
+        line.name = f"outline {label}"
+    active = [place for place, line in enumerate(lines) if line.visible]
+    group = CheckboxGroup(labels=[f"outline: {label}" for label in labels], active=active, name="outlines")
     code = "lines.forEach((line, place) => line.visible = cb_obj.active.includes(place))"
     group.js_on_change("active", CustomJS(args={"lines": lines}, code=code))
     return group
+
+
+def _annotation(content: Content, panel: Panel) -> tuple[str, shapely.Geometry | None]:
+    """What is annotated; where that cannot be read, why."""
+    try:
+        return "", content.slides.annotation(panel.name)
+    except UserError as error:
+        return f": {error}", None

@@ -3,6 +3,7 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -112,19 +113,26 @@ class Kept:
     """The last results of a function by its first argument, for several threads.
 
     Args:
-        make: makes what is not there; no two threads make the same.
+        make: makes what is not there; no two threads make the same, and who wants another does not wait.
     """
 
     def __init__(self, make: Callable[..., Any]) -> None:
         self._make, self._lock = make, threading.Lock()
-        self._found: OrderedDict[Hashable, Any] = OrderedDict()
+        self._found: OrderedDict[Hashable, Future] = OrderedDict()
 
     def __call__(self, key: Hashable, *more: Any) -> Any:
-        """The result for a key."""
+        """The result for a key; what could not be made is tried again."""
         with self._lock:
-            if key not in self._found:
-                self._found[key] = self._make(key, *more)
+            mine = key not in self._found
+            result = self._found.setdefault(key, Future())
             self._found.move_to_end(key)
             while len(self._found) > MOST_OPEN:
                 self._found.popitem(last=False)
-            return self._found[key]
+        if mine:
+            try:
+                result.set_result(self._make(key, *more))
+            except BaseException as error:
+                with self._lock:
+                    self._found.pop(key, None)
+                result.set_exception(error)
+        return result.result()

@@ -1,5 +1,6 @@
 """A folder as `kd_mil.predict` leaves it, of slides drawn here, without a model."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from kd_mil.slides.overlays.score_grid import cell_step, score_grid
 TILE = 256
 MPP = 0.5
 ROLES = ("teacher", "student")
+Scored = Callable[[int, int], dict[str, np.ndarray]]
 
 
 def picture_of_tissue(columns: int, rows: int, side: int = 8) -> np.ndarray:
@@ -29,13 +31,19 @@ def scores_of(columns: int, rows: int) -> dict[str, np.ndarray]:
     return {"teacher": (0.1 + 0.5 * peak).astype(np.float32), "student": (0.02 + 0.96 * peak).astype(np.float32)}
 
 
+def noise(columns: int, rows: int) -> dict[str, np.ndarray]:
+    """Scores (rows * columns,) of which each says what it likes: half the tiles are findings of their own."""
+    rng = np.random.default_rng(0)
+    return {role: rng.random(columns * rows).astype(np.float32) for role in ROLES}
+
+
 def predicted_slide(
-    out: Path, name: str, columns: int = 20, rows: int = 16, positive: str = "tumour"
+    out: Path, name: str, columns: int = 20, rows: int = 16, positive: str = "tumour", scored: Scored = scores_of
 ) -> dict[str, object]:
     """Write table and panel of one slide; its row of `slides.csv`."""
     y, x = np.mgrid[:rows, :columns]
     coords = np.stack([x.ravel(), y.ravel()], 1) * TILE
-    scores = scores_of(columns, rows)
+    scores = scored(columns, rows)
     table = {"instance_id": np.arange(len(coords)), "x": coords[:, 0], "y": coords[:, 1], "tile_size_level0": TILE}
     for role, values in scores.items():
         table |= {f"{role}_prob": values, f"{role}_score": values}
@@ -65,9 +73,11 @@ def predicted_slide(
     return row | {"student_decision": decision["student"]}
 
 
-def predicted_folder(out: Path, names: list[str], columns: int = 20, rows: int = 16) -> Path:
+def predicted_folder(
+    out: Path, names: list[str], columns: int = 20, rows: int = 16, scored: Scored = scores_of
+) -> Path:
     """The folder, with a slide that could not be read beside those of the names."""
-    lines = [predicted_slide(out, name, columns, rows) for name in names]
+    lines = [predicted_slide(out, name, columns, rows, scored=scored) for name in names]
     lines = [line | {"label": "tumour" if number % 2 == 0 else "normal"} for number, line in enumerate(lines)]
     write_json(out / "model.json", {"class_names": ["normal", "tumour"], "decides": "student"})
     lines.append({"slide_id": "damaged", "note": "slide 'damaged.svs' cannot be opened"})

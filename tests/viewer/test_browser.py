@@ -1,13 +1,12 @@
 """The viewer as a person uses it: a real server, a real browser."""
 
 import http.client
+import json
 import re
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from urllib.parse import urlsplit
+from contextlib import ExitStack
+from urllib.parse import quote, urlsplit
 
 import numpy as np
 import pytest
@@ -16,8 +15,8 @@ from kd_mil.slides.annotations.annotations import read_annotation, tumour_fracti
 from kd_mil.slides.formats.reader import open_slide
 from tests.support.browser import IDLE, chromium, open_page, pixels
 from tests.support.predicted import MPP, predicted_folder, predicted_slide, slide_file
+from tests.support.viewing import LONGEST_FRAME, running_viewer
 
-ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = "<img src=x onerror=alert(1)> $$x$$"
 PLACE = """([x, y]) => {
   const plot = Bokeh.documents[0].get_model_by_name("plot"), view = Bokeh.index.find_one(plot);
@@ -26,6 +25,7 @@ PLACE = """([x, y]) => {
           box.top + frame.top + (up.end - y) / (up.end - up.start) * frame.height];
 }"""
 
+DRAWN = "Bokeh.documents[0].get_model_by_name('drawn').data"
 ENDS = "() => { const {start, end} = Bokeh.documents[0].get_model_by_name('plot').x_range; return [start, end] }"
 SAME = """() => ["start", "end"].every(end => {
   const [left, right] = ["plot", "plot beside"].map(name => Bokeh.documents[0].get_model_by_name(name).x_range[end]);
@@ -48,30 +48,8 @@ def folder(tmp_path_factory):
 def serve(folder):
     """Starts a viewer of a folder of predictions; its address."""
     pytest.importorskip("bokeh", reason="no Bokeh: pip install 'kd-mil[view]'")
-    running = []
-
-    def start(name, *settings):
-        words = [sys.executable, "-m", "kd_mil.view", f"predictions={name}", *settings]
-        log = (folder / f"{name}{len(running)}.log").open("w+")
-        running.append(subprocess.Popen(words, cwd=folder, env=_environment(), stdout=log, stderr=log))
-        for _ in range(600):
-            found = re.search(r"^open (\S+)", Path(log.name).read_text(), re.MULTILINE)
-            if found:
-                return found[1]
-            assert running[-1].poll() is None, Path(log.name).read_text()
-            time.sleep(0.1)
-        raise AssertionError("the viewer did not start")
-
-    yield start
-    for process in running:
-        process.terminate()
-        process.wait(20)
-
-
-def _environment():
-    import os
-
-    return os.environ | {"PYTHONPATH": str(ROOT)}
+    with ExitStack() as running:
+        yield lambda name, *more: running.enter_context(running_viewer(folder, f"predictions={name}", *more)).url
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +164,58 @@ def test_what_is_drawn_is_saved_at_a_click_and_read_as_tumour(browser, url, fold
     assert found == pytest.approx(np.array([1, 0, 0.5]), abs=0.03)
 
 
+def test_an_outline_is_clicked_corner_by_corner_corrected_and_deleted(browser, url, folder):
+    """The button is held for the first and the last corner; a corner is dragged; what is gone is not saved."""
+    with open_page(browser, f"{url}?slide={quote(HOSTILE)}&x=1408&y=1152&width=1500") as page:
+        page.wait_for_function(IDLE)
+
+        def hold(*corner):
+            page.mouse.move(*place(page, *corner), steps=3)
+            page.mouse.down()
+            page.wait_for_timeout(500)
+            page.mouse.up()
+
+        def click(*corner):
+            page.wait_for_timeout(400)  # two clicks in a row would be a double click
+            page.mouse.move(*place(page, *corner), steps=3)
+            page.mouse.click(*place(page, *corner))
+
+        def corners():
+            xs, ys = page.evaluate(f"() => {{ const {{xs, ys}} = {DRAWN}; return [[...xs[0]], [...ys[0]]] }}")
+            return sorted((round(x / MPP), round(-y / MPP)) for x, y in zip(xs, ys, strict=True))
+
+        page.locator(".bk-tool-icon-poly-draw").click()
+        hold(1280, 1024)
+        click(1536, 1024)
+        click(1536, 1280)
+        hold(1280, 1280)
+        square = [(1280, 1024), (1280, 1280), (1536, 1024), (1536, 1280)]
+        assert np.abs(np.subtract(corners(), square)).max() <= 3
+
+        page.locator(".bk-tool-icon-poly-edit").click()
+        hold(1400, 1100)
+        page.mouse.move(*place(page, 1536, 1280), steps=3)
+        page.mouse.down()
+        page.mouse.move(*place(page, 1700, 1400), steps=5)
+        page.mouse.up()
+        assert np.abs(np.subtract(corners()[-1], (1700, 1400))).max() <= 3
+
+        page.locator(".bk-tool-icon-poly-draw").click()
+        click(1400, 1100)
+        page.keyboard.press("Backspace")
+        page.wait_for_function(f"() => {DRAWN}.xs.length === 0")
+        page.get_by_role("button", name="save outlines").click()
+        page.wait_for_selector("text=saved:")
+        assert json.loads((folder / "out" / "drawn" / f"{HOSTILE}.geojson").read_text())["features"] == []
+
+        page.get_by_role("button", name="start from the prediction").click()
+        page.wait_for_function(f"() => {DRAWN}.xs.length === 1")
+        page.locator(".bk-tool-icon-poly-edit").click()
+        hold(1400, 1100)
+        page.get_by_role("button", name="clear").click()
+        page.wait_for_function(f"() => {DRAWN}.xs.length === 0")
+
+
 def test_a_prediction_is_the_start_of_an_outline(browser, url):
     with open_page(browser, f"{url}?slide=case_1") as page:
         page.wait_for_function(IDLE)
@@ -234,19 +264,5 @@ def test_a_slide_of_100_000_tiles_opens_as_fast_as_a_small_one(browser, serve, u
     assert large_seconds < 2 * small_seconds + 0.5, (large_seconds, small_seconds)
     with open_page(browser, large) as page:
         page.wait_for_function(IDLE)
-        longest = page.evaluate(PAN)
+        longest = page.evaluate(LONGEST_FRAME)
         assert longest < 1000, f"a frame took {longest} ms while panning"
-
-
-PAN = """async () => {
-  const range = Bokeh.documents[0].get_model_by_name("plot").x_range;
-  let longest = 0, last = performance.now();
-  for (let step = 0; step < 30; step++) {
-    const by = (range.end - range.start) / 100;
-    range.setv({start: range.start + by, end: range.end + by});
-    await new Promise(done => requestAnimationFrame(done));
-    longest = Math.max(longest, performance.now() - last);
-    last = performance.now();
-  }
-  return longest;
-}"""

@@ -1,5 +1,7 @@
 """What is shown: differences, palettes, and outlines in level-0 pixels."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,8 @@ from kd_mil.core.errors import UserError
 from kd_mil.prediction.panels import read_panel
 from kd_mil.slides.overlays.score_grid import shades
 from kd_mil.viewer.frame import Frame
-from kd_mil.viewer.layers import ShownLayer, palette, regions, shown_layers, tissue_outline
-from kd_mil.viewer.sources import Run, Slides
+from kd_mil.viewer.layers import ShownLayer, finding_edges, palette, regions, shown_layers, tissue_edges
+from kd_mil.viewer.sources import MOST_OPEN, Kept, Run, Slides
 from tests.support.predicted import predicted_folder, predicted_slide, slide_file
 
 GRID = np.array([[0.2, 0.5, np.nan], [0.7, 0.9, 0.1]], np.float32)
@@ -22,7 +24,9 @@ def test_regions_reach_the_threshold_and_lie_where_the_cells_do():
     [region] = regions(LAYER, 0.5)
     assert region.equals(shapely.union_all([shapely.box(1100, 50, 1200, 150), shapely.box(1000, 150, 1200, 250)]))
     assert regions(LAYER, 0.95) == []
-    [tissue] = tissue_outline(LAYER)
+    lines = shapely.linestrings(finding_edges(LAYER).reshape(-1, 2, 2))
+    assert shapely.union_all(lines).equals(region.boundary)
+    [tissue] = shapely.get_parts(shapely.polygonize(shapely.linestrings(tissue_edges(LAYER).reshape(-1, 2, 2))))
     assert tissue.area == 5 * 100**2
 
 
@@ -84,3 +88,43 @@ def test_a_folder_without_predictions_is_one_line(tmp_path):
     (tmp_path / "slides.csv").write_text("slide_id,student_decision\nx,tumour\n")
     with pytest.raises(UserError, match="no slide has a panel"):
         Run(tmp_path)
+
+
+def test_nobody_waits_for_what_another_opens():
+    """While `slow` is made, `quick` is there at once, and a second who wants `slow` gets the one that is made."""
+    begun, go_on, made = threading.Event(), threading.Event(), []
+
+    def make(name):
+        made.append(name)
+        if name == "slow":
+            begun.set()
+            assert go_on.wait(20)
+        return name.upper()
+
+    kept = Kept(make)
+    with ThreadPoolExecutor(2) as people:
+        first, second = people.submit(kept, "slow"), people.submit(kept, "slow")
+        assert begun.wait(20)
+        assert kept("quick") == "QUICK"
+        go_on.set()
+        assert first.result(20) == second.result(20) == "SLOW"
+    assert made == ["slow", "quick"]
+
+
+def test_what_could_not_be_made_is_tried_again_and_the_oldest_goes():
+    tries = []
+
+    def make(key):
+        tries.append(key)
+        if len(tries) == 1:
+            raise UserError("not yet")
+        return key
+
+    kept = Kept(make)
+    with pytest.raises(UserError, match="not yet"):
+        kept(0)
+    assert [kept(key) for key in range(MOST_OPEN + 1)] == list(range(MOST_OPEN + 1))
+    assert kept(MOST_OPEN) == MOST_OPEN
+    assert len(tries) == MOST_OPEN + 2
+    kept(0)
+    assert len(tries) == MOST_OPEN + 3

@@ -8,7 +8,7 @@ import shapely
 from scipy import ndimage
 
 from kd_mil.slides.overlays.geojson import outline_annotations, write_geojson
-from kd_mil.slides.overlays.mask_polygons import mask_polygons
+from kd_mil.slides.overlays.mask_polygons import mask_edges, mask_polygons
 
 
 def painted(polygons, shape):
@@ -76,3 +76,12 @@ def test_outlines_are_locked_annotations_in_geojson(tmp_path):
     assert feature["properties"]["measurements"] == {"area px^2": 60.0}
     [again] = outline_annotations("s1", "run", [polygon], [{"area px^2": 60.0}])
     assert again["id"] == feature["id"]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7])
+def test_edges_are_the_outlines_of_the_polygons(share):
+    mask = np.random.default_rng(0).random((20, 30)) < share
+    lines = shapely.linestrings(mask_edges(mask).reshape(-1, 2, 2))
+    outlines = shapely.union_all([polygon.boundary for polygon in mask_polygons(mask)])
+    assert shapely.union_all(lines).equals(outlines)
+    assert sum(line.length for line in lines) == outlines.length
