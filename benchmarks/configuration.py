@@ -17,7 +17,8 @@ from omegaconf import DictConfig
 from kd_mil.cli.command import CONFIG_DIR, silence_known_warnings
 from kd_mil.cli.resolvers import register_resolvers
 from kd_mil.data.datamodules import BagDataModule
-from kd_mil.jobs.run import build_trainer, choose_monitor
+from kd_mil.jobs.before_training import choose_monitor
+from kd_mil.jobs.run import build_trainer
 
 
 def configured(*overrides: str, run_dir: Path | str = "runs/benchmark") -> DictConfig:

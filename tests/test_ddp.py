@@ -15,7 +15,7 @@ import torch
 
 from kd_mil.methods.baselines.supervised import Supervised
 from tests.support.command import free_port, kd_mil
-from tests.support.dealt_runs import build, differences, join, train, train_rank
+from tests.support.dealt_runs import IMBALANCED, build, differences, join, train, train_rank
 from tests.support.killing import start, wait_for
 from tests.support.ranks import results_of, start_ranks
 from tests.support.tiny import TinyData, fit, tiny_head, tiny_parts, tiny_splits
@@ -23,7 +23,10 @@ from tests.support.tiny import TinyData, fit, tiny_head, tiny_parts, tiny_splits
 pytestmark = pytest.mark.slow
 
 RANKS = 3
-FAST = ("weno_pixels", "weno_norm_3_bags", "weno_multiclass", "rnn_mil", "d2l_norm", "ins", "ifkd", "resolution_kd")
+FAST = (
+    *("weno_pixels", "weno_norm_3_bags", "weno_multiclass", "rnn_mil", "d2l_norm", "ins", "ifkd", "resolution_kd"),
+    IMBALANCED,
+)
 """Of all runs, of which the campaign has the rest, on 1 to 4 ranks."""
 
 
@@ -43,13 +46,16 @@ def test_three_ranks_take_the_steps_of_one_process(name, dealt):
         assert other[name]["losses"] == first["losses"]
         for key, value in first["state"].items():
             assert torch.equal(value.nan_to_num(-1), other[name]["state"][key].nan_to_num(-1)), key
-    found = differences(train(name), first)
+    alone = train(name)
+    assert first["epochs"] == alone["epochs"]
+    assert name != IMBALANCED or first["epochs"] < 8, "it should stop early"
+    found = differences(alone, first)
     assert found["losses"] < 1e-5
     assert found["weights"] < 1e-4
     assert found["metrics"] < 1e-5
 
 
-@pytest.mark.parametrize("name", ["weno_pixels", "ifkd"])
+@pytest.mark.parametrize("name", ["weno_pixels", "ifkd", IMBALANCED])
 def test_one_process_goes_on_where_three_ranks_stopped(name, dealt):
     folder, by_rank = dealt
     found = differences(by_rank[0][name], train(name, start=folder / name / "epoch0.ckpt"))

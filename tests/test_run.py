@@ -12,7 +12,8 @@ from kd_mil.core.checkpoints import read_checkpoint
 from kd_mil.core.errors import UserError
 from kd_mil.data.datamodules import SplitDataModule
 from kd_mil.data.pairs.pair_data import PairedImages
-from kd_mil.jobs.run import check_before_training, evaluate
+from kd_mil.jobs.before_training import check_before_training
+from kd_mil.jobs.run import evaluate
 from kd_mil.run import refuse
 from tests.support.configs import compose_run
 from tests.support.methods import make_mil

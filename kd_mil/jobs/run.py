@@ -14,11 +14,10 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
-from kd_mil.cards.moved_targets import with_targets_of_today
 from kd_mil.cli.configuration import configuration_files, write_configuration
 from kd_mil.cli.settings import check_optimizer, check_value
 from kd_mil.core.atomic import remove_all_unfinished
-from kd_mil.core.checkpoints import read_checkpoint, read_with_card, require_training_state
+from kd_mil.core.checkpoints import read_checkpoint
 from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
 from kd_mil.core.machine.devices import device_name, require_accelerator
@@ -28,6 +27,7 @@ from kd_mil.core.run_files import read_record, write_json
 from kd_mil.core.version import __version__
 from kd_mil.data.changes import refuse_changed_data
 from kd_mil.data.distillation_data import DistillationData
+from kd_mil.jobs.before_training import check_before_training, check_together, choose_monitor
 from kd_mil.jobs.teach import teach
 from kd_mil.methods.base.bag_targets import train_on_bags
 from kd_mil.methods.base.method import Method
@@ -61,7 +61,7 @@ def main(config: DictConfig) -> float | None:
     method: Method = new_method(**data.model_inputs)
     method.model_card = model_card(plain, data)
     train_on_bags(method, data, plain)
-    choose_monitor(config, method)
+    choose_monitor(config, method, of_cases=getattr(data, "reported_cases", None) is not None)
     shorten_phases(config, method)
     last = directory / "checkpoints" / "last.ckpt"
     trainer = build_trainer(config, [StopOnSignal(last, record.interrupt), KeepTime(record.write)])
@@ -117,69 +117,12 @@ def build_trainer(config: DictConfig, more: Sequence[L.Callback] = ()) -> L.Trai
     return instantiate(settings, _convert_="all", callbacks=callbacks, logger=loggers)
 
 
-def check_together(monitor: str | None, made_by: Any, data: DistillationData) -> None:
-    """Refuse, before data are read, what the class of the method cannot train on or be selected by.
-
-    Raises:
-        UserError: data of another kind, or a monitor that is none of the class's metrics.
-    """
-    check_value("monitor", monitor, str | None)
-    if not (isinstance(made_by, type) and issubclass(made_by, Method)):
-        return
-    if data.kind not in (None, made_by.trains_on):
-        chosen = HydraConfig.get().runtime.choices
-        raise UserError(
-            f"data={chosen['data']} is made of {data.kind}, but method={chosen['method']} trains on "
-            f"{made_by.trains_on}: choose other data, or another experiment"
-        )
-    if monitor is not None:
-        made_by.check_monitor_early(monitor)
-
-
-def choose_monitor(config: DictConfig, method: Method) -> None:
-    """Fill in what selects the checkpoint, and in which direction.
-
-    Raises:
-        UserError: the method may not be selected by it: instance labels and test data select nothing.
-    """
-    config.monitor = config.monitor or method.default_monitor
-    method.check_monitor(config.monitor)
-    config.monitor_mode = config.monitor_mode or ("min" if config.monitor.endswith("loss") else "max")
-
-
 def shorten_phases(config: DictConfig, method: Method) -> None:
     """Where `phase_epochs` is set, phases of that length take the place of `trainer.max_epochs`."""
     if config.phase_epochs is not None and not method.phases.undivided:
         at_least("phase_epochs", config.phase_epochs, 1)
         method.shorten_phases(config.phase_epochs)
         config.trainer.max_epochs = -1
-
-
-def check_before_training(method: Method, start: str | None, trainer: L.Trainer) -> None:
-    """Find now what would otherwise end or spoil training: optimiser settings, a checkpoint of another method.
-
-    Raises:
-        UserError: the optimiser refuses its settings, its gradients would be clipped while they are scaled, or the
-            checkpoint does not fit.
-    """
-    if trainer.precision == "16-mixed" and method.gradient_clip is not None:
-        raise UserError(
-            f"method.gradient_clip={method.gradient_clip} would clip the scaled gradients of "
-            "trainer.precision=16-mixed: use bf16-mixed or 32-true, or method.gradient_clip=null"
-        )
-    try:
-        method.configure_optimizers()
-    except (TypeError, ValueError) as error:
-        raise UserError(f"optimizer: {error}") from error
-    if start is None:
-        return
-    checkpoint = read_with_card(start)
-    require_training_state(checkpoint, start)
-    card = {"select": "best"} | checkpoint["model_card"]
-    card["method"] = with_targets_of_today(card["method"])
-    for key in ("select", "method", "model_inputs", "class_names"):
-        if card.get(key) != method.model_card[key]:
-            raise UserError(f"checkpoint {start} belongs to another configuration: its {key} differs from this run's")
 
 
 def starting_point(config: DictConfig, record: RunRecord) -> str | None:

@@ -19,6 +19,8 @@ def test_cases_are_scored_and_written(tmp_path):
     data.report_by = "case"
     method = WENO(**tiny_parts(), aggregator=tiny_abmil(), student_head=tiny_head(), hpm=no_mining())
     trainer = fit(method, data)
+    of_validation = method.scores["val"]["teacher"]
+    assert method.validation_loss("teacher") == of_validation["case_loss"] != of_validation["bag_loss"]
     trainer.callbacks.append(WriteCases(str(tmp_path)))
     trainer.test(method, datamodule=data, verbose=False)
     table, scores = pd.read_csv(tmp_path / "cases.csv"), method.scores["test"]

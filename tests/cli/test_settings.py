@@ -14,7 +14,8 @@ from kd_mil.cli.command import CONFIG_DIR
 from kd_mil.cli.expected import EXPECTED, check_seeds, check_types
 from kd_mil.cli.settings import check_settings, check_value, choices_of, constructor_hints, union_members
 from kd_mil.core.errors import UserError
-from kd_mil.jobs.run import choose_monitor, shorten_phases
+from kd_mil.jobs.before_training import choose_monitor
+from kd_mil.jobs.run import shorten_phases
 from kd_mil.training.slurm import Slurm
 from tests.support.configs import EXPERIMENTS, compose_run
 from tests.support.tiny_images import write_pictures

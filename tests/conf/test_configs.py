@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from kd_mil.cli.command import CONFIG_DIR
 from kd_mil.cli.resolvers import run_name
 from kd_mil.core.errors import UserError
-from kd_mil.jobs.run import choose_monitor
+from kd_mil.jobs.before_training import choose_monitor
 from tests.support.configs import EXPERIMENTS, compose_run
 
 
@@ -77,6 +77,15 @@ def test_direction_of_selection_follows_the_metric(metric, mode):
     method = instantiate(config.method, _convert_="all")(instance_shape=(1, 8, 8), num_classes=2)
     choose_monitor(config, method)
     assert config.monitor_mode == mode
+
+
+def test_cases_select_where_they_are_reported():
+    config = compose_run("experiment=weno_abmil")
+    method = instantiate(config.method, _convert_="all")(instance_shape=(1, 8, 8), num_classes=2)
+    choose_monitor(config, method, of_cases=True)
+    assert (config.monitor, config.monitor_mode) == ("val/teacher/case_loss", "min")
+    with pytest.raises(UserError, match=r"set data\.report_by=case"):
+        choose_monitor(config, method)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIG_DIR.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONFIG_DIR)))

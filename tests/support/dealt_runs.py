@@ -3,6 +3,7 @@
 `python -m tests.campaign.ranks` goes through all of them on 1 to 4 ranks, `tests/test_ddp.py` through some on 3.
 """
 
+import dataclasses
 import math
 import os
 from datetime import timedelta
@@ -14,6 +15,8 @@ import torch
 
 from kd_mil.data.bags import Bags, BagSplits
 from kd_mil.data.tiles.taught_slides import Taught
+from kd_mil.methods.base.accumulation import gather_steps
+from kd_mil.methods.base.bag_targets import learn_from
 from kd_mil.methods.baselines.cam import CAM
 from kd_mil.methods.baselines.mhim import MHIM
 from kd_mil.methods.baselines.mil import MIL
@@ -45,6 +48,7 @@ from kd_mil.models.heads import InstanceHead
 from kd_mil.models.preprocess import Preprocess
 from kd_mil.models.resnet_gn import ResNetGN
 from kd_mil.models.segmenters.unet import UNet
+from kd_mil.training.early_stopping import StopEarly
 from tests.support.methods import checkpointing
 from tests.support.tiny import TinyData, fit, tiny_abmil, tiny_head, tiny_parts, tiny_splits
 from tests.support.tiny_images import image_parts, tiny_glands, tiny_ifkd
@@ -136,7 +140,10 @@ IMAGE_METHODS: dict[str, Any] = {
     ),
 }
 THREE_BAGS = ("weno_norm", "weno_pixels", "weno_recompute", "mhim")
-RUNS = (*METHODS, *(f"{name}_3_bags" for name in THREE_BAGS), *IMAGE_METHODS, "resolution_kd")
+IMBALANCED = "weno_imbalanced"
+"""A quarter of the training bags is positive; drawn as often as the others, weighed, smoothed, five to an update, and
+stopped early."""
+RUNS = (*METHODS, IMBALANCED, *(f"{name}_3_bags" for name in THREE_BAGS), *IMAGE_METHODS, "resolution_kd")
 
 
 def build(name: str) -> tuple[Any, Any, int]:
@@ -154,12 +161,26 @@ def build(name: str) -> tuple[Any, Any, int]:
         method = Resolution(**data.model_inputs, **lengths, **parts, augment=PairAugment(), optimizer=step)
         method.model_card = {"model_inputs": data.model_inputs}
         return method, data, 3
+    if plain == IMBALANCED:
+        return imbalanced()
     method = METHODS[plain]()
     classes, pictures = method.num_classes, len(METHODS[plain].keywords["instance_shape"]) == 3
     splits = picture_splits(classes) if pictures else tiny_splits(seed=1, classes=classes, smallest=1)
     data = TinyData(splits, bags_per_step=bags_per_step, instances_per_step=8)
     data.taught = taught(splits.bags)  # type: ignore[attr-defined]
     return method, data, 2
+
+
+def imbalanced() -> tuple[WENO, TinyData, int]:
+    """All that training on a real cohort asks for, at once."""
+    splits = tiny_splits(seed=1, smallest=1)
+    labels = splits.bags.labels.clone()
+    labels[splits.train[6:]] = 0
+    splits = splits._replace(bags=dataclasses.replace(splits.bags, labels=labels))
+    method = WENO(**PROJECTED | WENO_PARTS)
+    learn_from(method, labels[splits.train], "balanced", 0.1)
+    gather_steps(method, 5)
+    return method, TinyData(splits, instances_per_step=8, balanced_bags=True), 8
 
 
 def taught(bags: Bags) -> Taught:
@@ -190,13 +211,15 @@ def train(name: str, ranks: int = 1, keep: Path | None = None, start: Path | Non
 
     method.log_loss = note
     settings = {} if keep is None else checkpointing(keep)
+    if name == IMBALANCED:
+        settings["callbacks"] = [*settings.get("callbacks", []), StopEarly(2, "val/teacher/bag_loss", "min")]
     if ranks > 1:
         options: dict[str, Any] = {"process_group_backend": "gloo", "timeout": timedelta(seconds=60)}
         settings["strategy"] = DDPStrategy(find_unused_parameters=True, **options)
     trainer = fit(method, data, epochs=epochs, start=start, devices=ranks, **settings)
     shown = ("val/", "loss/", "terms/")
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith(shown)}
-    return {"losses": losses, "state": method.state_dict(), "metrics": metrics}
+    return {"losses": losses, "state": method.state_dict(), "metrics": metrics, "epochs": trainer.current_epoch}
 
 
 def join(rank: int, port: int, ranks: int) -> None:

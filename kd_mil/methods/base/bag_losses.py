@@ -39,6 +39,21 @@ def mean_cross_entropy(logits: Tensor, labels: Tensor, targets: BagTargets = PLA
     return bag_cross_entropy(logits, labels, targets).mean()
 
 
+def binary_cross_entropy(margins: Tensor, labels: Tensor, bags: Tensor, targets: BagTargets = PLAIN) -> Tensor:
+    """Mean cross-entropy of log-odds (M,) of bags, or of instances that weigh as their bags do.
+
+    Args:
+        margins: (M,).
+        labels: (M,) float in [0, 1], probability of the positive class.
+        bags: (M,) int64, label of the bag of each, which says how much it weighs.
+        targets: class weights and smoothing.
+    """
+    if targets.label_smoothing:
+        labels = (1 - targets.label_smoothing) * labels + targets.label_smoothing / 2
+    weights = None if targets.class_weights is None else targets.class_weights.to(margins)[bags]
+    return F.binary_cross_entropy_with_logits(margins, labels, weights)
+
+
 def bag_loss(
     bag_logits: Tensor,
     labels: Tensor,

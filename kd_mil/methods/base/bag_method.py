@@ -50,14 +50,12 @@ class BagMethod(AccumulatingMethod):
     train_views: tuple[str, ...] = ("bags",)
     """Views of the training data, in the order in which one epoch shows them: `bags`, `instances`, `more_bags`."""
 
-    monitors = tuple(f"bag_{name}" for name in BAG_METRICS)
+    monitors = tuple(f"{unit}_{name}" for unit in ("bag", "case") for name in BAG_METRICS)
     chooses_reading = False
     """Whether the method has bag classifiers that it reads as `instance_score` asks, with `predict_role`."""
 
     bag_targets: BagTargets = PLAIN
     """Class weights and smoothing of the labels of training bags; see `bag_targets.learn_from`."""
-    learns_from_targets = True
-    """Whether the loss of the method heeds them."""
     bag_thresholds: Tensor
     instance_thresholds: Tensor
     """(roles,) like `bag_thresholds`, chosen on the labels of validation bags alone."""
@@ -143,16 +141,26 @@ class BagMethod(AccumulatingMethod):
         return dict(zip(self.roles, self.instance_thresholds.tolist(), strict=True))
 
     @property
+    def learns_from_targets(self) -> bool:
+        """Whether labels of bags, as `bag_targets` has them, train the method."""
+        return True
+
+    @property
     def decides(self) -> str:
         """Role whose decision on a bag counts where one is wanted: the one that selects the checkpoint."""
         return self.default_monitor.split("/")[1]
+
+    def validation_loss(self, role: str) -> float:
+        """Of bags when they were last scored; of cases, where the data report them."""
+        scores = self.scores["val"][role]
+        return scores.get("case_loss", scores["bag_loss"])
 
     @property
     def default_monitor(self) -> str:
         return f"val/{self.roles[0]}/bag_loss"
 
     def selectable(self, role: str) -> tuple[str, ...]:
-        """Scores of bags: instance labels select nothing."""
+        """Scores of bags, and of cases where the data report them: instance labels select nothing."""
         binary = self.num_classes == 2
         return tuple(name for name in self.monitors if binary or not name.endswith("_tuned"))
 

@@ -27,13 +27,15 @@ def learn_from(method: Method, labels: Tensor, class_weights: ClassWeights, labe
         label_smoothing: in [0, 1).
 
     Raises:
-        UserError: a number out of range, weights of another number of classes, or a method that does not heed them.
+        UserError: a number out of range, weights of another number of classes, or a method that
+            learns from no labels of bags.
     """
     share("label_smoothing", label_smoothing, one=False)
     if class_weights is None and label_smoothing == 0:
         return
     if not (isinstance(method, BagMethod) and method.learns_from_targets):
-        raise UserError(f"class_weights, label_smoothing: {type(method).__name__} does not heed them, leave them out")
+        name = type(method).__name__
+        raise UserError(f"class_weights, label_smoothing: {name} learns from no labels of bags, leave them out")
     method.bag_targets = BagTargets(weights_of(class_weights, labels, method.num_classes), label_smoothing)
 
 

@@ -16,6 +16,7 @@ from kd_mil.core.checks import at_least
 from kd_mil.core.machine.dealing import dealing
 from kd_mil.core.machine.shares import WHOLE
 from kd_mil.data.batches import BagBatch
+from kd_mil.methods.base.bag_losses import bag_cross_entropy, mean_cross_entropy
 from kd_mil.methods.base.bag_method import BagMethod
 from kd_mil.methods.base.method import ModuleFactory
 from kd_mil.methods.base.phases import Phase, Phases
@@ -47,7 +48,6 @@ class RNNMIL(BagMethod):
         UserError: a count below 1.
     """
 
-    learns_from_targets = False
     roles = ("tile", "rnn")
     rnn_trained: Tensor
 
@@ -101,13 +101,14 @@ class RNNMIL(BagMethod):
         with dealing(share) as deal:
             pixels = self.preprocess(bags.instances[own.to(chosen.device)], bags.sizes.clamp_max(self.top))
             logits = deal.gather(self.tile_classifier(self.encoder(pixels)))
-        losses = F.cross_entropy(logits, bags.labels[owner[chosen]], reduction="none")
+        losses = bag_cross_entropy(logits, bags.labels[owner[chosen]], self.bag_targets)
         return (losses / bags.sizes.clamp_max(self.top)[owner[chosen]]).sum() / len(bags.sizes)
 
     def rnn_loss(self, bags: BagBatch) -> Tensor:
         """Cross-entropy of the RNN on the features of the most positive instances."""
         features, probs = self._look(bags)
-        return F.cross_entropy(self.rnn(*best_first(features, 1 - probs[:, 0], bags.sizes, self.read)), bags.labels)
+        logits = self.rnn(*best_first(features, 1 - probs[:, 0], bags.sizes, self.read))
+        return mean_cross_entropy(logits, bags.labels, self.bag_targets)
 
     def encode(self, instances: Tensor) -> tuple[Tensor, ...]:
         return (self.encoder(self.preprocess(instances)),)

@@ -31,7 +31,6 @@ class Supervised(BagMethod):
         UserError: more than two classes, or training instances without any label.
     """
 
-    learns_from_targets = False
     train_views = ("instances",)
 
     def __init__(
@@ -47,6 +46,11 @@ class Supervised(BagMethod):
             raise UserError(f"method=supervised is binary, but the data has {num_classes} classes")
         self.encoder = encoder(instance_shape=tuple(instance_shape))
         self.student_head = student_head(in_features=self.encoder.out_features, num_classes=num_classes)
+
+    @property
+    def learns_from_targets(self) -> bool:
+        """Instance labels train it."""
+        return False
 
     def parts(self) -> list[nn.Module]:
         return [self.encoder, self.student_head]

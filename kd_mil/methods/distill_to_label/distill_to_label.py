@@ -59,7 +59,6 @@ class DistillToLabel(BagMethod):
         UserError: a setting out of range.
     """
 
-    learns_from_targets = False
     roles: tuple[str, ...] = ("teacher", "student")
     best_loss: Tensor
     student_began: Tensor
@@ -176,7 +175,7 @@ class DistillToLabel(BagMethod):
         output = self.teacher.classify_views(own, views, everything)
         by_view = list(zip(views.names, output.bag_logits.split(len(bags.sizes)), strict=True))
         clean_output = first_bags(output, len(bags.sizes), len(bags.instance_ids))
-        terms = {"label": aggregator_loss(clean_output, bags.labels, bags.sizes, self.instance_stream_weight)}
+        terms = {"label": self.label_loss(clean_output, bags)}
         for name, logits in by_view:
             if name in ("noise", "perturbation"):
                 terms[name] = consistency(by_view[0][1], logits, vat.detach_target).mean()
@@ -200,16 +199,19 @@ class DistillToLabel(BagMethod):
             known = bags.labels.repeat_interleave(bags.sizes) == 0
             from_teacher = torch.where(known, -instances.log_softmax(1)[:, 0], from_teacher)
         return {
-            "label": aggregator_loss(student, bags.labels, bags.sizes, self.instance_stream_weight),
+            "label": self.label_loss(student, bags),
             "bag": self._divergence(teacher.bag_logits, student.bag_logits).mean(),
             "instance": over_bag(from_teacher, bags.sizes).mean(),
             "entropy": over_bag(entropy(instances), bags.sizes).mean(),
         }
 
+    def label_loss(self, output: MILOutput, bags: BagBatch) -> Tensor:
+        """Cross-entropy of the bags under their labels."""
+        return aggregator_loss(output, bags.labels, bags.sizes, self.instance_stream_weight, self.bag_targets)
+
     def _divergence(self, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         """Divergence (N,) of the student from the teacher at the temperature."""
-        scale = self.kd.temperature**2 if self.kd.tau_squared else 1.0
-        return scale * divergence(teacher_logits, student_logits, self.kd.temperature)
+        return self.kd.scale * divergence(teacher_logits, student_logits, self.kd.temperature)
 
     def encode(self, instances: Tensor) -> tuple[Tensor, ...]:
         pixels = self.preprocess(instances)
@@ -241,8 +243,8 @@ class DistillToLabel(BagMethod):
         return Prediction(bag_probs, probs, probs, output.attention, reading=reading)
 
     def on_validation_epoch_end(self) -> None:
-        """Score, then offer the network in training to the snapshot, by its validation bag loss."""
+        """Score, then offer the network in training to the snapshot, by its validation loss of bags, or of cases."""
         super().on_validation_epoch_end()
         if self.fitting:
             network = self.teacher if self.phase == "teacher" else self.student
-            self.snapshot.offer(network, self.scores["val"][self.phase]["bag_loss"])
+            self.snapshot.offer(network, self.validation_loss(self.phase))

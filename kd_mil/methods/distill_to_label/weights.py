@@ -40,6 +40,11 @@ class Distillation:
         above("method.kd.temperature", self.temperature)
 
     @property
+    def scale(self) -> float:
+        """Factor of divergences."""
+        return self.temperature**2 if self.tau_squared else 1.0
+
+    @property
     def weights(self) -> dict[str, float]:
         """Weights of Eq. 5 by term."""
         names = ("label", "bag", "instance", "entropy")

@@ -14,13 +14,14 @@ from kd_mil.core.checks import above, at_least, share, whole
 from kd_mil.core.errors import UserError
 from kd_mil.core.machine.dealing import dealing
 from kd_mil.data.batches import BagBatch, InstanceBatch
+from kd_mil.methods.base.bag_losses import binary_cross_entropy
 from kd_mil.methods.base.bag_method import BagMethod
 from kd_mil.methods.base.epoch_notes import EpochNotes
 from kd_mil.methods.base.method import ModuleFactory
 from kd_mil.methods.base.weight_average import follow
 from kd_mil.methods.ins.key_queue import KeyQueue
 from kd_mil.methods.ins.label_table import LabelTable
-from kd_mil.methods.ins.losses import class_contrast, instance_contrast, soft_label_loss
+from kd_mil.methods.ins.losses import class_contrast, instance_contrast
 from kd_mil.methods.ins.prototypes import Prototypes
 from kd_mil.models.aggregators.pooling import positive_margin
 from kd_mil.models.outputs import Prediction, max_pooled
@@ -55,8 +56,6 @@ class INS(BagMethod):
     Raises:
         UserError: more than two classes, or a setting outside its range.
     """
-
-    learns_from_targets = False
 
     def __init__(
         self,
@@ -133,7 +132,7 @@ class INS(BagMethod):
             logits = deal.gather(self.student_head(self.encoder(self.preprocess(bags.instances, bags.sizes))))
         margins = positive_margin(logits)
         smooth = segment_logsumexp(margins, bags.sizes) - bags.sizes.to(margins).log()
-        return F.binary_cross_entropy_with_logits(smooth, bags.labels.to(smooth))
+        return binary_cross_entropy(smooth, bags.labels.to(smooth), bags.labels, self.bag_targets)
 
     def instance_losses(self, instances: InstanceBatch) -> tuple[Tensor, Tensor]:
         """Losses of soft labels and of contrast; moves prototypes, labels and queue on."""
@@ -150,7 +149,8 @@ class INS(BagMethod):
         self.remember(ids, keys, called)
         labels = (in_positive_bag if self.warming_up else self.table.positive[ids]).to(logits)
         self.notes.student_step(instances, labels, logits)
-        return soft_label_loss(logits, labels), contrast
+        learned = binary_cross_entropy(positive_margin(logits), labels, instances.labels, self.bag_targets)
+        return learned, contrast
 
     @property
     def warming_up(self) -> bool:

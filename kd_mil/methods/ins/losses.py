@@ -1,21 +1,10 @@
-"""Losses of INS (arXiv 2307.02249): soft labels, and contrast of instances before and after they have classes.
+"""Contrast of INS (arXiv 2307.02249), of instances before and after they have classes.
 
-loss = soft_label_loss(logits, labels) + 0.5 * class_contrast(anchors, classes, others, other_classes)
+loss = binary_cross_entropy(margins, labels, bag_labels) + 0.5 * class_contrast(anchors, classes, others, other_classes)
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-
-
-def soft_label_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of two classes against soft labels, a mean over the instances.
-
-    Args:
-        logits: (M, 2).
-        labels: (M,) probability of the positive class.
-    """
-    return F.binary_cross_entropy_with_logits(logits[:, 1] - logits[:, 0], labels)
 
 
 def instance_contrast(queries: Tensor, keys: Tensor, others: Tensor, temperature: float = 0.07) -> Tensor:

@@ -77,6 +77,11 @@ class LowMagnification(BagMethod):
         self.register_buffer("teacher_probs", torch.empty(0, num_classes), persistent=False)
         self.register_buffer("teacher_attention", torch.empty(0), persistent=False)
 
+    @property
+    def learns_from_targets(self) -> bool:
+        """Tiles learn the teacher's probabilities; labels of slides train the aggregator alone."""
+        return self.aggregator is not None
+
     def parts(self) -> list[nn.Module]:
         return [part for part in (self.encoder, self.student_head, self.aggregator) if part is not None]
 
@@ -110,7 +115,7 @@ class LowMagnification(BagMethod):
         self.encoder.train()
         output: MILOutput = self.aggregator(features, bags.sizes)
         guide = self.teacher_attention[bags.instance_ids.to(self.device)]
-        label = aggregator_loss(output, bags.labels, bags.sizes, self.instance_stream_weight)
+        label = aggregator_loss(output, bags.labels, bags.sizes, self.instance_stream_weight, self.bag_targets)
         attention = guided_attention_loss(output.attention, guide, bags.sizes)
         loss = label + self.w_attention * attention
         self.step_optimizers(loss, self.optimizer_list()[2])

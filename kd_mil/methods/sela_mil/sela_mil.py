@@ -6,13 +6,13 @@ python -m kd_mil.run experiment=sela_mil
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_mil.core.checks import above, at_least
 from kd_mil.core.errors import UserError
 from kd_mil.core.machine.dealing import dealing
 from kd_mil.data.batches import BagBatch, InstanceBatch
+from kd_mil.methods.base.bag_losses import binary_cross_entropy
 from kd_mil.methods.base.bag_method import BagMethod
 from kd_mil.methods.base.epoch_notes import EpochNotes
 from kd_mil.methods.base.instance_scores import owners_of_instances, scores_of_instances
@@ -44,7 +44,6 @@ class SeLaMIL(BagMethod):
         UserError: more than two classes, or a setting outside its range.
     """
 
-    learns_from_targets = False
     train_views = ("instances",)
 
     def __init__(
@@ -88,7 +87,7 @@ class SeLaMIL(BagMethod):
             logits = deal.gather(self.student_head(self.encoder(self.preprocess(instances.instances))))
         labels = self._labels[instances.instance_ids]
         self.notes.student_step(instances, labels, logits)
-        loss = F.binary_cross_entropy_with_logits(positive_margin(logits), labels)
+        loss = binary_cross_entropy(positive_margin(logits), labels, instances.labels, self.bag_targets)
         self.step_optimizers(loss, *self.optimizer_list())
         self.log_loss("model", loss, len(instances.labels))
 

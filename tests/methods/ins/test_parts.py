@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from kd_mil.core.errors import UserError
 from kd_mil.methods.ins.key_queue import KeyQueue
 from kd_mil.methods.ins.label_table import LabelTable
-from kd_mil.methods.ins.losses import class_contrast, instance_contrast, soft_label_loss
+from kd_mil.methods.ins.losses import class_contrast, instance_contrast
 from kd_mil.methods.ins.prototypes import Prototypes
 
 EAST, NORTH, WEST = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.tensor([-1.0, 0.0])
@@ -56,13 +56,6 @@ def test_an_anchor_alone_in_its_class_counts_as_nothing():
     loss.backward()
     assert loss.item() == 0
     assert anchors.grad.isfinite().all()
-
-
-def test_soft_labels():
-    """Log-odds log 3 is probability 3/4."""
-    logits = torch.tensor([[0.0, math.log(3)], [1.0, 1.0]])
-    expected = (-0.2 * math.log(3 / 4) - 0.8 * math.log(1 / 4) + math.log(2)) / 2
-    assert float(soft_label_loss(logits, torch.tensor([0.2, 0.5]))) == pytest.approx(expected, rel=1e-6)
 
 
 def test_prototypes_take_instances_one_after_the_other():

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from kd_mil.core.errors import UserError
-from kd_mil.data.tiles.taught_slides import Taught
-from kd_mil.methods.resolution.low_magnification import LowMagnification
 from kd_mil.methods.resolution.table_teacher import guided_attention_loss, taught_loss
-from tests.support.tiny import TinyData, fit, tiny_abmil, tiny_head, tiny_parts, tiny_splits
+from tests.support.methods import TaughtData, make_low_magnification
+from tests.support.tiny import TinyData, fit, tiny_abmil, tiny_splits
 
 
 def test_taught_loss_by_hand():
@@ -35,27 +34,11 @@ def test_guided_attention_by_hand():
     assert guided_attention_loss(attention, attention, sizes).item() == pytest.approx(0, abs=1e-6)
 
 
-class TaughtData(TinyData):
-    """Bags whose instances come with a teacher's word: the truth."""
-
-    def __init__(self, splits):
-        super().__init__(splits)
-        truth = splits.bags.instance_labels.clamp_min(0)
-        probs = torch.nn.functional.one_hot(truth, 2).float()
-        sizes = splits.bags.sizes[splits.bags.bag_of_instance]
-        self.taught = Taught(probs, 1 / sizes.float())
-
-
-def made(**settings):
-    torch.manual_seed(0)
-    return LowMagnification(**tiny_parts(), student_head=tiny_head(), **settings)
-
-
 def test_the_student_learns_the_teachers_word_and_the_aggregator_moves_nothing_of_it():
     splits = tiny_splits()
     states = []
     for aggregator in (None, tiny_abmil()):
-        method = made(aggregator=aggregator)
+        method = make_low_magnification(aggregator=aggregator)
         fit(method, TaughtData(splits), epochs=20)
         states.append({k: v for k, v in method.state_dict().items() if k.startswith(("encoder", "student_head"))})
         assert method.scores["val"]["student"]["instance_auroc"] > 0.9
@@ -72,7 +55,7 @@ def test_no_instance_label_reaches_the_student():
         labels = torch.full_like(splits.bags.instance_labels, -1) if erased else splits.bags.instance_labels
         data = TaughtData(splits._replace(bags=replace(splits.bags, instance_labels=labels)))
         data.taught = taught
-        method = made(aggregator=tiny_abmil())
+        method = make_low_magnification(aggregator=tiny_abmil())
         fit(method, data)
         states.append(method.state_dict())
     assert states[0].keys() == states[1].keys()
@@ -84,13 +67,13 @@ def test_no_instance_label_reaches_the_student():
 def test_mistakes():
     for settings, message in (({"temperature": 0.0}, "temperature=0"), ({"w_attention": -1.0}, "w_attention=-1")):
         with pytest.raises(UserError, match=message):
-            made(**settings)
+            make_low_magnification(**settings)
     with pytest.raises(UserError, match="choose data=taught_slides"):
-        fit(made(), TinyData(tiny_splits()))
+        fit(make_low_magnification(), TinyData(tiny_splits()))
 
 
 def test_it_can_be_built_from_what_it_was_made_with():
-    method = made(aggregator=partial(tiny_abmil()))
+    method = make_low_magnification(aggregator=partial(tiny_abmil()))
     assert method.roles == ("student", "aggregate")
     assert len(method.parts()) == 3
-    assert SimpleNamespace(roles=made().roles).roles == ("student",)
+    assert SimpleNamespace(roles=make_low_magnification().roles).roles == ("student",)

@@ -8,13 +8,8 @@ import torch
 
 from kd_mil.core.errors import UserError
 from kd_mil.data.samplers import InTurn
-from kd_mil.methods.sela_mil.sela_mil import SeLaMIL
-from tests.support.tiny import TinyData, fit, tiny_head, tiny_parts, tiny_splits
-
-
-def make(seed=0, **settings):
-    torch.manual_seed(seed)
-    return SeLaMIL(**tiny_parts(norm=False) | {"student_head": tiny_head(), "seed": seed} | settings)
+from tests.support.methods import make_sela_mil
+from tests.support.tiny import TinyData, fit, tiny_splits
 
 
 def plain_sela(model, data, epochs, mass, sharpness):
@@ -62,7 +57,7 @@ def double_precision():
 
 
 def test_three_epochs_equal_the_plain_loop(double_precision):
-    model, data = make(mass=0.2, sharpness=2.0), TinyData(tiny_splits(), seed=4)
+    model, data = make_sela_mil(mass=0.2, sharpness=2.0), TinyData(tiny_splits(), seed=4)
     oracle = copy.deepcopy(model)
     fit(model, data, epochs=3)
     plain_sela(oracle, data, 3, mass=0.2, sharpness=2.0)
@@ -77,7 +72,7 @@ def test_instance_labels_cannot_reach_the_weights(mass):
         splits = tiny_splits()
         known = splits.bags.instance_labels
         changed = {"given": known, "scrambled": known[torch.randperm(len(known))], "erased": torch.full_like(known, -1)}
-        model = make(mass=mass)
+        model = make_sela_mil(mass=mass)
         fit(model, TinyData(splits._replace(bags=replace(splits.bags, instance_labels=changed[labels]))), epochs=3)
         weights.append(torch.cat([parameter.flatten() for parameter in model.parameters()]))
     assert weights[0].equal(weights[1])
@@ -86,7 +81,7 @@ def test_instance_labels_cannot_reach_the_weights(mass):
 
 def test_the_whole_mass_is_the_naive_classifier():
     """With mass 1 labels stay those of the bags, up to what a sigmoid can say."""
-    model, data = make(mass=1.0), TinyData(tiny_splits())
+    model, data = make_sela_mil(mass=1.0), TinyData(tiny_splits())
     fit(model, data, epochs=2)
     bags = data.bags
     train = bags.instances_of(data.splits.train)
@@ -96,4 +91,4 @@ def test_the_whole_mass_is_the_naive_classifier():
 
 def test_more_than_two_classes_are_refused():
     with pytest.raises(UserError, match="binary"):
-        make(num_classes=3)
+        make_sela_mil(num_classes=3)
