@@ -28,6 +28,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         **{"ckpt": str | list[str] | None, "slides": str | None, "features": str | None, "out": str, **MPP},
         **{"labels": str | None, "report_by": Literal["slide", "case"], "case_pooling": Literal["max", "mean"]},
         **{"subgroups": list[str], "operating_point": str | None, "calibrated": bool},
+        **{"bag_by": Literal["slide", "case"]},
         **{"overwrite": bool, "on_error": OnError, "trust": bool, "backend": str | None, "device": str},
         **{"tile_size_level0": int | None, "instances_per_step": int | None, "num_workers": int | None, "table": str},
         **{"region_threshold": float | None, "region_class": str | None, "in_bounds": bool, "compress": bool},

@@ -17,6 +17,7 @@ from kd_mil.core.machine.processes import reading_processes
 from kd_mil.core.shards import Shard, shard_of
 from kd_mil.jobs.evaluate import Evaluation, evaluate
 from kd_mil.methods.base.image_method import ImageMethod
+from kd_mil.prediction.case_bags import CasePredictor
 from kd_mil.prediction.cases import write_cases
 from kd_mil.prediction.console import one_line_warnings, print_results
 from kd_mil.prediction.decisions import Model
@@ -36,8 +37,10 @@ from kd_mil.slides.slide_labels import read_labels
 
 OF_IMAGES = ("images", "role", "read_from", "pooling")
 """Settings for checkpoints of methods on images alone."""
-OF_BAGS = ("features", "outlines", "tile_size_level0", "operating_point", "calibrated")
+OF_BAGS = ("features", "outlines", "tile_size_level0", "operating_point", "calibrated", "bag_by")
 """Settings for checkpoints of methods on bags alone."""
+UNUSED = (None, False, "slide")
+"""Their values where they ask for nothing."""
 
 
 def main(config: DictConfig) -> None:
@@ -88,7 +91,7 @@ def image_checkpoint(plain: Mapping[str, Any]) -> Path | None:
     paths = checkpoints_of(plain["ckpt"])
     on_images = len(paths) == 1 and is_made_by(read_with_card(paths[0])["model_card"], ImageMethod)
     for name in OF_BAGS if on_images else OF_IMAGES:
-        if plain[name] not in (None, False):
+        if plain[name] not in UNUSED:
             kind = "bags" if on_images else "images"
             raise UserError(f"{name}={plain[name]}: only for checkpoints of methods on {kind}; leave it out")
     return paths[0] if on_images else None
@@ -102,12 +105,15 @@ def prepared(plain: Mapping[str, Any], out: Path, shard: Shard) -> Iterator[tupl
     opened = feature_inputs(plain, card) if plain["features"] is not None else nullcontext(slide_inputs(plain, card))
     model = model_of(method, card, plain["operating_point"], plain["calibrated"])
     how = [card.checkpoint, repr(settings), plain["picture_side"], plain["operating_point"], plain["calibrated"]]
+    if plain["bag_by"] == "case" and plain["labels"] is not None and plain["report_by"] != "case":
+        raise UserError("bag_by=case: what is said is said of cases, so labels are compared by case: report_by=case")
     ledger = Ledger(out / ".finished", how, plain["overwrite"])
     method.to(usable_device(plain["device"]))
     with opened as inputs:
         labels = labels_of(plain["labels"], [item.slide_id for item in inputs])
         write_model(out, method, model)
-        yield Predictor(method, model, out, settings, ledger, plain["on_error"], shard, labels), inputs
+        kind = CasePredictor if plain["bag_by"] == "case" else Predictor
+        yield kind(method, model, out, settings, ledger, plain["on_error"], shard, labels), inputs
 
 
 @contextmanager

@@ -53,6 +53,14 @@ class Prediction(NamedTuple):
         scores = None if found is None else {name: column.cpu() for name, column in found.items()}
         return Prediction(*values)._replace(readings=None if scores is None else lambda: scores)
 
+    def of_instances(self, rows: slice) -> "Prediction":
+        """The same of some of its instances; what is said of bags stays."""
+        names = ("instance_probs", "instance_scores", "attention", "class_probs")
+        parts = {name: value[rows] for name in names if (value := getattr(self, name)) is not None}
+        found = self.readings
+        some = None if found is None else lambda: {name: column[rows] for name, column in found().items()}
+        return self._replace(**parts, readings=some)
+
 
 class SegmentationOutput(NamedTuple):
     """Result of a segmenter on B images of H by W pixels."""

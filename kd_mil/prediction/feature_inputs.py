@@ -50,6 +50,12 @@ class FeatureInput:
     """Why the file cannot be taken, where it cannot."""
     label: str | None = None
     """What the list says the slide is."""
+    case: str | None = None
+    """Whose it is, where the list says so."""
+
+    @property
+    def case_id(self) -> str:
+        return self.case or self.slide_id
 
     def facts(self) -> list[Any]:
         if self.fault:
@@ -117,6 +123,7 @@ def feature_inputs(config: Config, card: ModelCard) -> Iterator[Sequence[Predict
     entries = [] if config["slides"] is None else list_slides(config["slides"])
     slides = {entry.slide_id: entry for entry in entries}
     labels = {entry.slide_id: entry.label for entry in entries}
+    cases = {entry.slide_id: entry.case_id for entry in entries}
     remote = RemoteFiles(cache_dir / "remote")
     files, folder = list_features(config["features"], remote)
     if entries and not any(file.slide_id in slides for file in files):
@@ -138,6 +145,7 @@ def feature_inputs(config: Config, card: ModelCard) -> Iterator[Sequence[Predict
                 config["instances_per_step"],
                 file.fault,
                 file.label or labels.get(file.slide_id),
+                file.case or cases.get(file.slide_id),
             )
             for file in files
         ]

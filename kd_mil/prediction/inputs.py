@@ -56,6 +56,11 @@ class PredictionInput(Protocol):
         ...
 
     @property
+    def case_id(self) -> str:
+        """Whose it is; its own name where nobody says."""
+        ...
+
+    @property
     def label(self) -> str | None:
         """What the list of slides says it is; only shown beside the prediction."""
         ...
@@ -82,6 +87,10 @@ class SlideInput:
     @property
     def slide_id(self) -> str:
         return self.entry.slide_id
+
+    @property
+    def case_id(self) -> str:
+        return self.entry.case_id
 
     @property
     def label(self) -> str | None:

@@ -80,7 +80,7 @@ class Predictor:
             UserError: a slide that cannot be read with `on_error=stop`.
         """
         own: dict[str, dict[str, Any]] = {}
-        mine = [item for item in inputs if self.shard.holds(item.slide_id)]
+        mine = [item for item in inputs if self.shard.holds(self.part_name(item))]
         try:
             for item in tqdm(mine, desc=f"{self.unit}s", unit=self.unit, disable=None):
                 own[item.slide_id] = self._row(item)
@@ -105,50 +105,74 @@ class Predictor:
             write_slides_table(self.out / f"{self.unit}s.csv", rows, self.unit)
             written = rows
 
+    def part_name(self, item: PredictionInput) -> str:
+        """By which it belongs to one of the parts of the slides."""
+        return item.slide_id
+
+    def facts_of(self, item: PredictionInput) -> list[Any]:
+        """Plain values that change when what is said of it may."""
+        return item.facts()
+
+    def named(self, item: PredictionInput) -> dict[str, Any]:
+        """How its row begins."""
+        return {"slide_id": item.slide_id}
+
     def _row_of_others(self, item: PredictionInput) -> dict[str, Any] | None:
         """The row of a slide that another shard predicted; None where this one's was interrupted before it."""
-        if self.shard.holds(item.slide_id):
+        if self.shard.holds(self.part_name(item)):
             return None
         try:
-            found = self.ledger.finished(item.slide_id, item.facts())
+            found = self.ledger.finished(item.slide_id, self.facts_of(item))
         except (UserError, OSError):  # its own shard says what is wrong
             found = None
-        return found or {"slide_id": item.slide_id, "tiles": None, "note": NOT_YET}
+        return self.named(item) | (found or {"tiles": None, "note": NOT_YET})
 
     def _row(self, item: PredictionInput) -> dict[str, Any]:
         try:
-            facts = item.facts()
-            row = self.ledger.finished(item.slide_id, facts)
-            if row is None:
-                row, files = self._predict(item)
-                self.ledger.record(item.slide_id, facts, row, files)
-            return row
+            return self.named(item) | self._predicted(item)
         except Exception as error:  # whatever it is, the other slides are predicted
             line = _line(error)
             if self.on_error == "stop":
                 raise UserError(f"{line} (on_error=skip leaves it out)") from error
             tqdm.write(f"skipped {item.slide_id}: {line}", file=sys.stderr)
-            return {"slide_id": item.slide_id, "tiles": None, "note": line}
+            return self.named(item) | {"tiles": None, "note": line}
 
-    def _predict(self, item: PredictionInput) -> tuple[dict[str, Any], list[Path]]:
-        """Row and files of one slide; a slide without tissue has the row alone.
+    def _predicted(self, item: PredictionInput) -> dict[str, Any]:
+        """The row of a slide, which is predicted where it is not yet.
 
         Raises:
             UserError: a slide that cannot be read, or a probability that is not finite.
         """
-        instances = item.open()
-        if instances.total == 0:
-            return {"slide_id": item.slide_id, "tiles": 0, "note": instances.note}, []
-        bar = {"total": instances.total, "desc": item.slide_id, "unit": "tile", "disable": None, "leave": False}
+        facts = self.facts_of(item)
+        row = self.ledger.finished(item.slide_id, facts)
+        if row is None:
+            instances = item.open()
+            if instances.total == 0:
+                row, files = blank_row(item.slide_id, instances), list[Path]()
+            else:
+                said = self.said_of(item.slide_id, instances.total, instances.batches)
+                row, files = self.shown(item.slide_id, instances, said)
+            self.ledger.record(item.slide_id, facts, row, files)
+        return row
+
+    def said_of(self, name: str, total: int, batches: Iterable[Tensor]) -> dict[str, Prediction]:
+        """What each role says of a bag of so many instances; UserError where a probability is not finite."""
+        bar = {"total": total, "desc": name, "unit": "tile", "disable": None, "leave": False}
         with tqdm(**bar) as progress:
-            predictions = self.method.predict_pieces(counted(instances.batches, progress), self.settings.readings)
+            predictions = self.method.predict_pieces(counted(batches, progress), self.settings.readings)
         for role, prediction in predictions.items():
             if not (prediction.bag_probs.isfinite().all() and prediction.instance_probs.isfinite().all()):
-                raise UserError(f"{item.slide_id}: probabilities of {role} are not finite: no decision")
-        row = slide_row(item.slide_id, predictions, instances.total, self.model) | {"note": ""}
+                raise UserError(f"{name}: probabilities of {role} are not finite: no decision")
+        return predictions
+
+    def shown(
+        self, slide_id: str, instances: SlideInstances, predictions: dict[str, Prediction]
+    ) -> tuple[dict[str, Any], list[Path]]:
+        """Row and files of one slide with tissue."""
+        row = slide_row(slide_id, predictions, instances.total, self.model) | {"note": ""}
         if instances.warnings:
             row["warnings"] = "; ".join(instances.warnings)
-        return row, self._write(item.slide_id, instances, predictions)
+        return row, self._write(slide_id, instances, predictions)
 
     def _write(self, slide_id: str, instances: SlideInstances, predictions: dict[str, Prediction]) -> list[Path]:
         geometry, picture = instances.geometry, instances.picture
@@ -165,6 +189,11 @@ class Predictor:
         if instances.slide is not None:
             instances.slide.close()
         return files
+
+
+def blank_row(slide_id: str, instances: SlideInstances) -> dict[str, Any]:
+    """The row of a slide without tissue, which has no files."""
+    return {"slide_id": slide_id, "tiles": 0, "note": instances.note}
 
 
 def _line(error: Exception) -> str:

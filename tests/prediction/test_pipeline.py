@@ -20,11 +20,10 @@ from kd_mil.methods.baselines.mil import MIL
 from kd_mil.methods.baselines.supervised import Supervised
 from kd_mil.methods.weno.weno import WENO
 from kd_mil.models.aggregators.transmil import TransMIL
-from kd_mil.prediction.inputs import SlideInstances
 from kd_mil.prediction.ledger import Ledger
 from kd_mil.prediction.outputs import Model, OutputSettings, instance_table
 from kd_mil.prediction.pipeline import Predictor
-from kd_mil.prediction.tile_geometry import TileGeometry, blank_picture
+from tests.support.slides_in_memory import Bag
 from tests.support.tiny import TinyData, fit, no_mining, tiny_abmil, tiny_head, tiny_parts, tiny_splits
 
 TRANSMIL = partial(TransMIL, width=16, heads=2, landmarks=4)
@@ -80,27 +79,6 @@ def test_readings_are_the_columns_of_the_test_step(name: str) -> None:
     assert (len(full.columns) > len(plain.columns)) is (name != "supervised")
     for column in set(expected) - set(positions):
         np.testing.assert_allclose(full[column], expected[column], rtol=1e-5, atol=1e-6, err_msg=column)
-
-
-class Bag:
-    """A slide in memory that counts how often it is opened; `size=0` has no tissue, None is damaged."""
-
-    def __init__(self, slide_id: str, size: int | None) -> None:
-        self.label = None
-        self.slide_id, self.size, self.opened, self.version = slide_id, size, 0, 0
-
-    def facts(self) -> list[Any]:
-        return [self.slide_id, self.version]
-
-    def open(self) -> SlideInstances:
-        self.opened += 1
-        if self.size is None:
-            raise UserError(f"slide {self.slide_id!r} is damaged")
-        if self.size == 0:
-            return SlideInstances(0, (), None, None)
-        features = torch.randn(self.size, 6, generator=torch.Generator().manual_seed(0))
-        geometry = TileGeometry(np.stack([np.arange(self.size) * 64, np.zeros(self.size, int)], 1), 64)
-        return SlideInstances(self.size, features.split(4), geometry, blank_picture(geometry, 64))
 
 
 @pytest.fixture

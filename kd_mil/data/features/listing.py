@@ -24,6 +24,8 @@ class FeatureEntry(NamedTuple):
     """Why the file cannot be taken, where it cannot: it is not there, or its path leaves the list's folder."""
     label: str | None = None
     """What the list says the slide is, where it does."""
+    case: str | None = None
+    """Whose it is, where the list says so."""
 
 
 class FeatureListing(NamedTuple):
@@ -79,13 +81,13 @@ def _listed(path: Path, start: str, remote: RemoteFiles) -> list[FeatureEntry]:
 def _entry(row: dict[str, Any], where: str, folder: Path, copy: Path | None) -> FeatureEntry:
     """One row; `copy` is its feature file where that lies in an object store."""
     slide_id, slide = row["slide_id"], folder / row.get("slide_path", "")
-    mpp, label = mpp_of(row, where), row.get("label") or None
+    mpp, label, case = mpp_of(row, where), row.get("label") or None, row.get("case_id") or None
     entry = SlideEntry(slide_id, slide, slide_id, mpp=mpp) if slide.is_file() else None
     if copy is not None:
-        return FeatureEntry(slide_id, copy, entry, mpp=mpp, label=label)
+        return FeatureEntry(slide_id, copy, entry, mpp=mpp, label=label, case=case)
     fault = ""
     try:
         existing_features(folder, row["feature_path"], where)
     except UserError as error:
         fault = str(error)
-    return FeatureEntry(slide_id, folder / row["feature_path"], entry, mpp=mpp, fault=fault, label=label)
+    return FeatureEntry(slide_id, folder / row["feature_path"], entry, mpp=mpp, fault=fault, label=label, case=case)

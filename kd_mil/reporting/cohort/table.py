@@ -94,7 +94,8 @@ def _predicted(folder: Path) -> Cohort:
     table = table[notes == ""]
     probs = class_probs(table, tuple(slides), names, folder / "slides.csv")
     ids = table["slide_id"].tolist()
-    return Cohort(ids, names, probs, slides, cases, decides, point, cases=list(ids), left_out=left_out)
+    whose = table["case_id"].tolist() if "case_id" in table else list(ids)  # of cases that were predicted as bags
+    return Cohort(ids, names, probs, slides, cases, decides, point, cases=whose, left_out=left_out)
 
 
 def _tested(folder: Path) -> Cohort:
