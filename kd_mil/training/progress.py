@@ -54,7 +54,7 @@ class Progress(TQDMProgressBar):
             areas = [
                 f"{key.split('/')[1]} {float(value):.3f}"
                 for key, value in metrics.items()
-                if key.startswith("val/") and key.endswith(f"/{level}_auroc") and value.isfinite()
+                if key.startswith("val/") and key.split("/")[2:] == [f"{level}_auroc"] and value.isfinite()
             ]
             parts += [f"{level} AUROC {', '.join(areas)}"] if areas else []
         return "  ".join(parts)

@@ -17,6 +17,7 @@ def test_an_epoch_is_one_line(capsys):
         "val/student/bag_auroc": torch.tensor(0.75),
         "val/student/instance_auroc": torch.tensor(0.5),
         "val/student/bag_loss": torch.tensor(0.3),
+        "val/teacher/attention/instance_auroc": torch.tensor(0.6),
     }
     Progress().on_train_epoch_end(trainer, Method())
     [line] = capsys.readouterr().out.splitlines()

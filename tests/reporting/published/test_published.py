@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 from hydra.utils import get_class
 
+from kd_mil.cli.arguments import CONFIG_DIR
 from kd_mil.cli.composed import composed
+from kd_mil.cli.experiments import register_experiments
 from kd_mil.core.errors import UserError
 from kd_mil.reporting.published.compare import Line, lines_of, write_comparison
 from kd_mil.reporting.published.tables import SCALES, last_of_each, published, tables_of
@@ -52,8 +54,9 @@ def test_every_row_has_a_number_or_a_gap_for_each_column(table):
             assert len({tuple(run) for run in one.runs}) == len(one.runs)
 
 
-def test_every_run_is_a_configuration_whose_method_has_the_role():
+def test_every_run_is_a_configuration_whose_method_has_the_role(tmp_path):
     """Of each row and scale the first column: the settings compose, and somebody will have such a metric."""
+    register_experiments(CONFIG_DIR, tmp_path)
     seen = set()
     for table in TABLES:
         for scale in SCALES:
