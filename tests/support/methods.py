@@ -75,7 +75,7 @@ class TaughtData(TinyData):
 
     def __init__(self, splits):
         super().__init__(splits)
-        truth = splits.bags.instance_labels.clamp_min(0)
+        truth = splits.bags.instance_labels.clamp_min(0).long()
         probs = torch.nn.functional.one_hot(truth, 2).float()
         sizes = splits.bags.sizes[splits.bags.bag_of_instance]
         self.taught = Taught(probs, 1 / sizes.float())
