@@ -19,6 +19,7 @@ from tests.support.dealt_runs import IMBALANCED, build, differences, join, train
 from tests.support.killing import start, wait_for
 from tests.support.ranks import results_of, start_ranks
 from tests.support.tiny import TinyData, fit, tiny_head, tiny_parts, tiny_splits
+from tests.support.warm_python import COLD
 
 pytestmark = pytest.mark.slow
 
@@ -110,7 +111,7 @@ def state_of(process):
 def test_a_lost_rank_ends_the_job(lost, tmp_path):
     """kill -9 of one rank in the middle of an epoch: the other ends within 10 s, and not as if all were well."""
     small = ["data=digits_mil", "data.max_train_bags=30", "trainer.max_epochs=5000", "hydra.run.dir=out"]
-    job = start("experiment=mil_max", "trainer=ddp_cpu", *small, cwd=tmp_path)
+    job = start("experiment=mil_max", "trainer=ddp_cpu", *small, cwd=tmp_path, **{COLD: "1"})  # a child of its own
     wait_for(job, "epoch ")
     [child] = subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True, check=True).stdout.split()
     os.kill((job.pid, int(child))[lost], signal.SIGKILL)
@@ -140,7 +141,8 @@ def test_the_command_runs_on_two_nodes_of_torchrun(tmp_path):
 
 def test_the_command_runs_on_two_processes(tmp_path):
     """Lightning relaunches the command; one directory, one set of results, every bag exactly once."""
-    small = ["trainer.max_epochs=2", "instances_per_step=32", "hydra.run.dir=out"]
+    small = ["data=digits_mil", "data.max_train_bags=30", "data.max_test_bags=10", "encoder=tiny_cnn"]
+    small += ["trainer.max_epochs=2", "instances_per_step=32", "hydra.run.dir=out"]
     kd_mil("run", "experiment=weno_abmil", "trainer=ddp_cpu", *small, cwd=tmp_path)
     out = tmp_path / "out"
     metrics = json.loads((out / "metrics.json").read_text())

@@ -1,18 +1,15 @@
 """Every block of `docs/extending.md` is a file or a command, and does what the page says."""
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
 import pandas as pd
 import pytest
 
-from tests.support.command import ROOT
+from tests.support.command import ROOT, python
 
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
@@ -33,17 +30,7 @@ def follow(section: str, folder: Path) -> None:
         program, *words = shlex.split(line)
         assert program == "python", line
         words += TINY if "kd_mil.run" in words else ()
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
-            [sys.executable, *words],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, f"{line}\n{done.stderr[-3000:]}"
+        python(*words, cwd=folder)
 
 
 def targets(folder: Path) -> set[str]:

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-import subprocess
+import signal
 import sys
 import time
 import warnings
@@ -26,10 +26,11 @@ from kd_mil.slides.slide_list import list_slides
 from kd_mil.slides.synthetic.build import SyntheticSettings, build_synthetic_slides
 from kd_mil.slides.tiles.tiling import TilingSettings
 from kd_mil.slides.tiles.tissue import TissueSettings
+from tests.support.command import kd_mil
+from tests.support.killing import start
 
-ROOT = Path(__file__).resolve().parent.parent
 TILES = ["tiling.tile_size=64", "tiling.magnification=null", "tiling.mpp=1.0"]
-SMALL = [*TILES, "encoder=timm", "encoder.name=resnet10t", "device=cpu"]
+SMALL = [*TILES, "encoder=timm", "encoder.name=test_resnet", "device=cpu"]
 BOMB = """<?xml version="1.0"?><!DOCTYPE a [<!ENTITY x "ha"><!ENTITY y "&x;&x;&x;&x;&x;&x;&x;&x;">]>
 <ASAP_Annotations><Annotations><Annotation PartOfGroup="&y;"/></Annotations></ASAP_Annotations>"""
 
@@ -61,7 +62,7 @@ def slides(tmp_path_factory):
 def test_features_and_tables_are_there_and_ready_to_train_on(command, slides, tmp_path, recwarn):
     code, printed, errors = command(f"slides={slides}", "out=out", *SMALL)
     assert code == 0, errors
-    assert any("resnet10t has random weights" in str(warning.message) for warning in recwarn)
+    assert any("test_resnet has random weights" in str(warning.message) for warning in recwarn)
     assert "written" in printed
     out = tmp_path / "out"
     summary = pd.read_csv(out / "summary.csv")
@@ -77,7 +78,7 @@ def test_features_and_tables_are_there_and_ready_to_train_on(command, slides, tm
     assert [manifest.class_names[label] for label in manifest.labels] == expected.label.tolist()
     assert [one.slide_id for one in list_slides(out / "manifest.csv")] == manifest.slide_ids, "a slide list, too"
     stored = read_slide(manifest.feature_paths[0])
-    assert stored.attributes["encoder"]["config"]["name"] == "resnet10t"
+    assert stored.attributes["encoder"]["config"]["name"] == "test_resnet"
     assert stored.attributes["tissue"]["closing_um"] == 32.0
     assert json.loads((out / "settings.json").read_text())["encoder"] == stored.attributes["encoder"]
 
@@ -86,7 +87,7 @@ def test_a_tiling_that_the_encoder_was_not_trained_on_is_a_warning(command, slid
     command(f"slides={slides}", "out=out", *SMALL, "encoder.mpp=[1.04,2.0]")
     assert not any("was trained on" in str(warning.message) for warning in recwarn)
     command(f"slides={slides}", "out=other", *SMALL, "encoder.mpp=0.5")
-    expected = "resnet10t was trained on 0.5 µm per pixel, but tiles have 1: tiling.mpp=0.5 tiling.magnification=null"
+    expected = "test_resnet was trained on 0.5 µm per pixel, but tiles have 1: tiling.mpp=0.5 tiling.magnification=null"
     assert expected in [str(warning.message) for warning in recwarn]
 
 
@@ -318,16 +319,7 @@ def test_a_real_slide_from_the_command_line(shared_data, tmp_path):
     """TRIDENT's attributes, coordinates on its grid, pixels of OpenSlide: on an Aperio slide, in a real process."""
     slide = shared_data("slides") / "CMU-1-Small-Region.svs"
     overrides = [f"slides={slide}", "out=out", "encoder=timm", "encoder.name=test_vit", "tiling.tile_size=128"]
-    result = subprocess.run(
-        [sys.executable, "-m", "kd_mil.extract", *overrides, "num_workers=1", "device=cpu"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
+    kd_mil("extract", *overrides, "num_workers=1", "device=cpu", cwd=tmp_path)
     with h5py.File(tmp_path / "out" / "features" / "CMU-1-Small-Region.h5") as file:
         coords, attributes = file["coords"][:], dict(file["coords"].attrs)
         assert file["features"].shape == (len(coords), 64)
@@ -346,19 +338,17 @@ def test_a_real_slide_from_the_command_line(shared_data, tmp_path):
 @pytest.mark.slow
 def test_the_command_survives_kill_9(slides, tmp_path):
     """Killed twice in the middle, as soon as there is some progress; its workers are left to themselves."""
-    started = [sys.executable, "-m", "kd_mil.extract", f"slides={slides}", "out=out", "num_workers=1", "batch_size=32"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    settings = [f"slides={slides}", "out=out", "num_workers=1", "batch_size=32", *SMALL, "encoder.name=resnet10t"]
     features, kept = tmp_path / "out" / "features", {}
     for _ in range(2):
-        process = subprocess.Popen([*started, *SMALL], cwd=tmp_path, env=environment)
+        process = start(*settings, cwd=tmp_path, module="kd_mil.extract")
         while process.poll() is None and len(list(features.glob("*.h5"))) <= len(kept):
             time.sleep(0.005)
-        process.kill()
+        os.kill(process.pid, signal.SIGKILL)
         process.wait()
         kept |= {path.name: path.stat().st_mtime_ns for path in features.glob("*.h5")}
     assert 2 <= len(kept) < 10, "killed in the middle"
-    result = subprocess.run([*started, *SMALL], cwd=tmp_path, env=environment, timeout=300, check=False)
-    assert result.returncode == 0
+    kd_mil("extract", *settings, cwd=tmp_path)
     summary = pd.read_csv(tmp_path / "out" / "summary.csv").set_index("path").status
     assert len(summary) == 10
     for name, time_ns in kept.items():

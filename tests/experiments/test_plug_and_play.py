@@ -2,17 +2,13 @@
 
 import importlib
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 
 from kd_mil.cli.command import CONFIG_DIR
+from tests.support.command import ROOT, kd_mil, python
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["trainer=cpu", "trainer.max_epochs=1", "data.max_train_bags=8", "data.max_test_bags=4"]
 OWN_MODULE = """
 import torch
@@ -34,21 +30,12 @@ class PowerPooling(nn.Module):
 """
 
 
-def call(*command, cwd, check=True):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [sys.executable, *command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert result.returncode == 0 or not check, result.stderr[-3000:]
-    return result
-
-
 @pytest.mark.slow
 def test_a_module_outside_the_repository_teaches_weno(tmp_path):
     """Found by its dotted path in the working directory, with a setting of its own."""
     (tmp_path / "my_pooling.py").write_text(OWN_MODULE)
     own = ["aggregator=custom", "aggregator._target_=my_pooling.PowerPooling", "+aggregator.power=2.0"]
-    call("-m", "kd_mil.run", "experiment=weno", *own, *SMALL, "hydra.run.dir=out", cwd=tmp_path)
+    kd_mil("run", "experiment=weno", *own, *SMALL, "hydra.run.dir=out", cwd=tmp_path)
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert 0 <= metrics["test/teacher/instance_auroc"] <= 1
     assert metrics["test/student/bag_loss"] > 0
@@ -56,7 +43,7 @@ def test_a_module_outside_the_repository_teaches_weno(tmp_path):
 
 @pytest.mark.slow
 def test_the_class_must_be_named(tmp_path):
-    result = call("-m", "kd_mil.run", "experiment=weno", "aggregator=custom", *SMALL, cwd=tmp_path, check=False)
+    result = kd_mil("run", "experiment=weno", "aggregator=custom", *SMALL, cwd=tmp_path, check=False)
     assert result.returncode == 2
     [line] = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert "_target_" in line
@@ -78,10 +65,10 @@ def test_the_ablation_sweep_ends_in_table_and_curves(tmp_path, monkeypatch):
         config = compose("run", overrides=["experiment=weno_ablation"], return_hydra_config=True)
     rows = config.hydra.sweeper.params.ablation.split(",")
     assert sorted(rows) == sorted(path.stem for path in (CONFIG_DIR / "ablation").glob("*.yaml"))
-    call("-m", "kd_mil.run", "-m", "experiment=weno_ablation", "ablation=teacher,hpm", *SMALL, cwd=tmp_path)
+    kd_mil("run", "-m", "experiment=weno_ablation", "ablation=teacher,hpm", *SMALL, cwd=tmp_path)
     runs = sorted((tmp_path / "runs" / "weno_ablation").glob("ablation=*"))
     assert len(runs) == 2
-    call(str(ROOT / "experiments" / "ablation.py"), "out", *map(str, runs), cwd=tmp_path)
+    python(str(ROOT / "experiments" / "ablation.py"), "out", *map(str, runs), cwd=tmp_path)
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     for row, role in (("teacher", "model"), ("hpm", "student")):
         [run] = [path for path in runs if f"ablation={row}" in path.name]

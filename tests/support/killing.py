@@ -15,7 +15,7 @@ def start(*overrides, cwd, module="kd_mil.run", **environment):
     output, theirs = os.pipe()
     variables = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"} | environment
     pipe = open(output, encoding="utf-8")  # noqa: SIM115  closed with the process
-    process = start_warm(module, overrides, cwd, variables, stdout=theirs, stderr=theirs, pipe=pipe)
+    process = start_warm(["-m", module, *overrides], cwd, variables, stdout=theirs, stderr=theirs, pipe=pipe)
     os.close(theirs)
     return process
 

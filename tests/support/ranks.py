@@ -1,35 +1,45 @@
 """Ranks of a training, each a process of its own, forked from one that has imported PyTorch and Lightning."""
 
+import os
+import pickle
+import sys
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from tests.support.command import free_port
-
-IMPORTED = [
-    *("lightning.pytorch.strategies", "lightning.pytorch.callbacks", "torchmetrics", "torchvision", "sklearn.datasets"),
-    *("kd_mil.methods.weno.weno", "kd_mil.methods.ifkd.ifkd", "kd_mil.methods.resolution.resolution"),
-]
+from tests.support.warm import start_warm
 
 
 def start_ranks(target, *arguments, ranks=2):
     """Start `target(rank, port, *arguments)` for each rank; they meet at the port."""
-    context = mp.get_context("forkserver")
-    context.set_forkserver_preload(IMPORTED)
     port = free_port()
-    workers = [context.Process(target=target, args=(rank, port, *arguments)) for rank in range(ranks)]
-    for worker in workers:
-        worker.start()
-    return workers
+    return [_start(target, (rank, port, *arguments)) for rank in range(ranks)]
+
+
+def _start(target, arguments):
+    call = pickle.dumps((target, arguments)).hex()
+    return start_warm(["-m", "tests.support.ranks", call], os.getcwd(), os.environ, 1, 2)
+
+
+class WarmProcess:
+    """As much of `multiprocessing.Process` as the benchmarks use."""
+
+    def __init__(self, target, args):
+        self._call, self._process = (target, args), None
+
+    def start(self):
+        self._process = _start(*self._call)
+
+    def join(self):
+        self._process.wait()
 
 
 def results_of(workers, folder):
     """What the ranks left in `rank0.pt`, `rank1.pt`, ..., once all have ended well."""
     for worker in workers:
-        worker.join(timeout=240)
-        assert worker.exitcode == 0
+        assert worker.wait(timeout=240) == 0
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(len(workers))]
 
 
@@ -44,3 +54,8 @@ def _join(rank, port, ranks, folder, work, *arguments):
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", **options)
     torch.save(work(rank, *arguments), f"{folder}/rank{rank}.pt")
     dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    target, arguments = pickle.loads(bytes.fromhex(sys.argv[1]))
+    target(*arguments)
