@@ -29,10 +29,10 @@ demo: $(READY) ## the main job on embedded data: WENO end to end
 		'slides=.cache/kd_mil/synthetic_slides_*/slides/*0.tif'
 
 test: $(READY) ## all tests
-	$(SINGLE) $(PYTHON) -m pytest -n 2 --dist loadfile
+	$(SINGLE) $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(READY) ## tests without the slow ones
-	$(SINGLE) $(PYTHON) -m pytest -n 2 --dist loadfile -m 'not slow'
+	$(SINGLE) $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 lint: $(READY) ## style and types
 	$(PYTHON) -m ruff check .
