@@ -11,6 +11,7 @@ from kd_mil.core.checkpoints import read_checkpoint
 from tests.support.command import kd_mil
 
 SMALL = ["data=digits_mil", "trainer=cpu", "trainer.max_epochs=3", "data.seed=1", "instances_per_step=64"]
+SMALL += ["data.max_train_bags=40", "data.max_test_bags=20", "encoder=tiny_cnn"]
 pytestmark = pytest.mark.slow
 
 

@@ -28,6 +28,8 @@ TINY = [
     "data.max_train_bags=30",
     "data.max_test_bags=10",
     "instances_per_step=64",
+    "encoder=tiny_cnn",
+    "callbacks.figures=null",
     "hydra.run.dir=out",
 ]
 EXPERIMENTS = {

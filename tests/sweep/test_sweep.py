@@ -22,6 +22,7 @@ from tests.support.command import kd_mil
 from tests.support.killing import start, wait_for
 
 TINY = ["data=digits_mil", "data.max_train_bags=20", "data.max_test_bags=10", "trainer=cpu", "trainer.max_epochs=1"]
+TINY += ["encoder=tiny_cnn"]
 
 
 class FakePoint(Point):
