@@ -10,7 +10,7 @@ def random_of_top(scores: Tensor, sizes: Tensor, top: Tensor, chosen: Tensor) ->
     """Mask (N,): from each bag, `chosen` (B,) instances drawn from the `top` (B,) ones of highest score (N,)."""
     owner = segment_ids(sizes, len(scores))
     ticket = torch.rand(scores.shape, device=scores.device)
-    ticket[segment_ranks(scores, sizes) >= top[owner]] = -1
+    ticket.masked_fill_(segment_ranks(scores, sizes) >= top[owner], -1)
     return segment_ranks(ticket, sizes) < torch.minimum(chosen, top)[owner]
 
 

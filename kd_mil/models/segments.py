@@ -1,8 +1,8 @@
 """Softmax, sums and maxima over the bags of a packed batch; the only place that knows how bags lie end to end.
 
 `sizes` (B,) int64 counts the instances of each bag, all at least 1 and N in all. Nothing here loops over instances, and
-on a GPU nothing waits for the device. One bag goes a shorter way, in which sizes are no data: it can be exported.
-Values narrower than float32 are widened before anything is summed.
+on a GPU nothing but `kept_positions` waits for the device. One bag goes a shorter way, in which sizes are no data: it
+can be exported. Values narrower than float32 are widened before anything is summed.
 """
 
 from collections.abc import Sequence
@@ -25,6 +25,14 @@ def per_instance(values: Tensor, sizes: Tensor, total: int) -> Tensor:
     if len(sizes) == 1:
         return values.expand(total, *values.shape[1:])
     return values.repeat_interleave(sizes, 0, output_size=total)
+
+
+def kept_positions(keep: Tensor) -> Tensor:
+    """Ascending positions (K,) int64 of the instances that a mask (N,) keeps.
+
+    K is known on the device alone: here, and nowhere else in a step with mining or masking, the host waits for it.
+    """
+    return keep.nonzero().squeeze(1)
 
 
 def segment_sum(values: Tensor, sizes: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_mil.data.batches import BagBatch
+from kd_mil.models.segments import per_instance
 
 Normalisation = Literal["training_set", "bag"]
 
@@ -50,11 +51,10 @@ class AttentionMemory(nn.Module):
         Args:
             scores: (K,) of the kept instances, in the bags that the teacher saw.
             bags: the whole bags, N instances.
-            keep: (N,) bool; None where mining is off.
+            keep: (K,) int64 positions of the kept instances; None where mining is off.
             of_all: scores (N,) in one pass over whole bags, for attention may depend on the rest of the bag.
         """
-        owners = bags.bag_indices.repeat_interleave(bags.sizes)
-        kept = slice(None) if keep is None else keep
+        owners = per_instance(bags.bag_indices, bags.sizes, len(bags.instance_ids))
         if self.keep_scores and keep is not None:
             with torch.no_grad():
                 everything = of_all()
@@ -62,7 +62,7 @@ class AttentionMemory(nn.Module):
             scores = everything[keep]
         elif self.keep_scores:
             self.record_scores(scores, bags.instance_ids)
-        self.record_range(scores, owners[kept])
+        self.record_range(scores, owners if keep is None else owners[keep])
 
     def record_range(self, scores: Tensor, bag_of_instance: Tensor) -> None:
         """Widen this phase's range by scores of instances that lie in the bags (N,) int64."""

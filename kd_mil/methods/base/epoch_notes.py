@@ -11,8 +11,7 @@ class EpochNotes:
     """One entry for each step of this epoch; nothing learns from them."""
 
     def __init__(self) -> None:
-        self.dropped: list[Tensor] = []
-        """Ids of the instances that mining hid from a teacher."""
+        self._mined: list[tuple[Tensor, Tensor]] = []
         self.pseudo_labels: list[tuple[Tensor, Tensor]] = []
         """Ids and pseudo-labels of the instances that the student saw."""
         self.student_scores: list[Tensor] = []
@@ -20,8 +19,17 @@ class EpochNotes:
 
     def clear(self) -> None:
         """Begin an epoch."""
-        for notes in (self.dropped, self.pseudo_labels, self.student_scores):
+        for notes in (self._mined, self.pseudo_labels, self.student_scores):
             notes.clear()
+
+    def mined(self, instance_ids: Tensor, stays: Tensor) -> None:
+        """Keep which of the instances (N,) of a step mining left to the teacher, a mask (N,)."""
+        self._mined.append((instance_ids, stays))
+
+    @property
+    def dropped(self) -> list[Tensor]:
+        """Ids of the instances that mining hid from a teacher, by step."""
+        return [ids[~stays] for ids, stays in self._mined]
 
     @torch.no_grad()
     def student_step(self, instances: InstanceBatch, pseudo_labels: Tensor, logits: Tensor) -> None:

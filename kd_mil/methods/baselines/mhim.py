@@ -21,7 +21,7 @@ from kd_mil.methods.base.weight_average import follow
 from kd_mil.models.aggregators.pooling import Mean
 from kd_mil.models.masking import keep_harder_part
 from kd_mil.models.outputs import MILOutput, Prediction
-from kd_mil.models.segments import segment_sum
+from kd_mil.models.segments import kept_positions, per_instance, segment_sum
 
 
 class MHIM(BagMethod):
@@ -102,14 +102,15 @@ class MHIM(BagMethod):
         """Loss of the bags as the teacher masks them, Eq. 8-10."""
         features, sizes = self.features_of(self.encoder, bags), bags.sizes
         teacher = self.ask_teacher(bags)
-        self.memory.record_range(teacher.attention_logits, bags.bag_indices.repeat_interleave(sizes))
+        scores = teacher.attention_logits
+        self.memory.record_range(scores, per_instance(bags.bag_indices, sizes, len(scores)))
         if self.current_epoch < self.start_epoch:
             return aggregator_loss(
                 self.aggregator(features, sizes), bags.labels, sizes, self.instance_stream_weight, self.bag_targets
             )
-        keep = keep_harder_part(teacher.attention_logits, sizes, self.mask_ratio, self.mask_share, self.low_ratio)
+        keep = keep_harder_part(scores, sizes, self.mask_ratio, self.mask_share, self.low_ratio)
         left = segment_sum(keep.float(), sizes).long()
-        output = self.aggregator(features[keep], left)
+        output = self.aggregator(features.index_select(0, kept_positions(keep)), left)
         loss = aggregator_loss(output, bags.labels, left, self.instance_stream_weight, self.bag_targets)
         return loss + self.consistency_weight * consistency_loss(output.embedding, teacher.embedding, self.temperature)
 

@@ -14,6 +14,7 @@ from kd_mil.methods.base.bag_method import BagMethod, aggregator_loss
 from kd_mil.methods.base.method import ModuleFactory
 from kd_mil.methods.base.readings import BagReadings, check_instance_score
 from kd_mil.models.outputs import MILOutput, Prediction, class_scores
+from kd_mil.models.segments import per_instance
 
 
 class MIL(BagMethod):
@@ -58,7 +59,8 @@ class MIL(BagMethod):
 
     def training_step(self, bags: BagBatch, batch_idx: int) -> None:
         output: MILOutput = self.aggregator(self.features_of(self.encoder, bags), bags.sizes)
-        self.memory.record_range(self.scores_of(output), bags.bag_indices.repeat_interleave(bags.sizes))
+        scores = self.scores_of(output)
+        self.memory.record_range(scores, per_instance(bags.bag_indices, bags.sizes, len(scores)))
         loss = aggregator_loss(output, bags.labels, bags.sizes, self.instance_stream_weight, self.bag_targets)
         self.step_optimizers(loss, *self.optimizer_list())
         self.log_loss("model", loss, len(bags.sizes))

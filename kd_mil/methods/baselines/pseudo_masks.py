@@ -100,10 +100,11 @@ class PseudoMasks(SegmentationMethod):
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
         classifier, segmenter = self.optimizer_list()
-        learner, optimizer = ("student", segmenter) if self.distilling else ("teacher", classifier)
+        distilling = self.phase == "student"  # as `distilling` says, but on the host
+        learner, optimizer = ("student", segmenter) if distilling else ("teacher", classifier)
         with dealing(batch.share) as deal:
             images, labels = self.preprocess(batch.images), deal.own(batch.labels)
-            if self.distilling:
+            if distilling:
                 with torch.no_grad():
                     images, maps = self.pseudo_masks(batch, images)
                 masks = (maps >= self.mask_from).float() * (labels > 0).view(-1, 1, 1)

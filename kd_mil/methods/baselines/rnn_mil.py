@@ -23,7 +23,7 @@ from kd_mil.methods.base.phases import Phase, Phases
 from kd_mil.methods.base.readings import AT_ONCE, bag_log_prob, classified
 from kd_mil.models.heads import LogitLayer
 from kd_mil.models.outputs import Prediction, max_pooled
-from kd_mil.models.segments import segment_ids, segment_ranks
+from kd_mil.models.segments import kept_positions, segment_ids, segment_ranks
 
 
 class RNNMIL(BagMethod):
@@ -96,8 +96,8 @@ class RNNMIL(BagMethod):
         """Cross-entropy of the most positive instances under their bag's label, a mean over the bags."""
         _, probs = self._look(bags)
         owner = segment_ids(bags.sizes, len(probs))
-        chosen = segment_ranks(1 - probs[:, 0], bags.sizes) < self.top
-        share, own = (bags.share or WHOLE).take(chosen.nonzero().squeeze(1))
+        chosen = kept_positions(segment_ranks(1 - probs[:, 0], bags.sizes) < self.top)
+        share, own = (bags.share or WHOLE).take(chosen)
         with dealing(share) as deal:
             pixels = self.preprocess(bags.instances[own.to(chosen.device)], bags.sizes.clamp_max(self.top))
             logits = deal.gather(self.tile_classifier(self.encoder(pixels)))
@@ -147,10 +147,10 @@ class RNNMIL(BagMethod):
 def best_first(features: Tensor, scores: Tensor, sizes: Tensor, read: int) -> tuple[Tensor, Tensor]:
     """The `read` instances of highest score of each bag in that order, (B, S, D), and how many there are (B,)."""
     rank, owner = segment_ranks(scores, sizes), segment_ids(sizes, len(scores))
-    chosen = (rank < read).nonzero().squeeze(1)
-    sequences = features.new_zeros(len(sizes), min(read, int(sizes.max())), features.shape[1])
-    sequences[owner[chosen], rank[chosen]] = features[chosen]
-    return sequences, sizes.clamp_max(read)
+    longest = min(read, len(scores))
+    sequences = features.new_zeros(len(sizes), longest + 1, features.shape[1])
+    sequences[owner, rank.clamp_max(longest)] = features  # the last place takes what is not read
+    return sequences[:, :longest], sizes.clamp_max(read)
 
 
 class TileRNN(nn.Module):

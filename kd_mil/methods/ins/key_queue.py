@@ -1,5 +1,7 @@
 """The most recent keys of other instances, which contrast needs many of."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -28,9 +30,13 @@ class KeyQueue(nn.Module):
         self.register_buffer("_keys", torch.zeros(length, width))
         self.register_buffer("_positive", torch.zeros(length, dtype=torch.bool))
         self.register_buffer("_added", torch.zeros((), dtype=torch.long))
+        self._added_here: int | None = 0
+        """The same on the host, which would wait for a GPU to say it; None where a checkpoint was read."""
 
     def __len__(self) -> int:
-        return min(int(self._added), len(self._keys))
+        if self._added_here is None:
+            self._added_here = int(self._added)
+        return min(self._added_here, len(self._keys))
 
     @property
     def keys(self) -> Tensor:
@@ -49,3 +55,8 @@ class KeyQueue(nn.Module):
         self._keys[places] = keys[-length:].to(self._keys.dtype)
         self._positive[places] = positive[-length:]
         self._added += len(keys)
+        self._added_here = None if self._added_here is None else self._added_here + len(keys)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._added_here = None

@@ -39,7 +39,8 @@ class Prototypes(nn.Module):
             features: in their order.
             positive: (M,) bool, the class of each.
         """
-        for number, members in enumerate((features[~positive], features[positive])):
-            powers = self.momentum ** torch.arange(len(members), -1, -1, device=features.device, dtype=features.dtype)
-            added = (1 - self.momentum) * (powers[1:, None] * members).sum(0)
-            self.vectors[number] = F.normalize(powers[0] * self.vectors[number] + added, dim=0)
+        member = torch.stack([~positive, positive], 1).to(features)
+        later = member.flip(0).cumsum(0).flip(0) - member  # instances of the class that come after each
+        added = (member * (1 - self.momentum) * self.momentum**later).T @ features
+        kept = self.momentum ** member.sum(0)[:, None]
+        self.vectors.copy_(F.normalize(kept * self.vectors + added, dim=1))

@@ -16,6 +16,7 @@ from kd_mil.methods.base.readings import BagReadings, student_prediction
 from kd_mil.methods.weno.losses import class_student_loss, class_targets
 from kd_mil.methods.weno.weno import WENO
 from kd_mil.models.outputs import MILOutput, Prediction, class_scores
+from kd_mil.models.segments import per_instance
 
 
 class MultiClassWENO(WENO):
@@ -89,4 +90,4 @@ class MultiClassWENO(WENO):
         self.student_head.eval()
         probs = self.student_head(features).softmax(1)
         self.student_head.train()
-        return probs.gather(1, bags.labels.repeat_interleave(bags.sizes)[:, None]).squeeze(1)
+        return probs.gather(1, per_instance(bags.labels, bags.sizes, len(probs))[:, None]).squeeze(1)

@@ -28,7 +28,7 @@ from kd_mil.methods.weno.mining import HardPositiveMining
 from kd_mil.methods.weno.sources import can_recompute
 from kd_mil.methods.weno.transport_labels import TransportLabels
 from kd_mil.models.outputs import MILOutput, Prediction
-from kd_mil.models.segments import segment_sum
+from kd_mil.models.segments import kept_positions, segment_sum
 
 
 class WENO(BagMethod):
@@ -170,9 +170,10 @@ class WENO(BagMethod):
         features = self.features_of(self.encoder, bags)
         seen, sizes, keep = features, bags.sizes, None
         if self.hpm.active(self.current_epoch, self.run_epochs):
-            keep = self.hpm.keep(self._student_probs(features, bags), bags.sizes, bags.labels)
-            seen, sizes = features[keep], segment_sum(keep.float(), bags.sizes).long()
-            self.notes.dropped.append(bags.instance_ids[~keep])
+            stays = self.hpm.keep(self._student_probs(features, bags), bags.sizes, bags.labels)
+            keep, sizes = kept_positions(stays), segment_sum(stays.float(), bags.sizes).long()
+            seen = features.index_select(0, keep)
+            self.notes.mined(bags.instance_ids, stays)
         output = self.aggregator(seen, sizes)
         scores = self.scores_of(output)
         self.memory.record(scores, bags, keep, lambda: self.scores_of(self.aggregator(features, bags.sizes)))

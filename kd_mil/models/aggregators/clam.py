@@ -102,7 +102,8 @@ class CLAM(nn.Module):
             top, bottom = rank < count, rank >= sizes[owner] - count
             own = labels[owner] == number
             chosen = (own & (top | bottom)) | (~own & top if self.subtyping else torch.zeros_like(own))
-            losses = F.cross_entropy(classifier(hidden[chosen]), (own & top)[chosen].long(), reduction="none")
-            total = total + (losses / (count * (1 + own.long()))[chosen]).sum()
+            # of all instances, with weight 0 for most: to pick some by a mask, the host would wait for a GPU
+            losses = F.cross_entropy(classifier(hidden), (own & top).long(), reduction="none")
+            total = total + (losses / (count * (1 + own.long())).clamp_min(1) * chosen).sum()
         classes = len(self.instance_classifiers) if self.subtyping else 1
         return self.instance_weight * total / (classes * len(sizes))

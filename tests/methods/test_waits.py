@@ -1,0 +1,54 @@
+"""No step of a method makes the host wait for a GPU, but where the number of instances is a result."""
+
+from collections import Counter
+
+import pytest
+import torch
+
+from kd_mil.models import segments
+from tests.support.dealt_runs import METHODS, RUNS, build
+from tests.support.tiny import fit
+from tests.support.waits import counted_waits
+
+ONCE_A_STEP = "models/segments.py:kept_positions: aten.nonzero"
+"""How many instances mining and masking leave is known on the device alone."""
+PLACES = {
+    "dmkd_style": ("methods/weno/correction.py", "methods/weno/feedback.py", "methods/base/method.py"),
+    "mil_dtfd": ("models/aggregators/dtfd.py",),
+    "d2l": ("methods/distill_to_label/vat.py",),
+    "d2l_norm": ("methods/distill_to_label/vat.py", "methods/distill_to_label/bag_classifier.py"),
+    "low_magnification": ("methods/resolution/table_teacher.py", "methods/base/method.py"),
+    "resolution_kd": ("methods/resolution/pair_augment.py",),
+}
+"""Files whose sizes are random or of values: they wait in every step, and are known to."""
+ONCE_AN_EPOCH = ("weno_transport", "sela_mil")
+"""Labels of a whole epoch are made within its first step."""
+
+
+@pytest.mark.parametrize("name", [name for name in RUNS if name not in ONCE_AN_EPOCH])
+def test_a_step_waits_nowhere(name, monkeypatch):
+    monkeypatch.setattr(segments, "FEW_INSTANCES", 10**9)  # as on a GPU, where nothing goes bag by bag
+    method, data, epochs = build(name)
+    step, found, most = method.training_step, Counter(), []
+
+    def counted(*args):
+        with counted_waits() as waits:
+            result = step(*args)
+        most.append(waits.lines.pop(ONCE_A_STEP, 0))
+        found.update(waits.lines)
+        return result
+
+    method.training_step = counted
+    validated = name.startswith("d2l") or name not in METHODS  # a phase may hand on what validation chose
+    fit(method, data, epochs=epochs, limit_val_batches=1.0 if validated else 0)
+    elsewhere = {line: times for line, times in found.items() if not line.startswith(PLACES.get(name, ("nowhere",)))}
+    assert not elsewhere
+    assert most
+    assert max(most) <= 1
+
+
+def test_what_waits_is_found():
+    with counted_waits() as waits:
+        values = segments.segment_ranks(torch.tensor([1.0, 3.0]), torch.tensor([2]))
+        segments.kept_positions(values > 0)
+    assert waits.lines == {ONCE_A_STEP: 1}
