@@ -238,8 +238,7 @@ class WENO(BagMethod):
     def _student_probs(self, features: Tensor, bags: BagBatch) -> Tensor:
         """Student probability (N,) of the instances of training bags: student head without dropout."""
         with evaluating(self.student_head):
-            if self.student_encoder is not None:
-                features = self.features_of(self.student_encoder, bags)
+            features = features if self.student_encoder is None else self.features_of(self.student_encoder, bags)
             return self.student_head(features).softmax(1)[:, 1]
 
     @torch.no_grad()
