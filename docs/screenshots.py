@@ -2,7 +2,8 @@
 
 python docs/screenshots.py predictions=DIR slides=DIR [slide=ID]
 
-DIR are the output folder of `kd_mil.predict`, and the slides it was made from. `make demo` leaves both.
+DIR are the output folder of `kd_mil.predict`, and the slides it was made from: `make demo` leaves runs/demo/predictions
+and .cache/kd_mil/synthetic_slides_*/slides.
 """
 
 import sys
@@ -39,7 +40,7 @@ def take_page(browser: Any, out: Path, name: str) -> None:
     page.goto((out / "index.html").absolute().as_uri())
     page.get_by_role("button", name=name, exact=True).click()
     page.wait_for_function("name => document.getElementById('panel').dataset.ready === name", arg=name)
-    page.fill("#threshold", "0.4")
+    page.select_option("#layer", "student")
     page.evaluate("scrollTo(0, 0)")
     save(page, "page")
 
@@ -54,8 +55,10 @@ def take_viewer(browser: Any, settings: dict[str, str], name: str) -> None:
         page = browser.new_page(viewport={"width": 1320, "height": 840})
         page.goto(f"{viewer.url}?slide={name}")
         page.wait_for_function(IDLE)
+        page.get_by_role("button", name="teacher", exact=True).click()
+        page.get_by_role("button", name="student", exact=True).click()
         page.get_by_text("outline: prediction").click()
-        page.mouse.move(400, 400)
+        page.mouse.move(560, 645)
         time.sleep(2)
         save(page, "viewer")
 

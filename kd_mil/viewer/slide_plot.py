@@ -25,6 +25,7 @@ from bokeh.plotting import figure
 
 from kd_mil.core.errors import UserError
 from kd_mil.prediction.panels import Panel
+from kd_mil.slides.formats.deep_zoom import BEYOND
 from kd_mil.viewer.content import Content
 from kd_mil.viewer.frame import Frame
 from kd_mil.viewer.layers import ShownLayer, finding_edges, palette, shown_layers, tissue_edges
@@ -79,7 +80,7 @@ def slide_plot(
         height=size[1],
         tools=["pan", wheel, "box_zoom", "reset"],
         active_scroll=wheel,
-        background_fill_color="#f4f4f4",
+        background_fill_color=BEYOND,
         name=f"plot{ending}",
     )
     plot.axis.visible, plot.grid.visible, plot.toolbar.logo = False, False, None

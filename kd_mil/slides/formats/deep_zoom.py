@@ -14,6 +14,8 @@ from kd_mil.slides.formats.openslide_slide import OpenSlideSlide
 from kd_mil.slides.formats.pyramid import PyramidSlide, level_and_downsample
 
 TILE_SIDE = 256
+BEYOND = "#f4f4f4"
+"""Colour of what lies outside of the slide."""
 QUALITY = 80
 """Of JPEG tiles."""
 
@@ -42,7 +44,7 @@ class DeepZoom:
         return self._generator.level_count
 
     def tile(self, level: int, column: int, row: int) -> bytes | None:
-        """A tile as JPEG, white where it leaves the slide; None where there is no such tile.
+        """A tile as JPEG, `BEYOND` where it leaves the slide; None where there is no such tile.
 
         Raises:
             UserError: the slide cannot be decoded there.
@@ -54,7 +56,7 @@ class DeepZoom:
             return None
         with self._lock:
             found = self._generator.get_tile(level, (column, row))
-        whole = Image.new("RGB", (TILE_SIDE, TILE_SIDE), "white")
+        whole = Image.new("RGB", (TILE_SIDE, TILE_SIDE), BEYOND)
         whole.paste(on_white(found))
         buffer = io.BytesIO()
         whole.save(buffer, "JPEG", quality=QUALITY)
