@@ -2,15 +2,14 @@
 
 import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.warm import WarmProcess, start_warm
+
 SECONDS = 60
 """Within which it listens."""
 
@@ -19,17 +18,17 @@ class RunningViewer(NamedTuple):
     """Where to look, and the process behind it."""
 
     url: str
-    process: subprocess.Popen
+    process: WarmProcess
 
 
 @contextmanager
 def running_viewer(folder: Path, *settings: str) -> Iterator[RunningViewer]:
     """`kd_mil.view` with settings, in a folder."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    words = [sys.executable, "-m", "kd_mil.view", *settings]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    words = ["-m", "kd_mil.view", *settings]
     log = folder / f"viewer-{time.monotonic_ns()}.log"
     with log.open("w") as lines:
-        process = subprocess.Popen(words, cwd=folder, env=environment, stdout=lines, stderr=lines)
+        process = start_warm(words, folder, environment, lines.fileno(), lines.fileno())
     try:
         yield RunningViewer(_address(process, log), process)
     finally:
@@ -38,7 +37,7 @@ def running_viewer(folder: Path, *settings: str) -> Iterator[RunningViewer]:
         log.unlink()
 
 
-def _address(process: subprocess.Popen, log: Path) -> str:
+def _address(process: WarmProcess, log: Path) -> str:
     for _ in range(10 * SECONDS):
         found = re.search(r"^open (\S+)", log.read_text(), re.MULTILINE)
         if found:
