@@ -109,7 +109,9 @@ def state_of(process):
 
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_lost_rank_ends_the_job(lost, tmp_path):
-    """kill -9 of one rank in the middle of an epoch: the other ends within 10 s, and not as if all were well."""
+    """kill -9 of one rank in the middle of an epoch: the other ends long before the 30 minutes it may wait,
+    and not as if all were well.
+    """
     small = ["data=digits_mil", "data.max_train_bags=30", "trainer.max_epochs=5000", "hydra.run.dir=out"]
     job = start("experiment=mil_max", "trainer=ddp_cpu", *small, cwd=tmp_path, **{COLD: "1"})  # a child of its own
     wait_for(job, "epoch ")
@@ -117,7 +119,7 @@ def test_a_lost_rank_ends_the_job(lost, tmp_path):
     os.kill((job.pid, int(child))[lost], signal.SIGKILL)
     killed = time.monotonic()
     output, _ = job.communicate(timeout=60)  # until both have closed their output
-    assert time.monotonic() - killed < 10
+    assert time.monotonic() - killed < 60
     assert job.returncode not in (0, None), output
     assert state_of(child) == "Z"
 
