@@ -54,6 +54,8 @@ def data_set_findings(settings: list[str]) -> list[Finding]:
     """Which of the named data sets are where they are looked for."""
     folders: dict[str, Path | None] = {}
     for path in sorted((CONFIG_DIR / "data").glob("*.yaml")):
+        if "data_dir" not in path.read_text():
+            continue
         config = compose("run", overrides=[f"data={path.stem}", *settings]).data
         if "data_dir" in config and config.get("root") is None:
             folders[path.stem] = folder_of(data_module(config).setup)
