@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from kd_mil.data.bags import Bags, BagSplits
 from kd_mil.methods.weno.weno import WENO
 from kd_mil.models.aggregators.pooling import Max
 from kd_mil.models.encoders.small import Identity
+from tests.support.ranks import WarmProcess
 from tests.support.tiny import TinyData, fit, no_mining, tiny_abmil, tiny_head, tiny_parts
 
 
@@ -119,6 +121,7 @@ def test_a_fresh_process_has_memory_of_its_own():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", command.BENCHMARKS)
 def test_quick_benchmarks_leave_their_record(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("benchmarks.ranks.mp.get_context", lambda _: SimpleNamespace(Process=WarmProcess))
     monkeypatch.setenv("COLUMNS", "200")
     command.main(["--quick", "--threads", "1", "--only", name, "--out", str(tmp_path)])
     record = json.loads((tmp_path / f"{name}.json").read_text())
