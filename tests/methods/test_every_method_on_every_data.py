@@ -128,9 +128,9 @@ def settings_of(tmp_path_factory):
             case "patches_of_three_classes":
                 chosen = [*cnn, "data=digits_classes", "data.positive_classes=[8,9]", "loading.limit_bags=12"]
             case "slides":
-                tiling = ["tiling.tile_size=16", "tiling.mpp=4", "preprocess=tissue"]
-                slides = ["data.synthetic.slides=20", "data.synthetic.slides_per_case=1"]
-                slides += ["callbacks.slide_maps.slides=1"]
+                tiling = ["tiling.tile_size=16", "tiling.mpp=8", "preprocess=tissue"]
+                slides = ["data.synthetic.slides=20", "data.synthetic.slides_per_case=1", "data.synthetic.mpp=1.5"]
+                slides += ["data.synthetic.size=512", "callbacks.slide_maps.slides=1"]
                 chosen = [*cnn, "data=synthetic_slides", *tiling, *slides]
             case "features" | "features_of_three_classes" | "labelled_features":
                 labelled, folder = kind == "labelled_features", root / kind

@@ -398,8 +398,8 @@ def test_epochs_that_do_not_suit_the_phases_are_refused(epochs, message):
 
 @pytest.mark.slow
 def test_the_command_writes_both_roles_and_is_selected_in_the_student_phase(tmp_path):
-    small = ["data=digits_mil", "encoder=small_cnn", "method.teacher_epochs=2", "method.student_epochs=2"]
-    small += ["lr_decay=cosine"]
+    small = ["data=digits_mil", "encoder=tiny_cnn", "method.teacher_epochs=2", "method.student_epochs=2"]
+    small += ["lr_decay=cosine", "data.max_train_bags=20", "data.max_test_bags=10"]
     kd_mil("run", "experiment=d2l_mnist", *small, "trainer=cpu", "hydra.run.dir=out", cwd=tmp_path)
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     for role in ("teacher", "student"):
