@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from tests.support import stores, warm
+from tests.support.parsed import remember_parsed
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    remember_parsed()
     warm.given = getattr(config, "workerinput", {}).get("warm")
     if config.getoption("numprocesses", None) is None:  # this process runs tests, and does not only hand them out
         import torch

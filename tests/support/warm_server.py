@@ -18,6 +18,7 @@ import threading
 
 import torch
 
+from tests.support.parsed import parse_all, remember_parsed
 from tests.support.warm import ROOT
 from tests.support.warm_python import MESSAGE
 
@@ -35,6 +36,8 @@ def import_everything():
     for name in (*LATE, *(module.name for module in found if module.ispkg or module.name.count(".") > 1)):
         with contextlib.suppress(ModuleNotFoundError):  # of an extra that is not installed
             importlib.import_module(name)
+    remember_parsed()
+    parse_all()
     gc.collect()
     gc.freeze()
 
