@@ -156,7 +156,7 @@ def acmil(folder: str) -> Pair:
 
 def transmil(folder: str) -> Pair:
     """TransMIL of the released size; small bags are padded as the original does."""
-    with checkout(folder) as module:
+    with checkout(folder, "models.model_interface") as module:
         theirs = module("models.TransMIL").TransMIL(2)
     ours = TransMIL(1024, exact_small_bags=False)
     same: list[tuple[Tensor, Sequence[Tensor]]] = [(ours.class_token, [theirs.cls_token])]
@@ -201,15 +201,25 @@ def differences(pair: Pair, seed: int = 0) -> dict[str, float]:
         theirs["loss"] = theirs["loss"].mean()
     probes = {name: torch.randn(values.shape, generator=generator) for name, values in theirs.items()}
     weights = [mine for mine, _ in pair.same]
-    inside = [part for _, parts in pair.same for part in parts]
-    gradients = torch.autograd.grad(probed(ours, probes), [packed, *weights], allow_unused=True)
-    others = list(torch.autograd.grad(probed(theirs, probes), [*alone, *inside], allow_unused=True))
+    inside = [whole(part) for _, parts in pair.same for part in parts]
+    gradients = torch.autograd.grad(probed(ours, probes), [packed, *weights], materialize_grads=True)
+    others = list(torch.autograd.grad(probed(theirs, probes), [*alone, *inside], materialize_grads=True))
     of_input, of_weights = torch.cat(others[: len(alone)]), others[len(alone) :]
-    stacked = [torch.cat([of_weights.pop(0).flatten() for _ in parts]) for _, parts in pair.same]
+    stacked = [torch.cat([piece(of_weights.pop(0), part).flatten() for part in parts]) for _, parts in pair.same]
     found = {name: relative(ours[name], theirs[name]) for name in theirs}
     found["gradient of the bags"] = relative(gradients[0], of_input)
     mine = torch.cat([gradient.flatten() for gradient in gradients[1:]])
     return found | {"gradient of the weights": relative(mine, torch.cat(stacked))}
+
+
+def whole(weight: Tensor) -> Tensor:
+    """The parameter that a weight is, or is a piece of."""
+    return weight if weight._base is None else weight._base
+
+
+def piece(gradient: Tensor, weight: Tensor) -> Tensor:
+    """What belongs to a weight in the gradient of the whole."""
+    return gradient.as_strided(weight.shape, weight.stride(), weight.storage_offset())
 
 
 def probed(outputs: Outputs, probes: Outputs) -> Tensor:
