@@ -1,7 +1,6 @@
 """From slides with labels and a WENO run to a student at low magnification, and its predictions."""
 
 import json
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -9,57 +8,17 @@ import pytest
 import torch
 from PIL import Image
 
-from kd_mil.cards.card import own_card
+from kd_mil.core.checkpoints import read_checkpoint
 from kd_mil.core.errors import UserError
 from kd_mil.data.datamodules import Loading
-from kd_mil.data.tiles.slides import SlidesData
 from kd_mil.data.tiles.taught_slides import TaughtSlides
 from kd_mil.jobs.teach import refuse_seen, teach
-from kd_mil.methods.weno.weno import WENO
-from kd_mil.models.encoders.small import SmallCNN
-from kd_mil.models.preprocess import Preprocess
 from kd_mil.prediction.pipeline import Predictor
 from kd_mil.slides.tiles.tiling import TilingSettings
-from kd_mil.slides.tiles.tissue import TissueSettings
 from tests.support.command import kd_mil
-from tests.support.tiny import no_mining, tiny_abmil, tiny_head
+from tests.support.taught import CLASSES, TISSUE, slides, weno_checkpoint
 
-TISSUE = TissueSettings(mpp=4.0, min_area_um2=0)
 PLAIN = {"loading": {"num_workers": 0}, "trainer": {"accelerator": "cpu"}}
-CLASSES = ("normal", "tumour")
-
-
-def slides(root, count=12):
-    """Slides of one section; those of tumour are darker in one corner."""
-    rows = []
-    for at in range(count):
-        image = np.full((192, 192, 3), 244, dtype=np.uint8)
-        image[32:160, 32:160] = np.random.default_rng(at).integers(0, 40, (128, 128, 3)) + np.array([180, 60, 130])
-        image[32:96, 32:96] -= np.uint8(50 * (at % 2))
-        Image.fromarray(image).save(root / f"s{at}.png")
-        part = ("train", "val", "test")[at // 2 % 3]
-        rows.append({"slide_path": f"s{at}.png", "label": CLASSES[at % 2], "split": part, "mpp": 1.0})
-    pd.DataFrame(rows).to_csv(root / "slides.csv", index=False)
-    return str(root / "slides.csv")
-
-
-def weno_checkpoint(root, path):
-    """An untrained WENO of tiles of 32 pixels at 1 µm."""
-    data = SlidesData(path, Loading(), TilingSettings(32, mpp=1.0), TISSUE, classes=CLASSES, cache_dir=str(root / "c"))
-    data.setup()
-    torch.manual_seed(1)
-    method = WENO(
-        **data.model_inputs,
-        encoder=partial(SmallCNN, channels=(4, 8), hidden=None, norm="none"),
-        aggregator=tiny_abmil(),
-        student_head=tiny_head(),
-        hpm=no_mining(),
-        preprocess=Preprocess(),
-        optimizer=partial(torch.optim.Adam, lr=0.1),
-    )
-    checkpoint = {"state_dict": method.state_dict(), "model_card": own_card(method.call, data)}
-    torch.save(checkpoint, root / "weno.ckpt")
-    return method.eval()
 
 
 def taught_slides(root, path, **settings):
@@ -150,6 +109,9 @@ def test_one_command_from_slides_and_a_run_to_a_student(tmp_path):
     kd_mil("predict", "ckpt=student", "slides=slides.csv", "out=out", "num_workers=0", cwd=tmp_path)
     table = pd.read_csv(tmp_path / "out" / "slides.csv")
     assert table.student_prob.between(0, 1).all()
+    kd_mil("run", "experiment=resolution_weno", *small, *guided, "cost_of=0", "hydra.run.dir=again", cwd=tmp_path)
+    weights = [read_checkpoint(tmp_path / run / "checkpoints/last.ckpt")["state_dict"] for run in ("student", "again")]
+    assert all(torch.equal(weights[0][name], value) for name, value in weights[1].items()), "what it read again"
     wrong = kd_mil("run", "experiment=resolution_weno", *small, "overwrite=true", cwd=tmp_path, check=False)
     assert wrong.returncode == 2
     assert "give one of them" in wrong.stderr

@@ -58,6 +58,7 @@ def main(config: DictConfig) -> float | None:
     if record.finished:
         return show_finished(record)
     teach(data, plain)
+    L.seed_everything(config.seed, workers=True, verbose=False)  # whether slides had to be read or predicted first
     method: Method = new_method(**data.model_inputs)
     method.model_card = model_card(plain, data)
     train_on_bags(method, data, plain)

@@ -13,6 +13,11 @@ PICTURES = (
     *("data=paired_images", "data.root=../pictures", "data.images_per_step=8", "method.network.stem=small"),
     *("method.network.width=8", "method.network.groups=4"),
 )
+TAUGHT = (
+    *("data.slides=../slides/slides.csv", "data.classes=[normal,tumour]", "data.teacher=../slides/weno.ckpt"),
+    *("tiling.magnification=null", "tiling.mpp=4", "tiling.tile_size=16", "tissue.mpp=4", "tissue.min_area_um2=0"),
+    *("paths.cache_dir=../slides/cache", "encoder=tiny_cnn", "method.aggregator=${aggregator}", "cost_of=0"),
+)
 SWITCHES = (
     *("method.teacher_epochs=2", "method.switch.rule=periodic", "method.switch.student_reinit=fresh"),
     *("method.switch.first=2", "method.switch.period=2", "trainer.max_epochs=6"),
@@ -67,6 +72,7 @@ JOBS: dict[str, Job] = {
     "oaa_style": _phases("oaa_style", *GLANDS, "phase_epochs=2", "trainer=cpu"),
     "unet": _phases("unet_supervised", *GLANDS[:-1], "segmenter.stages=[0,1]", "trainer.max_epochs=4", "trainer=cpu"),
     "resolution": RESOLUTION,
+    "low_magnification": _phases("resolution_weno", *TAUGHT, "trainer.max_epochs=5", "trainer=cpu"),
     "weno_two_ranks": Job(_bags("weno_abmil", "hpm.start_epoch=2", *TWO_RANKS).settings, processes=True),
     "ifkd_two_ranks": Job(_phases("ifkd_vgg", *GLANDS, *SWITCHES, *TWO_RANKS).settings, processes=True),
     "sweep": _sweep("mil_max", "seed=0,1,2,3"),

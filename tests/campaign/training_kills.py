@@ -27,6 +27,7 @@ from tests.campaign import runner
 from tests.campaign.kills import Round
 from tests.campaign.record import ROOT, write_record
 from tests.campaign.training_jobs import JOBS, Job
+from tests.support.taught import slides, weno_checkpoint
 from tests.support.tiny_images import write_pictures
 
 LIMIT = 900.0
@@ -163,6 +164,9 @@ class Campaign:
         runner.load_commands()
         if not (work / "pictures").is_dir():
             write_pictures(work / "pictures")
+        if not (work / "slides").is_dir():
+            (work / "slides").mkdir()
+            weno_checkpoint(work / "slides", slides(work / "slides"))
         lines = self.memory.read_text().splitlines() if self.memory.is_file() else []
         self.rounds = [Round(**json.loads(line)) for line in lines]
 

@@ -10,7 +10,7 @@ import torch
 
 from kd_mil.core.errors import UserError
 from kd_mil.methods.resolution.table_teacher import guided_attention_loss, taught_loss
-from tests.support.methods import TaughtData, make_low_magnification
+from tests.support.methods import TaughtData, checkpointing, make_low_magnification
 from tests.support.tiny import TinyData, fit, tiny_abmil, tiny_splits
 
 
@@ -62,6 +62,14 @@ def test_no_instance_label_reaches_the_student():
     parts = [name for name in states[0] if not name.endswith("thresholds")]
     assert all(torch.equal(states[0][name], states[1][name]) for name in parts)
     assert not {"teacher_probs", "teacher_attention"} & states[0].keys(), "a checkpoint is the student alone"
+
+
+def test_a_resumed_run_repeats_the_whole_one(tmp_path):
+    whole, resumed = (make_low_magnification(aggregator=tiny_abmil()) for _ in range(2))
+    fit(whole, TaughtData(tiny_splits()), epochs=4, **checkpointing(tmp_path))
+    fit(resumed, TaughtData(tiny_splits()), epochs=4, start=tmp_path / "epoch1.ckpt")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
 
 
 def test_mistakes():
