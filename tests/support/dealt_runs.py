@@ -57,6 +57,7 @@ from tests.support.tiny_pairs import TinyPairs
 MINED = HardPositiveMining(mode="threshold", threshold=0.5, start_epoch=1)
 WENO_PARTS: dict[str, Any] = {"student_head": tiny_head(), "aggregator": tiny_abmil(), "hpm": MINED}
 SIDE = 12
+SLOW = partial(torch.optim.SGD, lr=0.002, momentum=0.9)
 
 
 def picture_splits(classes: int = 2) -> BagSplits:
@@ -76,6 +77,7 @@ def picture_parts(**encoder: Any) -> dict[str, Any]:
         "instance_shape": (3, SIDE, SIDE),
         "encoder": partial(SmallCNN, channels=(8, 8), hidden=6, norm="batch"),
         "preprocess": Preprocess(standardise=True, augment=True, stain_jitter=0.05),
+        "optimizer": SLOW,  # at .02 no feature of several runs is alive in the end
     }
 
 
@@ -108,7 +110,7 @@ METHODS: dict[str, Any] = {
         **PROJECTED
         | WENO_PARTS
         | {"num_classes": 3, "aggregator": partial(CLAM, branches="multi")}
-        | {"optimizer": partial(torch.optim.SGD, lr=0.002, momentum=0.9)},  # at .02 the loss leaps
+        | {"optimizer": SLOW},  # at .02 the loss leaps
     ),
     "mil": partial(MIL, **picture_parts(), aggregator=tiny_abmil(), as_many_updates_as_weno=True),
     "mil_dtfd": partial(MIL, **PROJECTED, aggregator=partial(DTFD, hidden=(6,), attention_dim=4)),
@@ -136,7 +138,7 @@ IMAGE_METHODS: dict[str, Any] = {
     "oeem_style": lambda: OEEM(**image_parts(teacher_epochs=1, **TURNED)),
     "oaa_style": lambda: OAA(**image_parts(teacher_epochs=1, **SGD), augment=True),
     "unet_supervised": lambda: UNetSupervised(
-        **image_parts(segmenter=partial(UNet, name="resnet10t", stages=(0, 1, 2, 3)), **SGD), augment=True
+        **image_parts(segmenter=partial(UNet, name="resnet10t", stages=(0, 1, 2, 3)), optimizer=SLOW), augment=True
     ),
 }
 THREE_BAGS = ("weno_norm", "weno_pixels", "weno_recompute", "mhim")
@@ -237,8 +239,9 @@ def train_rank(rank: int, port: int, ranks: int, names: list[str], folder: str, 
     torch.save(found, Path(folder) / f"rank{rank}.pt")
 
 
-CHOSEN = ("bag_thresholds", "instance_thresholds", "operating_points")
-"""Chosen among scores: a difference of 1e-7 may choose the next one, as of metrics that name them."""
+CHOSEN = ("bag_thresholds", "instance_thresholds", "operating_points", "operating.temperatures")
+"""Chosen among scores, where 1e-7 may choose the next one, or by a search with a tolerance; so are the metrics below."""
+CHOICES = ("tuned", "threshold", "temperature", "tempered", "blur")
 
 
 def apart(a: float, b: float) -> float:
@@ -256,7 +259,7 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
             continue
         a, b = value.double().nan_to_num(-1.0, 1e9, -1e9), other["state"][key].double().nan_to_num(-1.0, 1e9, -1e9)
         weights.append(float((a - b).norm() / a.norm().clamp_min(1e-3)))
-    keys = [key for key in one["metrics"] if not any(word in key for word in ("tuned", "threshold", "blur"))]
+    keys = [key for key in one["metrics"] if not any(word in key for word in CHOICES)]
     keys = [key for key in keys if key in other["metrics"]]  # a run that resumed has no losses of earlier phases
     assert any(key.startswith("val/") for key in keys)
     metrics = [apart(one["metrics"][key], other["metrics"][key]) for key in keys]
