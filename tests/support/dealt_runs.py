@@ -240,8 +240,9 @@ def train_rank(rank: int, port: int, ranks: int, names: list[str], folder: str, 
 
 
 CHOSEN = ("bag_thresholds", "instance_thresholds", "operating_points", "operating.temperatures")
-"""Chosen among scores, where 1e-7 may choose the next one, or by a search with a tolerance; so are the metrics below."""
+"""Chosen among scores, where 1e-7 may choose the next one, or by a search with a tolerance."""
 CHOICES = ("tuned", "threshold", "temperature", "tempered", "blur")
+"""In names of metrics that follow such a choice."""
 
 
 def apart(a: float, b: float) -> float:
