@@ -48,7 +48,7 @@ def test_training_slides_are_predicted_once_and_taught(tmp_path, monkeypatch):
     assert (data.taught.probs[negative, 1] == 0).all()
     tested = data.bags.instances_of(data.splits.test)
     assert data.taught.probs[tested].isnan().all(), "test slides teach nothing"
-    monkeypatch.setattr(Predictor, "_predict", lambda *_: pytest.fail("predicted again"))
+    monkeypatch.setattr(Predictor, "said_of", lambda *_: pytest.fail("predicted again"))
     again = taught_slides(tmp_path, path)
     teach(again, PLAIN)
     assert torch.equal(again.taught.probs.nan_to_num(), data.taught.probs.nan_to_num())
