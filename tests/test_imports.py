@@ -82,7 +82,7 @@ MAY_IMPORT = {
     "plot": {"core", "evaluation.statistics", "prediction", "slides.overlays"},
     "viewer": {"core", "prediction.folder", "prediction.panels", "slides"},
     "reporting": {"core", "evaluation"},
-    "reporting.cohort": {"core", "evaluation", "reporting.predictions"},
+    "reporting.cohort": {"core", "evaluation", "reporting.html", "reporting.predictions"},
     "reporting.published": {"core", "reporting"},
     "diagnosis": {"core", "data"},
     "sweep": {"core"},

@@ -14,6 +14,7 @@ from kd_mil.core.atomic import require_writable
 from kd_mil.core.errors import UserError
 from kd_mil.evaluation.statistics.pooling import Pooling
 from kd_mil.reporting.cohort.files import write_cohort
+from kd_mil.reporting.cohort.page import PAGE
 from kd_mil.reporting.cohort.scores import ALL, Score, comparisons_of, scores_of, subgroup_scores
 from kd_mil.reporting.cohort.table import Cohort, by_case, read_predictions, with_labels
 from kd_mil.slides.slide_labels import read_labels
@@ -105,7 +106,7 @@ def print_scores(cohort: Cohort, scores: Sequence[Score], out: Path) -> None:
         reasons[reason.split(":")[0]] = reasons.get(reason.split(":")[0], 0) + 1
     lines = [f"left out: {count} with {reason}" for reason, count in reasons.items()]
     lines.append(f"decided by the {cohort.decides} at its point {cohort.operating_point!r}")
-    for line in [*lines, f"evaluation in {out.absolute()}"]:
+    for line in [*lines, f"to look at: {out.absolute() / PAGE}, tables beside it"]:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 

@@ -12,6 +12,7 @@ from sklearn.metrics import roc_curve
 from kd_mil.core.atomic import atomic_path
 from kd_mil.core.run_files import write_json
 from kd_mil.evaluation.statistics.calibration import reliability_curve, top_class
+from kd_mil.reporting.cohort.page import write_cohort_page
 from kd_mil.reporting.cohort.scores import ALL, Comparison, Score
 from kd_mil.reporting.cohort.table import Cohort, evaluated_rows
 
@@ -20,7 +21,7 @@ METRICS = "metrics.json"
 
 def write_cohort(out: Path, cohort: Cohort, scores: Sequence[Score], comparisons: Sequence[Comparison]) -> None:
     """Write `metrics.json`, `metrics.csv`, `evaluated.csv`, `confusion.csv`, `roc.csv`, `reliability.csv`,
-    `comparisons.csv`, `roc.png` and `reliability.png` into a folder.
+    `comparisons.csv`, `roc.png`, `reliability.png` and a page over all of it, `index.html`, into a folder.
     """
     roc, reliability = roc_table(cohort), reliability_table(cohort)
     tables = {
@@ -34,10 +35,16 @@ def write_cohort(out: Path, cohort: Cohort, scores: Sequence[Score], comparisons
     for name, table in tables.items():
         with atomic_path(out / f"{name}.csv") as path:
             table.to_csv(path, index=False)
-    for name, figure in {"roc": roc_figure(roc, cohort), "reliability": reliability_figure(reliability)}.items():
+    figures = {"roc": roc_figure(roc, cohort), "reliability": reliability_figure(reliability)}
+    for name, figure in figures.items():
         with atomic_path(out / f"{name}.png") as path:
             figure.savefig(path, dpi=110, format="png")
     write_json(out / METRICS, summary(cohort, scores))
+    captioned = {
+        "ROC curves, a dot where the role decides": figures["roc"],
+        "how often what is said comes true": figures["reliability"],
+    }
+    write_cohort_page(out, cohort, scores, comparisons, tables["confusion"], captioned)
 
 
 def summary(cohort: Cohort, scores: Sequence[Score]) -> dict[str, Any]:

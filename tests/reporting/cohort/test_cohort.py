@@ -122,6 +122,24 @@ def test_against_itself_nothing_differs(folder):
     assert same.p.item() == 1
 
 
+def test_the_page_shows_the_tables_and_names_stay_text(folder):
+    """The numbers of metrics.csv, a subgroup with a hostile name, and what was left out."""
+    labels = pd.read_csv(folder / "labels.csv").replace({"site": {"A": "<script>alert(1)</script>"}})
+    labels.to_csv(folder / "labels.csv", index=False)
+    tables, _ = evaluated(folder, subgroups=["site"], against=str(folder))
+    page = (folder / "out" / "index.html").read_text()
+    assert "<script" not in page
+    assert "site=&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "decided by the teacher from 0.400 on (youden, chosen on validation)" in page
+    whole = tables["metrics"].query("group == 'all' and metric == 'auroc' and interval == 'cases'")
+    for row in whole.itertuples():
+        assert f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" in page
+    assert page.count("data:image/png;base64,") == 2
+    assert "Confusion of the student" in page
+    assert "s40: no prediction: no tissue" in page
+    assert "Benjamini" in page
+
+
 def test_mistakes_are_one_line(folder):
     (folder / "labels.csv").write_text("slide_id,label\ns00,tumor\n")
     with pytest.raises(UserError, match=r"line 2: the model knows no class 'tumor'; .*did you mean 'tumour'"):
