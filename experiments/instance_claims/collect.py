@@ -39,7 +39,7 @@ def scores(folder: Path, role: str, reading: str = "") -> Scores:
     found = {run.directory.name: run.metrics for run in runs if run.finished}
     keys = {metric: f"test/{role}/{reading}{metric}" for metric in METRICS}
     return {
-        name: {metric: metrics[key] for metric, key in keys.items() if metrics.get(key) is not None}
+        name: {metric: round(metrics[key], 5) for metric, key in keys.items() if metrics.get(key) is not None}
         for name, metrics in found.items()
     }
 

@@ -72,6 +72,24 @@ def test_best_readings(name):
     assert printed[3] == f"{sum(one['above'] for one in compared)} of {sum(one['pairs'] for one in compared)}"
 
 
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("naive student", "naive"),
+        ("WENO told bags of one", "weno_bag_of_one"),
+        ("SeLa-MIL", "sela_mil"),
+        ("INS", "ins"),
+        ("`dmkd_style`", "dmkd_style"),
+        ("`weno_transport`", "weno_transport"),
+        ("supervised by instances", "supervised"),
+    ],
+)
+def test_who_wins_where(name, method):
+    found = record("instance_claims")
+    gains = [found[of]["gains"][method]["instance_auroc_within"] for of in ("kather_0.2", "colon", "cifar_0.2")]
+    assert row(name) == ["{mean:+.3f} [{low:+.3f}, {high:+.3f}]".format(**gain) for gain in gains]
+
+
 def numbers(cell, digits):
     """`.82 .80` as its numbers, which have so many digits."""
     found = re.findall(r"\.\d+", cell)
