@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import machine_facts
+from benchmarks.machine import load_average, machine_facts
 from kd_mil import __version__
 from kd_mil.core.records import PACKAGES, git_commit
 from kd_mil.core.run_files import write_json
@@ -54,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         start = time.monotonic()
         record |= importlib.import_module(f"benchmarks.{name}").run(options.quick)
         record["seconds"] = round(time.monotonic() - start, 1)
+        record["machine"]["load_average_after"] = load_average()
+        record["rows"] = [row | {"spread": spread(row)} for row in record["rows"]]
         path = options.out / f"{name}.json"
         write_json(path, record)
         show(record, path)
@@ -85,6 +88,16 @@ def circumstances(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "versions": {"kd_mil": __version__, "python": platform.python_version()}
         | {name: version(name) for name in PACKAGES},
         "machine": machine_facts(),
+    }
+
+
+def spread(row: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Repeats, median, smallest and largest of every list of numbers in a row, by its key."""
+    lists = {key: value for key, value in row.items() if isinstance(value, list) and value}
+    return {
+        key: {"repeats": len(values), "median": median(values), "min": min(values), "max": max(values)}
+        for key, values in lists.items()
+        if all(isinstance(value, int | float) for value in values)
     }
 
 

@@ -116,6 +116,11 @@ def _send_result(sender: Connection, threads: int, work: Callable[..., dict[str,
     sender.send(work(*arguments))
 
 
+def load_average() -> list[float]:
+    """Of the last 1, 5 and 15 minutes."""
+    return [round(load, 2) for load in os.getloadavg()]
+
+
 def machine_facts() -> dict[str, Any]:
     """Processor, cores, memory and load, so that figures can be judged later."""
     names = Path("/proc/cpuinfo")
@@ -126,7 +131,7 @@ def machine_facts() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3, 1),
-        "load_average": [round(load, 2) for load in os.getloadavg()],
+        "load_average": load_average(),
         "system": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
     }

@@ -73,6 +73,11 @@ def test_work_takes_turns():
     assert len(timed_in_turn(works, repeats=3, seconds=0)["a"]) == 1
 
 
+def test_a_record_says_how_far_its_repeats_lie_apart():
+    row = {"name": "a", "samples_ms": [3.0, 1.0, 2.0], "ratio": 2.0, "none": [], "parts": [[1], [2]]}
+    assert command.spread(row) == {"samples_ms": {"repeats": 3, "median": 2.0, "min": 1.0, "max": 3.0}}
+
+
 def test_ratios_compare_times_of_the_same_round():
     """A machine twice as slow in the second round: the ratio stays 3."""
     assert ratio([Clock(3, 0), Clock(6, 0), Clock(3, 0)], [Clock(1, 0), Clock(2, 0), Clock(1, 0)]) == 3
@@ -127,11 +132,13 @@ def test_quick_benchmarks_leave_their_record(name, tmp_path, monkeypatch, capsys
     record = json.loads((tmp_path / f"{name}.json").read_text())
     assert record["benchmark"] == name
     assert record["machine"]["threads"] == 1
+    assert {"load_average", "load_average_after"} <= set(record["machine"])
     assert {"torch", "lightning", "kd_mil"} <= set(record["versions"])
     assert record["rows"]
     for row in record["rows"]:
         assert "error" not in row
         assert any(isinstance(value, list) and value for value in row.values()), "every repeat is recorded"
+        assert all(one["min"] <= one["median"] <= one["max"] for one in row["spread"].values())
     printed = capsys.readouterr().out
     assert record["title"] in printed
     assert str(record["rows"][0][record["columns"][0]]) in printed
