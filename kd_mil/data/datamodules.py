@@ -1,7 +1,6 @@
 """The data modules shared by sets of bags and of images; a data set subclasses one and says how to load."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -13,11 +12,13 @@ from kd_mil.core.checks import at_least
 from kd_mil.data.bags import Bags, BagSplits
 from kd_mil.data.case_bags import merged_by_case
 from kd_mil.data.distillation_data import DistillationData
+from kd_mil.data.loading import Loading
 from kd_mil.data.samplers import (
     BagSampler,
     EpochSampler,
     IndexedView,
     InstanceSampler,
+    InstancesBySlide,
     InTurn,
     MoreBags,
     equal_shares,
@@ -25,45 +26,8 @@ from kd_mil.data.samplers import (
 from kd_mil.data.split_table import bags_fingerprint, split_table
 from kd_mil.data.splits import PARTS, apply_split_file, check_splits, refuse_twins
 
-GIBIBYTE = 1024**3
 Unit = Literal["slide", "case"]
 Pooling = Literal["max", "mean"]
-
-
-@dataclass(frozen=True)
-class Loading:
-    """How bags reach the network.
-
-    Raises:
-        UserError: a count below 1.
-    """
-
-    bags_per_step: int = 1
-    """Bags in one teacher step, however many ranks share it; 1 is the papers' setting."""
-    max_instances_per_step: int | None = None
-    """Token budget: a step closes before it would hold more instances; larger bags go alone."""
-    instances_per_step: int = 256
-    """Instances in one student step, however many ranks share it."""
-    eval_instances_per_step: int = 16384
-    """Token budget of evaluation batches; does not change results."""
-    resident_gib: float = 4.0
-    """Instances up to this size (GiB) move to the training device once; larger sets stay in host memory or files."""
-    num_workers: int = 0
-    """Worker processes that read instances kept in files."""
-    balanced_bags: bool = False
-    """Training bags of all classes equally often in each epoch, which has as many bags as without."""
-    limit_batches: int | None = None
-    """Training batches of each view in one epoch, to try things out; None for all."""
-    limit_bags: int | None = None
-    """Training bags or images, classes in turn, to see whether a method can fit a few; None for all."""
-
-    def __post_init__(self) -> None:
-        counts = ("bags_per_step", "instances_per_step", "eval_instances_per_step", "max_instances_per_step")
-        for name in (*counts, "limit_batches", "limit_bags"):
-            value = getattr(self, name)
-            if value is not None:
-                at_least(name, value, 1)
-        at_least("loading.num_workers", self.num_workers, 0)
 
 
 class SplitDataModule(DistillationData):
@@ -112,8 +76,9 @@ class SplitDataModule(DistillationData):
                 at_least("loading.limit_bags", self.loading.limit_bags, len(splits.bags.class_names))
                 splits = splits._replace(train=splits.train[classes_in_turn(labels, self.loading.limit_bags)])
             self.splits = splits
-        if self.trainer is not None and self.bags.nbytes <= self.loading.resident_gib * GIBIBYTE:
-            self.splits = self.splits._replace(bags=self.bags.to(self.trainer.strategy.root_device))
+        device = None if self.trainer is None else self.trainer.strategy.root_device
+        if device is not None and self.bags.nbytes <= self.loading.device_bytes(device):
+            self.splits = self.splits._replace(bags=self.bags.to(device))
 
     @property
     def bags(self) -> Bags:
@@ -176,8 +141,11 @@ class BagDataModule(SplitDataModule):
         return self._loader(self._dealt(partial(self.bags.batch, coords=False)), MoreBags(steps, **self._bag_order()))
 
     def instance_loader(self) -> DataLoader:
+        step, seed = self.loading.instances_per_step, self._order_seed()
         instances = self.bags.instances_of(self.splits.train)
-        sampler = InstanceSampler(instances, self.loading.instances_per_step, seed=self._order_seed())
+        sampler = InstanceSampler(instances, step, seed=seed)
+        if self.loading.instance_order == "by_slide":
+            sampler = InstancesBySlide(instances, step, self.bags.sizes[self.splits.train], seed=seed)
         return self._loader(self._dealt(self.bags.instance_batch), sampler)
 
     def val_dataloader(self) -> DataLoader:

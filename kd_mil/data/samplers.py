@@ -10,6 +10,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from kd_mil.core.errors import UserError
 
+RUN, BAGS_AT_ONCE = 32, 64
+"""Neighbours that are read at once, and bags that a batch `by_slide` is drawn from: of 256 instances, 8 runs."""
+
 
 class IndexedView(Dataset):
     """A data set whose index is a whole batch of positions: no Python per sample."""
@@ -127,6 +130,37 @@ class InstanceSampler(EpochSampler):
     def __len__(self) -> int:
         full, rest = divmod(len(self.instances), self.instances_per_step)
         return full + (rest >= 2)
+
+
+class InstancesBySlide(InstanceSampler):
+    """Random batches that files can serve: instances next to each other, out of some bags at a time.
+
+    Bags come in a random order, `BAGS_AT_ONCE` at a time; of these, runs of `RUN` neighbours are shuffled. Every
+    instance comes once in an epoch, as with `InstanceSampler`, and the order is a function of (seed, epoch) alone.
+
+    Args:
+        instances: (N,) positions, bag after bag.
+        instances_per_step: of a batch.
+        sizes: (B,) int64 of the bags.
+        seed: of the order.
+    """
+
+    def __init__(self, instances: Tensor, instances_per_step: int, sizes: Tensor, *, seed: int = 0) -> None:
+        super().__init__(instances, instances_per_step, seed=seed)
+        self.sizes = sizes
+
+    def shuffled(self, items: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        turn = torch.randperm(len(self.sizes), generator=generator)
+        counts = (self.sizes + RUN - 1) // RUN
+        bags = torch.arange(len(self.sizes)).repeat_interleave(counts)
+        first = (torch.arange(len(bags)) - (counts.cumsum(0) - counts)[bags]) * RUN
+        lengths = (self.sizes[bags] - first).clamp_max(RUN)
+        mixed = torch.randperm(len(bags), generator=generator)
+        order = mixed[(turn[bags[mixed]] // BAGS_AT_ONCE).argsort(stable=True)]
+        starts, lengths = ((self.sizes.cumsum(0) - self.sizes)[bags] + first)[order], lengths[order]
+        shift = starts - (lengths.cumsum(0) - lengths)
+        return items[shift.repeat_interleave(lengths) + torch.arange(len(items))]
 
 
 class InTurn:

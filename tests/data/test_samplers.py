@@ -8,6 +8,7 @@ from kd_mil.data.samplers import (
     BagSampler,
     IndexedView,
     InstanceSampler,
+    InstancesBySlide,
     InTurn,
     MoreBags,
     equal_shares,
@@ -161,3 +162,25 @@ def test_ranks_have_all_tables_of_a_step_and_their_share_of_its_instances(view):
             assert torch.equal(batch.labels, whole.labels)
             assert len(batch.instances) == len(batch.share.rows)
         assert torch.equal(torch.cat([batch.share.real(batch.instances) for batch in dealt]), whole.instances)
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_instances_by_slide_come_once_in_runs_of_neighbours(epoch):
+    sizes = torch.tensor([70, 1, 200, 33, 64] * 30)
+    instances = torch.arange(1000, 1000 + int(sizes.sum()))
+    sampler = InstancesBySlide(instances, 256, sizes, seed=3)
+    sampler.set_epoch(epoch)
+    batches = list(sampler)
+    assert len(batches) == len(sampler)
+    order = torch.cat(batches)
+    assert len(order.unique()) == len(order) >= len(instances) - 1
+    owners = torch.arange(len(sizes)).repeat_interleave(sizes)[order - 1000]
+    breaks = (order.diff() != 1) | (owners.diff() != 0)
+    assert int(breaks.sum()) < 1.1 * int(((sizes + 31) // 32).sum()), "runs of up to 32"
+    assert max(len(owners[start : start + 2000].unique()) for start in range(0, len(owners), 500)) <= 2 * 64
+    assert len(owners[:256].unique()) >= 5, "a batch mixes bags"
+    again = InstancesBySlide(instances, 256, sizes, seed=3)
+    again.set_epoch(epoch)
+    assert torch.equal(order, torch.cat(list(again))), "a function of seed and epoch"
+    again.set_epoch(epoch + 1)
+    assert not torch.equal(order, torch.cat(list(again)))

@@ -13,7 +13,7 @@ from kd_mil.core.checks import share
 from kd_mil.core.errors import UserError
 from kd_mil.data.bags import Bags, BagSplits, narrowed
 from kd_mil.data.classes import Classes
-from kd_mil.data.datamodules import GIBIBYTE, BagDataModule, Loading, Pooling, Unit
+from kd_mil.data.datamodules import BagDataModule, Loading, Pooling, Unit
 from kd_mil.data.features.files.facts import FileFacts
 from kd_mil.data.features.files.feature_file import TUMOUR_THRESHOLD
 from kd_mil.data.features.files.file_set import FeatureFiles
@@ -101,7 +101,7 @@ class FeatureBags(BagDataModule):
         self.split_file = RemoteFiles(self.cache_dir / "remote").here(self.split_file)
         paths, self._index = manifest.feature_paths, FeatureIndex(manifest.folder, self.cache_dir)
         with self._index:
-            loaded = load_files(paths, manifest.mpps, self._index, self.dtype, self.loading.resident_gib * GIBIBYTE)
+            loaded = load_files(paths, manifest.mpps, self._index, self.dtype, self.loading.host_bytes)
         contents = [facts.digest for facts in loaded.facts]
         warn_of_twins(manifest.slide_ids, paths, contents, self.manifest)
         self.twins = equal_ones(contents) + equal_ones([facts.slide for facts in loaded.facts])

@@ -14,8 +14,9 @@ from tqdm import tqdm
 from kd_mil.core.checks import at_least, check_cells
 from kd_mil.core.errors import one_line
 from kd_mil.data.batches import PairBatch
-from kd_mil.data.datamodules import GIBIBYTE, classes_in_turn
+from kd_mil.data.datamodules import classes_in_turn
 from kd_mil.data.distillation_data import DistillationData
+from kd_mil.data.loading import GIBIBYTE
 from kd_mil.data.pairs.division import Division, Unlabelled, divided, limited, members
 from kd_mil.data.pairs.pair_loading import ImageSampler, PairView, PhaseLoader
 from kd_mil.data.pairs.pair_table import pair_table

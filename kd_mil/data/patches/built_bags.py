@@ -9,7 +9,7 @@ from torch import Tensor
 from kd_mil.core.errors import UserError
 from kd_mil.core.suggestions import did_you_mean
 from kd_mil.data.bags import Bags, BagSplits
-from kd_mil.data.datamodules import GIBIBYTE, BagDataModule, Loading
+from kd_mil.data.datamodules import BagDataModule, Loading
 from kd_mil.data.patches.bag_builder import BagPlan, build_bags, limit_bags
 from kd_mil.data.patches.image_files import ImageFiles
 from kd_mil.data.splits import hold_out
@@ -80,9 +80,7 @@ class BuiltBags(BagDataModule):
         chosen = {name: plan.instances.flatten() for name, plan in plans.items()}
         counts = {name: len(plan.labels) for name, plan in plans.items()}
         bags = Bags(
-            instances=gather(
-                [(parts[name].instances, chosen[name]) for name in parts], self.loading.resident_gib * GIBIBYTE
-            ),
+            instances=gather([(parts[name].instances, chosen[name]) for name in parts], self.loading.host_bytes),
             sizes=torch.full((sum(counts.values()),), self.bag_length),
             labels=torch.cat([plan.labels for plan in plans.values()]),
             bag_ids=[f"{name}_{number:05d}" for name in parts for number in range(counts[name])],

@@ -8,6 +8,7 @@ import torch
 
 from kd_mil.core.errors import UserError
 from kd_mil.data.datamodules import Loading
+from kd_mil.data.loading import GIBIBYTE
 from kd_mil.data.locations import find_root
 from kd_mil.data.patches.built_bags import BuiltBags, LabelledInstances
 from kd_mil.data.patches.class_folders import find_part, read_class_folders
@@ -72,5 +73,5 @@ class ClassFolderMIL(BuiltBags):
 
     def _read(self, source: Path) -> LabelledInstances:
         return read_class_folders(
-            source, image_size=self.image_size, cache_dir=self.cache_dir, max_gib=self.loading.resident_gib
+            source, image_size=self.image_size, cache_dir=self.cache_dir, max_gib=self.loading.host_bytes / GIBIBYTE
         )

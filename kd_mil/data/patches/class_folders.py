@@ -14,7 +14,7 @@ from kd_mil.core.atomic import write_arrays
 from kd_mil.core.errors import UserError
 from kd_mil.core.hashing import digest, file_identity
 from kd_mil.core.readable import readable
-from kd_mil.data.datamodules import GIBIBYTE
+from kd_mil.data.loading import GIBIBYTE
 from kd_mil.data.patches.built_bags import LabelledInstances
 from kd_mil.data.patches.image_files import IMAGE_SUFFIXES, ImageFiles, decode_image, require_size
 

@@ -15,7 +15,7 @@ from kd_mil.core.checks import share
 from kd_mil.core.errors import UserError
 from kd_mil.data.bags import Bags, BagSplits
 from kd_mil.data.classes import Classes
-from kd_mil.data.datamodules import GIBIBYTE, BagDataModule, Loading, Pooling, Unit
+from kd_mil.data.datamodules import BagDataModule, Loading, Pooling, Unit
 from kd_mil.data.split_columns import Folds, choose_parts
 from kd_mil.data.tiles.cache import CutSlide, TileCache, over_slides, require_space
 from kd_mil.data.tiles.files import TileFiles, TilesInCache, TilesInSlides
@@ -156,7 +156,7 @@ class SlidesData(BagDataModule):
             require_space(cache.folder, TileFiles(missing).nbytes)
             over_slides(cache.keep_pixels, missing, "tile pixels", self.loading.num_workers)
         tiles = TilesInCache(self.cuts, cache)
-        return tiles.read() if tiles.nbytes <= self.loading.resident_gib * GIBIBYTE else tiles
+        return tiles.read() if tiles.nbytes <= self.loading.host_bytes else tiles
 
     def _tile_labels(self, cut: CutSlide, label: Tensor) -> Tensor:
         """(N,) 1 for tumour, 0 for none, -1 for unknown."""
