@@ -134,6 +134,7 @@ def reliability_figure(table: pd.DataFrame) -> Figure:
         [line] = axes.plot(filled.predicted, filled.observed, label=str(role))
         axes.scatter(filled.predicted, filled.observed, 200 * filled.counts / bins.counts.sum(), color=line.get_color())
     axes.plot([0, 1], [0, 1], ":", color="0.6")
-    axes.set(xlabel="mean probability", ylabel="observed frequency", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.set(xlabel="mean probability", ylabel="observed frequency", xlim=(-0.04, 1.04), ylim=(-0.04, 1.04))
+    axes.set_aspect("equal")
     axes.legend(frameon=False)
     return figure

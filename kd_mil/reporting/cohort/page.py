@@ -102,7 +102,7 @@ def comparison_section(comparisons: Sequence[Comparison]) -> Section:
     rows = []
     for one in comparisons:
         difference = interval(one.difference, one.low, one.high, "+")
-        rows.append([one.ours, one.theirs, one.metric, difference, f"{one.p:.3g}", f"{one.p_adjusted:.3g}", one.test])
+        rows.append([one.ours, one.theirs, one.metric, difference, p_text(one.p), p_text(one.p_adjusted), one.test])
     header = ["", "against", "", "difference", "p", "p adjusted", "test"]
     return Section("Comparisons", "paired; adjusted by Benjamini and Hochberg over this table", header, rows)
 
@@ -118,6 +118,11 @@ def interval(value: float, low: float, high: float, sign: str = "") -> str:
         return "undefined"
     ends = "" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]"
     return f"{value:{sign}.3f}{ends}"
+
+
+def p_text(p: float) -> str:
+    """Three digits; in words where a test says nothing, as of two that rank every row alike."""
+    return "undefined" if math.isnan(p) else f"{p:.3g}"
 
 
 def png_uri(figure: Figure) -> str:
