@@ -27,7 +27,7 @@ def cohort(folder: Path, name: str, slides: int, seed: int, quality: int) -> pd.
 def main() -> None:
     """Write the three tables."""
     folder = Path(sys.argv[1])
-    cohort(folder, "own", 80, seed=0, quality=85)[COLUMNS].to_csv(folder / "own.csv", index=False)
+    cohort(folder, "own", 40, seed=0, quality=85)[COLUMNS].to_csv(folder / "own.csv", index=False)
     external = cohort(folder, "external", 24, seed=1, quality=50)
     external["site"] = ["north" if int(case.rpartition("_")[2]) % 2 == 0 else "south" for case in external.case_id]
     external[["slide_path", "slide_id", "mpp"]].to_csv(folder / "external.csv", index=False)
