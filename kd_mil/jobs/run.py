@@ -20,7 +20,7 @@ from kd_mil.core.atomic import remove_all_unfinished
 from kd_mil.core.checkpoints import read_checkpoint
 from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
-from kd_mil.core.machine.devices import device_name, require_accelerator
+from kd_mil.core.machine.devices import device_name, use_accelerator
 from kd_mil.core.machine.threads import use_threads
 from kd_mil.core.records import RunRecord
 from kd_mil.core.run_files import read_record, write_json
@@ -44,7 +44,7 @@ def main(config: DictConfig) -> float | None:
     configuration = configuration_files(config)
     directory = Path(plain["run_dir"]).absolute()
     record = RunRecord(directory, plain, overwrite=config.overwrite)
-    require_accelerator(plain["trainer"]["accelerator"])
+    use_accelerator(plain["trainer"]["accelerator"])
     check_optimizer(config.optimizer)
     check_value("trainer.threads", plain["trainer"]["threads"], int | None)
     use_threads(plain["trainer"]["threads"], record.earlier_threads)

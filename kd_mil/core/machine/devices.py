@@ -7,14 +7,20 @@ import torch
 from kd_mil.core.errors import UserError
 
 
-def require_accelerator(name: str) -> None:
-    """Refuse a GPU where there is none, before data are read for it.
+def use_accelerator(name: str) -> None:
+    """Refuse a GPU where there is none, before data are read for it; on one, matrix products in float32 use TF32.
+
+    Their factors are then rounded to 10 bits of mantissa and sums are float32, several times as fast as without:
+    https://docs.pytorch.org/docs/stable/generated/torch.set_float32_matmul_precision.html
 
     Raises:
         UserError: there is none.
     """
-    if name in ("gpu", "cuda") and not torch.cuda.is_available():
+    if name not in ("gpu", "cuda"):
+        return
+    if not torch.cuda.is_available():
         raise UserError(f"trainer.accelerator={name}: PyTorch finds no GPU; take trainer=cpu")
+    torch.set_float32_matmul_precision("high")
 
 
 def usable_device(name: str) -> torch.device:
