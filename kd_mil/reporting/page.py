@@ -49,7 +49,7 @@ def page(
         metrics=shown,
         rows=[dict(row, cells=[metric_cell(row["entries"].get(metric)) for metric in shown]) for row in rows],
         points=len(points),
-        runs=[run_row(point, run, out) for point in points for run in point.runs],
+        runs=[run_row(point, run, out) for point in points for run in in_order(point.runs)],
         chosen=list(content["chosen_on_validation"].values()),
         baseline=content["baseline"],
         not_finished=[Path(name).name for name in content["not_finished"]],
@@ -57,7 +57,10 @@ def page(
         copies=content["copies"],
         figures={caption: data_uri(figure) for caption, figure in figures.items()},
         pictures={
-            name: found for point in points for run in point.runs for name, found in pictures_of(point, run, out)
+            name: found
+            for point in points
+            for run in in_order(point.runs)
+            for name, found in pictures_of(point, run, out)
         },
         facts=facts(content),
     )
@@ -80,13 +83,24 @@ def run_row(point: Point, run: Run, out: Path) -> dict[str, Any]:
     score, seconds = run.metrics.get(monitor), run.record.get("wall_seconds")
     return {
         "point": point.name,
-        "seed": run.record.get("seed"),
+        "seed": seed_text(run),
         "monitor": monitor,
         "key": -1 if score is None else score,
         "score": MISSING if score is None else f"{score:.4f}",
         "minutes": MISSING if seconds is None else f"{seconds / 60:.1f}",
         "links": links(run.directory, out),
     }
+
+
+def seed_text(run: Run) -> str:
+    """Its seed and, where it has one, its fold."""
+    fold = run.overrides.get("data.fold")
+    return str(run.record.get("seed")) + ("" if fold is None else f", fold {fold}")
+
+
+def in_order(runs: Sequence[Run]) -> list[Run]:
+    """By seed and fold, which names of folders with a hash in them are not."""
+    return sorted(runs, key=lambda run: (len(seed_text(run)), seed_text(run)))
 
 
 def links(directory: Path, out: Path) -> list[tuple[str, str]]:
@@ -108,7 +122,7 @@ def pictures_of(point: Point, run: Run, out: Path) -> list[tuple[str, list[tuple
     if not found:
         return []
     targets = [quote(Path(os.path.relpath(path, out)).as_posix(), safe="/=,") for path in found]
-    name = f"{point.name}, seed {run.record.get('seed')} ({run.directory.name})"
+    name = f"{point.name}, seed {seed_text(run)} ({run.directory.name})"
     return [(name, [(path.stem, target) for path, target in zip(found, targets, strict=True)])]
 
 

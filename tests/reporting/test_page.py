@@ -90,3 +90,12 @@ def test_a_bar_in_a_name_ends_no_cell_of_the_markdown_table(tmp_path):
     points = points_of(find_runs([tmp_path]))
     lines = markdown(rows_of(entries_of(points, ["bag_auroc"], 10, 0), {}), ["bag_auroc"]).splitlines()
     assert {len(re.split(r"(?<!\\)\|", line)) for line in lines} == {6}
+
+
+def test_runs_are_listed_by_seed_and_fold(tmp_path):
+    make_run(tmp_path, "mil", [], 0, 1.0)
+    for fold in (10, 2):
+        for seed in (1, 0):
+            make_run(tmp_path, "weno", [f"data.fold={fold}"], seed, 1.0, fingerprint=str(fold))
+    listed = re.findall(r"<td class='n'>(\d, fold \d+)</td>", page_of(tmp_path, tmp_path / "report"))
+    assert listed == ["0, fold 2", "1, fold 2", "0, fold 10", "1, fold 10"]
