@@ -63,7 +63,7 @@ def cases(quick: bool) -> Iterator[tuple[str, int, int]]:
 
 def measure(name: str, size: int, width: int, quick: bool = False) -> dict[str, Any]:
     """One row: a fresh process steps a few times."""
-    from benchmarks.configuration import part
+    from benchmarks.parts import part
 
     encoder = part("encoder", "features" if name in RELEASED else "identity")
     seconds = 0.0 if quick else 3.0

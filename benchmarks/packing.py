@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from benchmarks.configuration import part
 from benchmarks.machine import milliseconds, ratio, timed_in_turn
+from benchmarks.parts import part
 from kd_mil.methods.base.bag_losses import bag_loss
 from kd_mil.models.outputs import critical_logits
 

@@ -10,17 +10,20 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
-from benchmarks.configuration import part
 from benchmarks.feature_store import tiles_of, write_chunked
 from benchmarks.machine import timed_in_turn
+from benchmarks.parts import part
 from benchmarks.plain_formulas import plain_dsmil, plain_mask
+from kd_mil.core.atomic import write_figure
 from kd_mil.data.datamodules import Loading
 from kd_mil.data.features.feature_bags import FeatureBags
 from kd_mil.evaluation.metrics import binary_scores
@@ -30,6 +33,12 @@ from kd_mil.models.outputs import critical_logits
 from kd_mil.models.segments import segment_softmax
 from kd_mil.slides.extraction.store import write_slide
 from kd_mil.slides.overlays.geojson import SlideTiles, merged_regions, write_geojson
+from kd_mil.slides.overlays.heatmap import comparison_figure
+
+try:
+    from kd_mil.callbacks import pictures
+except ImportError:
+    pictures = None  # type: ignore[assignment]
 
 Work = Callable[[], object]
 SECONDS = 60.0
@@ -61,6 +70,7 @@ def places(folder: Path, quick: bool) -> dict[str, Callable[[], Place]]:
         "DSMIL, a bag of 100, forward and backward": dsmil,
         f"GeoJSON of {tiles // 10} scattered tiles": lambda: geojson(folder, tiles // 10),
         f"GeoJSON of {tiles} scattered tiles": lambda: geojson(folder, tiles),
+        "map of a slide, as a file and in TensorBoard": lambda: slide_map(folder),
         f"AUROC and AP of {scores} instances": lambda: areas(scores),
     }
 
@@ -157,6 +167,23 @@ def geojson(folder: Path, count: int) -> Place:
     coords = np.stack([cells % side, cells // side], 1) * 256
     tiles = SlideTiles("slide", "run", coords, 256, {"prob": rng.random(count)})
     return Place(lambda: write_geojson(folder / "tiles.geojson", merged_regions(tiles, "prob", 0.5)), {})
+
+
+def slide_map(folder: Path) -> Place:
+    """Two panels over a thumbnail, as the demo draws them when it ends."""
+    trainer: Any = SimpleNamespace(is_global_zero=True, loggers=[TensorBoardLogger(folder)], current_epoch=0)
+    thumbnail, coords = np.full((512, 512, 3), 200, np.uint8), np.argwhere(np.ones((16, 16))) * 64
+    panels, path = {"teacher": np.linspace(0, 1, 256), "student": np.linspace(1, 0, 256)}, folder / "map.png"
+
+    def work() -> None:
+        figure = comparison_figure(thumbnail, None, coords, panels, 64, 2.0, "a slide")
+        if pictures is not None:
+            pictures.show_figure(figure, trainer, "slide", path)
+            return
+        write_figure(path, figure)  # as callbacks did before they had one function for it
+        trainer.loggers[0].experiment.add_figure("slide", figure, 0)
+
+    return Place(work, {})
 
 
 def areas(count: int) -> Place:

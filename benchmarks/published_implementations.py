@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.configuration import part
 from benchmarks.machine import in_fresh_process, milliseconds, peak_memory_mib, ratio, timed_in_turn
 from benchmarks.packing import Batch, large_bags, looped, packed, padded, small_bags
+from benchmarks.parts import part
 
 AGGREGATORS = ("abmil", "gated_abmil", "dsmil")
 """Those that compute the same in both (tests/models/aggregators/test_torchmil_adapter.py) and that torchmil can pad."""

@@ -13,8 +13,9 @@ import torch.multiprocessing as mp
 from hydra.utils import instantiate
 from lightning.pytorch import Callback
 
-from benchmarks.configuration import configured, train
+from benchmarks.configuration import train
 from benchmarks.machine import Clock
+from benchmarks.parts import configured
 from benchmarks.training_loop import PHASES, RandomBags, Setting
 from kd_mil.core.run_files import read_json, write_json
 from kd_mil.data.batches import BagBatch

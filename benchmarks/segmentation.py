@@ -13,8 +13,9 @@ from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from benchmarks.configuration import configured, train
+from benchmarks.configuration import train
 from benchmarks.machine import Clock, in_fresh_process, peak_memory_mib, ratio, timed
+from benchmarks.parts import configured
 from kd_mil.data.masks.mask_data import SegmentationData
 from kd_mil.data.masks.synthetic_glands import SyntheticGlands
 from kd_mil.methods.ifkd.ifkd import IFKD

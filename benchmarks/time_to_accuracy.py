@@ -9,7 +9,8 @@ import lightning as L
 from hydra.utils import instantiate
 from lightning.pytorch import Callback
 
-from benchmarks.configuration import configured, train
+from benchmarks.configuration import train
+from benchmarks.parts import configured
 from kd_mil.core.errors import UserError
 from kd_mil.data.datamodules import BagDataModule
 

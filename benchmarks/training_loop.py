@@ -11,8 +11,9 @@ from hydra.utils import instantiate
 from lightning.pytorch import Callback
 
 from benchmarks.bare_loop import BareLoop
-from benchmarks.configuration import configured, train
+from benchmarks.configuration import train
 from benchmarks.machine import Clock, cpu_ratio, ratio, timed
+from benchmarks.parts import configured
 from kd_mil.data.bags import Bags, BagSplits
 from kd_mil.data.batches import BagBatch
 from kd_mil.data.datamodules import BagDataModule, Loading

@@ -22,7 +22,7 @@ import torch
 from hydra.utils import instantiate
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.configuration import configured
+from benchmarks.parts import configured
 from kd_mil.data.batches import BagBatch, InstanceBatch
 from kd_mil.data.features.files.feature_file import FeatureFile
 from kd_mil.data.features.files.file_set import FeatureFiles
