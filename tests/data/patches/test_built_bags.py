@@ -35,7 +35,7 @@ def test_bags_have_the_counts_labels_and_ratio_asked_for():
     numbers = bags.instances.flatten().long()
     assert torch.equal(bags.instance_labels, (numbers % 10 == 9).long())
     assert torch.equal(
-        torch.zeros(150).long().index_add(0, bags.bag_of_instance, bags.instance_labels), 2 * bags.labels
+        torch.zeros(150).long().index_add(0, bags.bag_of_instance, bags.instance_labels.long()), 2 * bags.labels
     )
 
 
@@ -114,7 +114,7 @@ def test_digits_need_no_download():
     assert bags.instances.dtype == torch.uint8
     assert int(bags.instances.max()) == 255
     assert [len(part) for part in module.splits[1:]] == [106, 36, 34]
-    positive = torch.zeros(len(bags), dtype=torch.long).index_add(0, bags.bag_of_instance, bags.instance_labels)
+    positive = torch.zeros(len(bags), dtype=torch.long).index_add(0, bags.bag_of_instance, bags.instance_labels.long())
     assert torch.equal(positive, 2 * bags.labels)
 
 

@@ -161,7 +161,7 @@ def test_cifar_from_archives_of_class_folders(shared_data, tmp_path):
     assert [len(kept), int(bags.labels[kept].sum())] == [459, 229]
     assert [len(splits.test), int(bags.labels[splits.test].sum())] == [91, 45]
     assert torch.equal(
-        torch.zeros(len(bags), dtype=torch.long).index_add(0, bags.bag_of_instance, bags.instance_labels),
+        torch.zeros(len(bags), dtype=torch.long).index_add(0, bags.bag_of_instance, bags.instance_labels.long()),
         5 * bags.labels,
     )
     means = bags.instances.float().mean((0, 2, 3)) / 255
