@@ -18,7 +18,7 @@ from kd_mil.core.errors import UserError
 from kd_mil.evaluation.ranking import areas
 from kd_mil.methods.base.attention_memory import NARROWEST_RANGE, AttentionMemory, scaled_scores
 from kd_mil.models.outputs import MILOutput, Prediction, max_pooled
-from kd_mil.models.segments import segment_max, segment_min
+from kd_mil.models.segments import in_parts, per_instance, segment_max, segment_min
 
 InstanceScore = Literal[
     "own", "attention", "attention_x_bag", "bag_of_one", "bag_of_one_x_bag", "instance_stream", "validation"
@@ -150,14 +150,14 @@ class BagReadings:
 
     @cached_property
     def _bag_log_prob(self) -> Tensor:
-        return bag_log_prob(self.output.bag_logits, self.sizes)
+        return bag_log_prob(self.output.bag_logits, self.sizes, self.features.shape[0])
 
 
 def bag_of_one_logits(aggregator: nn.Module, features: Tensor) -> Tensor:
     """Bag logits (N, C) of every instance (N, D) as a bag of its own, whatever the aggregator."""
-    parts = features.split(AT_ONCE)
-    ones = torch.ones(min(AT_ONCE, len(features)), dtype=torch.long, device=features.device)
-    return torch.cat([aggregator(part, ones[: len(part)]).bag_logits for part in parts])
+    ones = torch.ones(features.shape[0], dtype=torch.long, device=features.device)
+    parts = zip(in_parts(features, AT_ONCE), in_parts(ones, AT_ONCE), strict=True)
+    return torch.cat([aggregator(part, alone).bag_logits for part, alone in parts])
 
 
 def classified(logits: Tensor) -> Reading:
@@ -167,10 +167,10 @@ def classified(logits: Tensor) -> Reading:
     return Reading(margin, margin.sigmoid(), logits.softmax(1) if logits.shape[1] > 2 else None)
 
 
-def bag_log_prob(bag_logits: Tensor, sizes: Tensor) -> Tensor:
-    """Log probability (N,) float64, for every instance, that its bag is positive, from bag logits (B, C)."""
+def bag_log_prob(bag_logits: Tensor, sizes: Tensor, total: int) -> Tensor:
+    """Log probability (N,) float64, N = `total`, for every instance that its bag is positive; bag logits (B, C)."""
     positive = bag_logits.double().log_softmax(1)[:, 1:].logsumexp(1)
-    return positive.repeat_interleave(sizes)
+    return per_instance(positive, sizes, total)
 
 
 def student_prediction(logits: Tensor, bag_logits: Tensor, sizes: Tensor, by_class: bool = False) -> Prediction:
@@ -188,7 +188,9 @@ def student_prediction(logits: Tensor, bag_logits: Tensor, sizes: Tensor, by_cla
     positive = 1 - probs[:, 0] if by_class else probs[:, 1:].sum(1)
 
     def scores() -> dict[str, Tensor]:
-        return {"instance_x_bag": F.logsigmoid(classified(logits).scores) + bag_log_prob(bag_logits, sizes)}
+        return {
+            "instance_x_bag": F.logsigmoid(classified(logits).scores) + bag_log_prob(bag_logits, sizes, logits.shape[0])
+        }
 
     return Prediction(max_pooled(probs, sizes), positive, positive, None, probs if by_class else None, scores)
 
@@ -199,7 +201,7 @@ def bag_range(scores: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
         by_class = [bag_range(column, sizes) for column in scores.unbind(1)]
         return torch.stack([low for low, _ in by_class], 1), torch.stack([high for _, high in by_class], 1)
     low, high = segment_min(scores, sizes), segment_max(scores, sizes)
-    return low.repeat_interleave(sizes), high.repeat_interleave(sizes)
+    return per_instance(low, sizes, scores.shape[0]), per_instance(high, sizes, scores.shape[0])
 
 
 def choose_reading(candidates: Mapping[str, Tensor], in_positive_bag: Tensor) -> str | None:

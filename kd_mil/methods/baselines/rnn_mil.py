@@ -130,7 +130,7 @@ class RNNMIL(BagMethod):
         """Scores (N,): the RNN on every tile alone, and the tile classifier times the RNN's word on the bag."""
         alone = [self.rnn(part[:, None], sizes.new_ones(len(part))) for part in features.split(AT_ONCE)]
         tiles = classified(self.tile_classifier(features)).scores
-        x_bag = F.logsigmoid(tiles) + bag_log_prob(bag_logits, sizes)
+        x_bag = F.logsigmoid(tiles) + bag_log_prob(bag_logits, sizes, len(features))
         return {"bag_of_one": classified(torch.cat(alone)).scores, "instance_x_bag": x_bag}
 
     @torch.no_grad()
@@ -146,6 +146,9 @@ class RNNMIL(BagMethod):
 
 def best_first(features: Tensor, scores: Tensor, sizes: Tensor, read: int) -> tuple[Tensor, Tensor]:
     """The `read` instances of highest score of each bag in that order, (B, S, D), and how many there are (B,)."""
+    if sizes.shape[0] == 1:  # always `read` places, so that an export may leave the size of the bag open
+        first = F.pad(scores.argsort(descending=True, stable=True), (0, read))[:read]
+        return features[first].unsqueeze(0), sizes.clamp_max(read)
     rank, owner = segment_ranks(scores, sizes), segment_ids(sizes, len(scores))
     longest = min(read, len(scores))
     sequences = features.new_zeros(len(sizes), longest + 1, features.shape[1])

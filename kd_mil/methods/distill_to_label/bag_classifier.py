@@ -7,7 +7,7 @@ from kd_mil.core.machine.dealing import dealing
 from kd_mil.core.machine.shares import WHOLE, WholeStep
 from kd_mil.methods.distill_to_label.vat import PackedViews
 from kd_mil.models.outputs import MILOutput
-from kd_mil.models.segments import segment_max, segment_min
+from kd_mil.models.segments import per_instance, segment_max, segment_min
 
 
 class BagClassifier(nn.Module):
@@ -35,7 +35,7 @@ class BagClassifier(nn.Module):
 
     def read(self, features: Tensor, sizes: Tensor) -> tuple[MILOutput, Tensor]:
         """Of encoded instances (N, D): bags with sizes (B,), and logits (N, C) of every instance as a bag of one."""
-        ones = torch.ones(len(features), dtype=sizes.dtype, device=sizes.device)
+        ones = torch.ones(features.shape[0], dtype=sizes.dtype, device=sizes.device)
         return self.aggregator(features, sizes), self.aggregator(features, ones).bag_logits
 
     def classify_views(self, instances: Tensor, views: PackedViews, step: WholeStep = WHOLE) -> MILOutput:
@@ -71,5 +71,6 @@ def first_bags(output: MILOutput, bags: int, instances: int) -> MILOutput:
 
 def relative_attention(attention: Tensor, sizes: Tensor) -> Tensor:
     """Attention (N,) scaled to [0, 1] within each bag, as Ilse et al. 2018 show it; 1 in a bag of equal weights."""
-    low, high = (extreme(attention, sizes).repeat_interleave(sizes) for extreme in (segment_min, segment_max))
+    total = attention.shape[0]
+    low, high = (per_instance(extreme(attention, sizes), sizes, total) for extreme in (segment_min, segment_max))
     return torch.where(high > low, (attention - low) / (high - low), 1.0)

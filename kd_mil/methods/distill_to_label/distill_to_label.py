@@ -26,7 +26,7 @@ from kd_mil.methods.distill_to_label.losses import consistency, divergence, entr
 from kd_mil.methods.distill_to_label.vat import VAT
 from kd_mil.methods.distill_to_label.weights import Distillation
 from kd_mil.models.outputs import MILOutput, Prediction
-from kd_mil.models.segments import segment_mean, segment_sum
+from kd_mil.models.segments import per_instance, segment_mean, segment_sum
 
 Terms = dict[str, Tensor]
 
@@ -239,7 +239,7 @@ class DistillToLabel(BagMethod):
             return Prediction(bag_probs, margin.sigmoid(), margin, output.attention, reading="bag_of_one")
         probs, reading = relative_attention(output.attention.double(), sizes), "attention"
         if self.teacher_score == "attention_times_prob":
-            probs, reading = probs * (1 - bag_probs[:, 0]).repeat_interleave(sizes), "attention_x_bag"
+            probs, reading = probs * per_instance(1 - bag_probs[:, 0], sizes, probs.shape[0]), "attention_x_bag"
         return Prediction(bag_probs, probs, probs, output.attention, reading=reading)
 
     def on_validation_epoch_end(self) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kd_mil.models.heads import Dropout, Initialisation, LogitLayer, hidden_layers, initialise
 from kd_mil.models.outputs import MILOutput
-from kd_mil.models.segments import segment_softmax, segment_weighted_sum_of_parts
+from kd_mil.models.segments import in_parts, segment_softmax, segment_weighted_sum_of_parts
 
 PART = 4096
 """Instances that go through the network at once, however bags lie: activations of this size stay in the processor's
@@ -55,7 +55,7 @@ class ABMIL(nn.Module):
 
     def forward(self, features: Tensor, sizes: Tensor) -> MILOutput:
         """Pool features (N, D) of bags with sizes (B,)."""
-        parts = [self.hidden(part) for part in features.split(PART)]
+        parts = [self.hidden(part) for part in in_parts(features, PART)]
         attention_logits = torch.cat([self.attention(part) for part in parts])
         attention = segment_softmax(attention_logits, sizes)
         embedding = segment_weighted_sum_of_parts(parts, attention, sizes)

@@ -112,6 +112,6 @@ def branch_similarity(attention: Tensor, sizes: Tensor) -> Tensor:
 
 def mean_attention_logits(branches: Tensor, sizes: Tensor) -> Tensor:
     """log(n * mean over the K branches of the attention), (N,) in bags of n, from branch logits (N, K)."""
-    owner = segment_ids(sizes, len(branches))
+    owner = segment_ids(sizes, branches.shape[0])
     logs = [column - segment_logsumexp(column, sizes)[owner] for column in branches.unbind(1)]
     return torch.stack(logs, 1).logsumexp(1) - math.log(len(logs)) + sizes.to(branches.dtype).log()[owner]

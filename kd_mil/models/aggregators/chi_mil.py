@@ -62,7 +62,7 @@ class ChiMIL(nn.Module):
         embedded = self.embed(features)
         instance_logits = self.instance_classifier(embedded)
         margin = positive_margin(instance_logits)
-        owner, count = segment_ids(sizes, len(features)), sizes.clamp_max(self.top)
+        owner, count = segment_ids(sizes, features.shape[0]), sizes.clamp_max(self.top)
         chosen = segment_ranks(margin, sizes) < count[owner]
         attention = chosen / count[owner].to(margin.dtype)
         embedding = self.embed_bag(segment_weighted_sum(embedded, attention, sizes).relu())

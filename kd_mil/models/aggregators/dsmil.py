@@ -99,7 +99,7 @@ class DSMIL(nn.Module):
         if not isinstance(self.query, nn.Linear):
             return segment_dot(self.query(hidden), queries, sizes)
         # (W h + b) . q = h . (W' q) + b . q: one product per bag and class in place of one per instance
-        offsets = per_instance(queries @ self.query.bias, sizes, len(hidden))
+        offsets = per_instance(queries @ self.query.bias, sizes, hidden.shape[0])
         return segment_dot(hidden, queries @ self.query.weight, sizes) + offsets
 
     def pool_values(self, hidden: Tensor, attention: Tensor, sizes: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 DTFD(in_features=512, pseudo_bags=4, distil="afs")(features, sizes).bag_logits
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -17,12 +18,17 @@ from kd_mil.models.heads import LogitLayer, hidden_layers
 from kd_mil.models.outputs import MILOutput
 from kd_mil.models.segments import (
     at_least_float32,
+    bags_of_one,
     multiply,
     segment_ids,
     segment_ranks,
     segment_softmax,
     segment_weighted_sum,
 )
+
+FirstTierLoss = Callable[[Tensor], Tensor]
+PADDING = -1e30
+"""Attention logit of cells without an instance; finite, for a pseudo-bag without any."""
 
 
 class DTFD(nn.Module):
@@ -77,23 +83,56 @@ class DTFD(nn.Module):
         """Pool features (N, D) of bags with sizes (B,)."""
         hidden = self.hidden(features)
         attention_logits = self.first_attention(hidden)
+        loss: FirstTierLoss
+        if bags_of_one(sizes, features.shape[0]):
+            embedding, loss = hidden, partial(self.first_tier_loss, hidden, sizes)
+        elif sizes.shape[0] == 1 and not self.training:
+            embedding, loss = self.embed_one(hidden, attention_logits, sizes)
+        else:
+            embedding, loss = self.embed(hidden, attention_logits, sizes)
+        attention = segment_softmax(attention_logits, sizes)
+        return MILOutput(self.classifier(embedding), attention_logits, attention, embedding, auxiliary_loss=loss)
+
+    def attention_logits(self, features: Tensor) -> Tensor:
+        """Attention logits (N,) of the first tier, of any instances, in or out of bags."""
+        return self.first_attention(self.hidden(features))
+
+    def embed(self, hidden: Tensor, attention_logits: Tensor, sizes: Tensor) -> tuple[Tensor, FirstTierLoss]:
+        """Second-tier embedding (B, E) of bags, and the loss of their pseudo-bags."""
         order, pseudo_sizes, count = deal(sizes, len(hidden), self.pseudo_bags, shuffle=self.training)
         dealt, attention = hidden[order], segment_softmax(attention_logits[order], pseudo_sizes)
         pseudo_embedding = segment_weighted_sum(dealt, attention, pseudo_sizes)
         distilled, distilled_sizes = self.distilled(dealt, attention, pseudo_embedding, pseudo_sizes, count)
         second = segment_softmax(self.second_attention(distilled), distilled_sizes)
         embedding = segment_weighted_sum(distilled, second, distilled_sizes)
-        return MILOutput(
-            self.classifier(embedding),
-            attention_logits,
-            segment_softmax(attention_logits, sizes),
-            embedding,
-            auxiliary_loss=partial(self.first_tier_loss, pseudo_embedding, count),
+        return embedding, partial(self.first_tier_loss, pseudo_embedding, count)
+
+    def embed_one(self, hidden: Tensor, attention_logits: Tensor, sizes: Tensor) -> tuple[Tensor, FirstTierLoss]:
+        """As `embed` of one bag (N, E) in evaluation, whose N an export may leave open: pseudo-bags as K columns."""
+        device, columns = hidden.device, self.pseudo_bags
+        # enough rows to take the first ones of, and never one alone, for which an export would make an exception
+        rows = (hidden.shape[0] + columns - 1) // columns + self.instances_per_bag
+        place = torch.arange(rows, device=device).unsqueeze(1) * columns + torch.arange(columns, device=device)
+        real, place = place < sizes, torch.minimum(place, sizes - 1)
+        dealt, attention = hidden[place], attention_logits[place].masked_fill(~real, PADDING).softmax(0)
+        pseudo_embedding = multiply(attention.t().unsqueeze(1), at_least_float32(dealt).transpose(0, 1)).squeeze(1)
+        distilled, counted = pseudo_embedding, real[0]
+        if self.distil != "afs":
+            chosen = self.extremes(self.derived_probs(self.class_shares(hidden)[place], attention), real)
+            distilled = dealt.gather(0, chosen.unsqueeze(2).expand(-1, -1, dealt.shape[2])).flatten(0, 1)
+            counted = real.gather(0, chosen).flatten()
+        second = self.second_attention(distilled).masked_fill(~counted, -math.inf).softmax(0)
+        embedding = multiply(second.unsqueeze(0), at_least_float32(distilled))
+        return embedding, lambda labels: self.first_tier_loss(
+            pseudo_embedding[: int(sizes)], sizes.clamp_max(columns), labels
         )
 
-    def attention_logits(self, features: Tensor) -> Tensor:
-        """Attention logits (N,) of the first tier, of any instances, in or out of bags."""
-        return self.first_attention(self.hidden(features))
+    def extremes(self, probs: Tensor, real: Tensor) -> Tensor:
+        """Rows (M, K) of the instances that K pseudo-bags distil to, by their probabilities (R, K)."""
+        signs = (1, -1) if self.distil == "maxmins" else (1,)
+        ranked = [(sign * probs).masked_fill(~real, -math.inf) for sign in signs]
+        orders = [values.argsort(dim=0, descending=True, stable=True) for values in ranked]
+        return torch.cat([order[: self.instances_per_bag] for order in orders])
 
     def distilled(
         self, dealt: Tensor, attention: Tensor, pseudo_embedding: Tensor, pseudo_sizes: Tensor, count: Tensor
@@ -101,7 +140,7 @@ class DTFD(nn.Module):
         """Features (M, E) that the pseudo-bags of each bag distil to, and how many each bag has (B,)."""
         if self.distil == "afs":
             return pseudo_embedding, count
-        probs = self.derived_probs(dealt.detach(), attention.detach())
+        probs = self.derived_probs(self.class_shares(dealt.detach()), attention.detach())
         picked = [(segment_ranks(probs, pseudo_sizes) < self.instances_per_bag).nonzero().squeeze(1)]
         if self.distil == "maxmins":
             picked.append((segment_ranks(-probs, pseudo_sizes) < self.instances_per_bag).nonzero().squeeze(1))
@@ -109,10 +148,18 @@ class DTFD(nn.Module):
         bag = segment_ids(count, len(pseudo_sizes))[segment_ids(pseudo_sizes, len(dealt))[chosen]]
         return dealt[chosen[bag.argsort(stable=True)]], bag.bincount(minlength=len(count))
 
-    def derived_probs(self, dealt: Tensor, attention: Tensor) -> Tensor:
-        """Probability (N,) that an instance is positive: softmax over classes of its share in the logits, Eq. 9-10."""
-        activation = multiply(attention[:, None] * at_least_float32(dealt), self.first_classifier.weight.t())
-        return 1 - activation.softmax(1)[:, 0]
+    def derived_probs(self, logits: Tensor, attention: Tensor) -> Tensor:
+        """Probability (...) that an instance is positive: softmax over classes of its share in the logits, Eq. 9-10.
+
+        Args:
+            logits: (..., C) of the instances by the first tier's classifier, without its bias.
+            attention: (...) within their pseudo-bag; in large ones shares are so small that float32 would tie them.
+        """
+        return 1 - (attention.double().unsqueeze(-1) * logits).softmax(-1)[..., 0]
+
+    def class_shares(self, hidden: Tensor) -> Tensor:
+        """Logits (N, C) that instances (N, E) would give with all attention, by the first tier's weights."""
+        return multiply(at_least_float32(hidden), self.first_classifier.weight.t())
 
     def first_tier_loss(self, pseudo_embedding: Tensor, count: Tensor, labels: Tensor) -> Tensor:
         """Weighted loss of the pseudo-bags under the label of their bag (B,): a mean over those of a bag."""

@@ -50,21 +50,38 @@ class NystromAttention(nn.Module):
 
     def forward(self, tokens: Tensor, count: int | None = None) -> Tensor:
         """Attend among tokens (B, T, E); returns the first `count` of them (all by default), (B, count, E)."""
-        count = tokens.shape[1] if count is None else count
+        length = tokens.shape[1]
         queries, values = self.split_heads(self.query(tokens[:, :count])), self.split_heads(self.value(tokens))
-        if self.exact_small and tokens.shape[1] <= self.landmarks:
+        if self.exact_small and isinstance(length, torch.SymInt):
+            attended = self.as_length_says(tokens, queries, values)
+        elif self.exact_small and length <= self.landmarks:
             attended = F.scaled_dot_product_attention(queries, self.split_heads(self.key(tokens)), values)
         else:
             attended = self.approximate(tokens, queries, values)
-        attended = attended + self.residual(values[:, :, : count + self.reach])[:, :, :count]
+        seen = values if count is None else values[:, :, : count + self.reach]
+        attended = attended + self.residual(seen)[:, :, :count]
         return self.output(attended.transpose(1, 2).flatten(2))
+
+    def as_length_says(self, tokens: Tensor, queries: Tensor, values: Tensor) -> Tensor:
+        """Exact or approximate attention where an export leaves the number of tokens open: both, and a choice.
+
+        The exact one looks at no more tokens than there are landmarks, so it costs little.
+        """
+        length, most = tokens.shape[1], self.landmarks
+        first = F.pad(tokens, (0, 0, 0, most))[:, :most]
+        real = torch.arange(most, device=tokens.device) < length
+        keys, contents = self.split_heads(self.key(first)), F.pad(values, (0, 0, 0, most))[:, :, :most]
+        exact = F.scaled_dot_product_attention(queries, keys, contents, attn_mask=real[None])
+        small = torch.full((), length, device=tokens.device) <= most
+        return torch.where(small, exact, self.approximate(tokens, queries, values))
 
     def approximate(self, tokens: Tensor, queries: Tensor, values: Tensor) -> Tensor:
         """Attention (B, H, Q, E/H) of queries to the keys and values of all tokens, through the landmarks."""
-        padding = -tokens.shape[1] % self.landmarks
+        rows = (tokens.shape[1] + self.landmarks - 1) // self.landmarks
+        padding = rows * self.landmarks - tokens.shape[1]
         tokens, values = F.pad(tokens, (0, 0, padding, 0)), F.pad(values, (0, 0, padding, 0))
         # without biases the query of a mean is the mean of the queries
-        means = tokens.unflatten(1, (self.landmarks, -1)).mean(2)
+        means = tokens.unflatten(1, (self.landmarks, rows)).mean(2)
         landmark_queries, landmark_keys = self.split_heads(self.query(means)), self.split_heads(self.key(means))
         collected = F.scaled_dot_product_attention(landmark_queries, self.split_heads(self.key(tokens)), values)
         with torch.autocast(tokens.device.type, enabled=False):

@@ -26,7 +26,7 @@ class Mean(nn.Module):
     def forward(self, features: Tensor, sizes: Tensor) -> MILOutput:
         """Pool features (N, D) of bags with sizes (B,)."""
         embedding = segment_mean(features, sizes)
-        attention = per_instance(1.0 / sizes, sizes, len(features))
+        attention = per_instance(1.0 / sizes, sizes, features.shape[0])
         return MILOutput(self.classifier(embedding), torch.zeros_like(attention), attention, embedding)
 
 

@@ -3,6 +3,8 @@
 TransMIL(in_features=1024)(features, sizes).bag_logits
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,7 +13,7 @@ from kd_mil.core.errors import UserError
 from kd_mil.models.aggregators.nystrom import NystromAttention
 from kd_mil.models.heads import LogitLayer
 from kd_mil.models.outputs import MILOutput
-from kd_mil.models.segments import segment_softmax
+from kd_mil.models.segments import bags_of_one, segment_softmax
 
 
 class TransMIL(nn.Module):
@@ -62,8 +64,30 @@ class TransMIL(nn.Module):
 
     def forward(self, features: Tensor, sizes: Tensor) -> MILOutput:
         """Pool features (N, D) of bags with sizes (B,)."""
-        instances = self.project(features)
-        lengths = sizes.cpu()
+        instances, total = self.project(features), features.shape[0]
+        if sizes.shape[0] == 1:
+            embedding, attention_logits = self.transform_one(instances, sizes)
+        elif bags_of_one(sizes, total):
+            embedding, logits = self.transform(instances.unsqueeze(1), 1)
+            attention_logits = logits.squeeze(1)
+        else:
+            embedding, attention_logits = self.transform_groups(instances, sizes.cpu())
+        attention = segment_softmax(attention_logits, sizes)
+        return MILOutput(self.classifier(embedding), attention_logits, attention, embedding)
+
+    def transform_one(self, instances: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """Class token (1, E) and attention logits (N,) of one bag (N, E), whose N an export may leave open."""
+        total = instances.shape[0]
+        side = cast(
+            int, sizes[0].double().sqrt().ceil().long().item()
+        )  # a symbol while exported: int() would ask for it
+        torch._check(side >= 1)
+        cells = torch.arange(side * side, device=instances.device)
+        embedding, logits = self.transform(instances[cells % sizes].unsqueeze(0), side)
+        return embedding, logits[0].index_select(0, torch.arange(total, device=instances.device))
+
+    def transform_groups(self, instances: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Class tokens (B, E) and attention logits (N,) of bags (N, E) of these lengths (B,), on the CPU."""
         sides = lengths.double().sqrt().ceil().long()
         bags, places, embeddings, logits = [], [], [], []
         for side in sides.unique().tolist():
@@ -75,13 +99,11 @@ class TransMIL(nn.Module):
             bags.append(group)
             places.append(grid[real])
         embedding = torch.cat(embeddings)[torch.cat(bags).argsort().to(instances.device)]
-        attention_logits = torch.cat(logits)[torch.cat(places).argsort().to(instances.device)]
-        attention = segment_softmax(attention_logits, sizes)
-        return MILOutput(self.classifier(embedding), attention_logits, attention, embedding)
+        return embedding, torch.cat(logits)[torch.cat(places).argsort().to(instances.device)]
 
     def transform(self, instances: Tensor, side: int) -> tuple[Tensor, Tensor]:
         """Class tokens (B, E) and attention logits (B, side²) of bags that fill their grids, (B, side², E)."""
-        tokens = torch.cat([self.class_token.expand(len(instances), -1, -1), instances], 1)
+        tokens = torch.cat([self.class_token.expand(instances.shape[0], -1, -1), instances], 1)
         tokens = tokens + self.first_attention(self.first_norm(tokens))
         tokens = self.positions(tokens, side)
         normed = self.last_norm(tokens)
