@@ -17,7 +17,7 @@ COMMANDS = {
     "reproduce": "the tables of the papers beside ours",
     "frontier": "accuracy against cost",
     "view": "predictions in a browser",
-    "export": "features in the format of another tool",
+    "export": "features, or a model, in the format of another tool",
     "doctor": "versions, devices, data",
 }
 """What each does; the files beside this one."""
@@ -25,23 +25,31 @@ MORE = {
     "list": "what there is of experiments, methods, aggregators, encoders, data, or any other group of settings",
     "show": "all settings of a run, each with its comment: kd-mil show experiment=weno_dsmil",
     "init": "an experiment of your own to edit: kd-mil init weno data=feature_bags > mine.yaml; then experiment=mine",
+    "completion": 'for the shell, in ~/.bashrc: eval "$(kd-mil completion bash)"',
 }
 
 
 def usage() -> str:
     """What `kd-mil --help` prints."""
-    rows = [f"  {name:10}{what}" for name, what in (COMMANDS | MORE).items()]
+    rows = [f"  {name:12}{what}" for name, what in (COMMANDS | MORE).items()]
     return "\n".join(["kd-mil COMMAND [key=value ...]     kd-mil COMMAND --help: its settings", "", *rows])
 
 
 def answer(name: str, arguments: list[str]) -> str:
-    """What `list`, `show` and `init` print.
+    """What `list`, `show`, `init` and `completion` print.
 
     Raises:
-        UserError: a kind or an experiment that does not exist.
+        UserError: a kind, an experiment or a shell that does not exist.
     """
-    from kd_mil.cli import catalogue, command, composed
     from kd_mil.core.errors import UserError
+
+    if name == "completion":
+        from kd_mil.cli.completion import BASH
+
+        if arguments != ["bash"]:
+            raise UserError('completion needs a shell, bash: eval "$(kd-mil completion bash)"')
+        return BASH
+    from kd_mil.cli import catalogue, command, composed
 
     if name == "list":
         if len(arguments) != 1:
@@ -62,6 +70,11 @@ def main() -> None:
     elif name in COMMANDS:
         sys.argv[1:] = arguments
         runpy.run_module(f"kd_mil.{name}", run_name="__main__", alter_sys=True)
+    elif name == "complete":  # what the shell asks
+        from kd_mil.cli.arguments import CONFIG_DIR
+        from kd_mil.cli.completion import candidates
+
+        print(*candidates(CONFIG_DIR, (COMMANDS | MORE).keys(), sys.argv[2]), sep="\n")
     elif name in MORE:
         from kd_mil.cli.mistakes import one_line_for_each_mistake
 
