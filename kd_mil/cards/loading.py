@@ -16,6 +16,7 @@ from kd_mil.cards.moved_targets import with_targets_of_today
 from kd_mil.cards.recipes import build
 from kd_mil.core.checkpoints import read_with_card
 from kd_mil.core.errors import UserError
+from kd_mil.core.exported import CONFIG, WEIGHTS
 
 LEEWAY = 10_000_000
 """Weights by which a method may exceed those of its checkpoint, all the same."""
@@ -27,7 +28,8 @@ def load(path: str | Path, *, trust: bool = False) -> Any:
     Whatever data it was trained on. Hydra is not needed, and stays as it was.
 
     Args:
-        path: a run's directory, of which the selected checkpoint is taken, or a .ckpt file.
+        path: a run's directory, of which the selected checkpoint is taken, a .ckpt file, or the folder of a model
+            exported as `safetensors`.
         trust: build whatever the checkpoint names; False: only what this project and PyTorch define.
 
     Raises:
@@ -38,10 +40,14 @@ def load(path: str | Path, *, trust: bool = False) -> Any:
 
 
 def checkpoint_path(given: str | None) -> Path:
-    """The checkpoint file asked for; of a run's directory, the best one."""
+    """The checkpoint file asked for; of a run's directory, the best one, of an exported model its weights."""
     if given is None:
         raise UserError("ckpt is not set: give the .ckpt file, or the directory, of a finished run")
     path = Path(given)
+    if (path / WEIGHTS).is_file():
+        return path / WEIGHTS
+    if (path / CONFIG).is_file():
+        raise UserError(f"{path} holds a model exported for other programs: load its run, or a format=safetensors")
     return path / "checkpoints" / "best.ckpt" if path.is_dir() else path
 
 

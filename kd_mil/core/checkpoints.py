@@ -11,6 +11,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from kd_mil.core.atomic import atomic_path
 from kd_mil.core.errors import UserError
+from kd_mil.core.exported import read_exported
 
 CARD: dict[str, type] = {"method": dict, "model_inputs": dict, "class_names": list}
 """What every model card holds."""
@@ -41,6 +42,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     """Load a checkpoint of this project onto the CPU, wherever it was saved, with `weights_only=True`.
 
+    Or the `.safetensors` file of an exported model, which has the card and the weights alone.
+
     Raises:
         UserError: no such file, a truncated one, one that holds anything but tensors and plain containers, or the
             checkpoint of another project.
@@ -49,7 +52,10 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist: give the path of a .ckpt file of a run")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        weights_alone = path.suffix == ".safetensors"
+        checkpoint = read_exported(path) if weights_alone else torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except pickle.UnpicklingError as error:
         raise UserError(
             f"checkpoint {path} holds more than tensors and plain data, it is refused: {_first_line(error)}"

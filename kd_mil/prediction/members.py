@@ -8,6 +8,7 @@ from typing import Any
 from kd_mil.cards.card import ModelCard
 from kd_mil.cards.loading import checkpoint_path
 from kd_mil.core.errors import UserError
+from kd_mil.core.exported import CONFIG
 from kd_mil.core.run_files import read_record, write_json
 from kd_mil.methods.base.bag_method import BagMethod
 from kd_mil.prediction.ensemble import Ensemble, one_card, refuse_other_roles
@@ -35,7 +36,8 @@ def checkpoints_of(given: str | Sequence[str] | None) -> list[Path]:
 
 def _found(name: str | None) -> list[Path]:
     folder = Path(name) if name is not None else None
-    if folder is None or not folder.is_dir() or (folder / "run.json").is_file() or (folder / "checkpoints").is_dir():
+    whole = ("run.json", "checkpoints", CONFIG)
+    if folder is None or not folder.is_dir() or any((folder / name).exists() for name in whole):
         return [checkpoint_path(name)]
     runs = sorted(path.parent for path in folder.rglob("run.json"))
     finished = [run for run in runs if read_record(run / "run.json").get("status") == "finished"]
