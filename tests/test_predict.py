@@ -77,7 +77,7 @@ def command(
     monkeypatch.chdir(tmp_path)
 
     def run(*overrides: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["predict", *map(str, overrides)])
+        monkeypatch.setattr(sys, "argv", ["predict", "picture_side=128", *map(str, overrides)])
         monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)  # a command sets it for its process
         code = 0
         try:
