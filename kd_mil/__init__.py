@@ -51,17 +51,19 @@ EXPORTS = {
     "models.preprocess": ["Preprocess"],
     "prediction.folder": ["Predictions"],
 }
+MODULES = ("evaluate", "extract", "plot", "predict")
+"""Imported when asked for; the commands among them may be called: `kd_mil.predict(ckpt=RUN, slides=DIR, out=DIR)`."""
 HOMES = {name: f"kd_mil.{module}" for module, names in EXPORTS.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for; `import kd_mil` alone imports none of it."""
-    if name == "plot":
-        return import_module("kd_mil.plot")
+    if name in MODULES:
+        return import_module(f"kd_mil.{name}")
     if name not in HOMES:
         raise AttributeError(f"module 'kd_mil' has no attribute {name!r}")
     return getattr(import_module(HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*HOMES, "plot"])
+    return sorted([*HOMES, *MODULES])

@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from kd_mil.cli.arguments import on_a_disk, require, with_quoted_values
 from kd_mil.cli.command import command
+from kd_mil.cli.from_python import make_callable
 from kd_mil.core.checks import at_least
 
 
@@ -33,6 +34,8 @@ def start() -> None:
     sys.argv[1:] = with_quoted_values(sys.argv[1:], ("predictions", "labels", "out", "against"))
     main()
 
+
+make_callable(__name__)
 
 if __name__ == "__main__":
     start()

@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from kd_mil.cli.arguments import on_a_disk, require, with_quoted_values
 from kd_mil.cli.command import command
+from kd_mil.cli.from_python import make_callable
 from kd_mil.core.errors import UserError
 from kd_mil.core.object_stores import is_remote
 from kd_mil.core.shards import shard_of, with_number_of_shards
@@ -40,6 +41,8 @@ def start() -> None:
     sys.argv[1:] = with_number_of_shards(with_quoted_values(sys.argv[1:], ("slides", "labels", "out", "cache")))
     main()
 
+
+make_callable(__name__)
 
 if __name__ == "__main__":
     start()

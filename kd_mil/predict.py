@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from kd_mil.cli.arguments import on_a_disk, quoted, with_quoted_values
 from kd_mil.cli.command import command
+from kd_mil.cli.from_python import make_callable
 from kd_mil.core.checks import above, at_least, whole
 from kd_mil.core.errors import UserError
 from kd_mil.core.shards import shard_of, with_number_of_shards
@@ -71,6 +72,8 @@ def with_quoted_members(text: str) -> str:
             members.append(part.strip())
     return f"ckpt=[{','.join(map(quoted, members))}]"
 
+
+make_callable(__name__)
 
 if __name__ == "__main__":
     start()
