@@ -48,15 +48,6 @@ def run(quick: bool) -> dict[str, Any]:
     if quick:
         settings = [replace(setting, bags=2, bag_length=4, epochs=1) for setting in settings]
     rows = [row for setting in settings for row in measure(setting, numbers)]
-    goals = [
-        {
-            "goal": f"pixels, {row['phase']}: two ranks >= {LEAST_SPEEDUP}x of one",
-            "value": row["speedup"],
-            "reached": row["speedup"] >= LEAST_SPEEDUP,
-        }
-        for row in rows
-        if (row["setting"], row["ranks"]) == ("pixels", 2)
-    ]
     return {
         "title": "WENO on several ranks, the same run on each",
         "note": "Median epoch but the first, one thread a rank; on fewer cores than ranks, CPU time tells more. "
@@ -64,8 +55,19 @@ def run(quick: bool) -> dict[str, Any]:
         "columns": COLUMNS,
         "settings": [vars(setting) for setting in settings],
         "rows": rows,
-        "goals": [] if quick else goals,
+        "goals": [] if quick else [goal(rows)],
     }
+
+
+def goal(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Whether an epoch of pixels, both phases, is as fast on two ranks as it should be."""
+    one, two = (
+        sum(median(row["epoch_seconds"]) for row in rows if (row["setting"], row["ranks"]) == ("pixels", ranks))
+        for ranks in (1, 2)
+    )
+    value = round(one / two, 2)
+    text = f"pixels, both phases: two ranks >= {LEAST_SPEEDUP}x of one"
+    return {"goal": text, "value": value, "reached": value >= LEAST_SPEEDUP}
 
 
 def measure(setting: Setting, numbers: tuple[int, ...]) -> list[dict[str, Any]]:
