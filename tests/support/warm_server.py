@@ -70,7 +70,10 @@ def watch(connection, descriptors):
     child = os.fork()
     if child == 0:
         os.setsid()
-        connection.send(str(os.getpid()).encode())
+        try:
+            connection.send(str(os.getpid()).encode())
+        except OSError:  # killed meanwhile
+            os._exit(0)
         connection.close()
         for place, descriptor in enumerate(descriptors):
             os.dup2(descriptor, place)
