@@ -1,5 +1,6 @@
 import gc
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background, which commands would inherit
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     remember_parsed()
     warm.given = getattr(config, "workerinput", {}).get("warm")
     if config.getoption("numprocesses", None) is None:  # this process runs tests, and does not only hand them out

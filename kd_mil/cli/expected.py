@@ -63,6 +63,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "export": {
         **{"features": str | None, "labels": str | None, "format": str | None, "out": str | None},
         **{"classes": list[str] | None, "tumour_threshold": float, "label_column": str | None, "clini": str | None},
+        **{"ckpt": str | None, "license": str | None, "trust": bool},
     },
     "report": {
         **{"directories": list[str], "out": str | None, "baseline": str | None, "metrics": list[str] | None},

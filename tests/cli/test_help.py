@@ -44,16 +44,18 @@ def test_the_groups_are_those_of_the_command(command):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_example_is_a_command_that_composes(command):
-    [line] = re.findall(r"^Example: (.*)$", help_text(CONFIG_DIR, command), re.MULTILINE)
-    python, option, module, *arguments = shlex.split(line)
-    assert (python, option, module) == ("python", "-m", f"kd_mil.{command}")
-    words = {"report": "directories", "doctor": "run"}
-    if command in words:
-        arguments = with_words_as_list(arguments, command, words[command])
-    arguments = with_quoted_values(arguments, ("ckpt", "slides", "out"))
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        assert compose(command, overrides=arguments)
+def test_the_examples_are_commands_that_compose(command):
+    lines = re.findall(r"^Example: (.*)$", help_text(CONFIG_DIR, command), re.MULTILINE)
+    assert lines
+    for line in lines:
+        python, option, module, *arguments = shlex.split(line)
+        assert (python, option, module) == ("python", "-m", f"kd_mil.{command}")
+        words = {"report": "directories", "doctor": "run"}
+        if command in words:
+            arguments = with_words_as_list(arguments, command, words[command])
+        arguments = with_quoted_values(arguments, ("ckpt", "slides", "out"))
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            assert compose(command, overrides=arguments)
 
 
 def test_comments_over_two_lines_and_nested_settings_are_read():
