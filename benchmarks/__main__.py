@@ -11,7 +11,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -82,7 +82,7 @@ def circumstances(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """When, where and with what a benchmark runs."""
     given = sys.argv[1:] if arguments is None else arguments
     return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python", "-m", "benchmarks", *given]),
         "git_commit": git_commit(),
         "versions": {"kd_mil": __version__, "python": platform.python_version()}

@@ -33,7 +33,8 @@ def standardised(texture: np.ndarray) -> np.ndarray:
 
 def smeared_along(angle: np.ndarray, noise: np.ndarray, step: float) -> np.ndarray:
     """Line integral convolution: smear the noise along a field of directions that have no sign (radians)."""
-    rows, columns = np.indices(noise.shape)
+    indices: np.ndarray = np.indices(noise.shape)
+    rows, columns = indices[0], indices[1]
     directions = np.exp(1j * angle).astype(np.complex64)
     total = noise.copy()
     for sign in (1, -1):
