@@ -23,7 +23,7 @@ NEED_MORE = {"custom", "torchmil"}
 def named_by_rule(config_dir: Path) -> Iterator[tuple[str, str, str]]:
     """(name, method, aggregator) of every experiment `METHOD_AGGREGATOR` that has no file of its own.
 
-    Left out are released settings, which are whole experiments, and mean pooling, which cannot teach WENO.
+    Left out are released settings, which are whole experiments, and mean pooling, whose attention teaches WENO nothing.
     """
     aggregators = {path.stem for path in (config_dir / "aggregator").glob("*.yaml")} - NEED_MORE
     for method, aggregator in product(METHODS, sorted(aggregators)):

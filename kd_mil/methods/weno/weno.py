@@ -103,8 +103,8 @@ class WENO(BagMethod):
         self.student_encoder = None if shared_encoder else copy.deepcopy(self.encoder)
         self.hpm, self.distillation, self.attention_source = hpm, distillation, attention_source
         self.correction, self.feedback = correction or LabelCorrection(), feedback or StudentFeedback()
-        self.recompute = can_recompute(self.aggregator, attention_source, attention_from)
-        self.label_kind = pseudo_labels
+        self.label_kind, learned = pseudo_labels, distillation and pseudo_labels == "attention"
+        self.recompute = can_recompute(self.aggregator, attention_source, attention_from, learned)
         self.memory = self.new_memory(normalisation, num_classes)
         self.transport = (transport or TransportLabels()) if pseudo_labels == "transport" else None
         self.average = None if average is None else WeightAverage(self.parts(), average)

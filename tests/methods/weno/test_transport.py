@@ -15,6 +15,7 @@ from kd_mil.methods.weno.mining import HardPositiveMining
 from kd_mil.methods.weno.transport_labels import TransportLabels
 from kd_mil.models.aggregators.clam import CLAM
 from kd_mil.models.aggregators.dsmil import DSMIL
+from kd_mil.models.aggregators.pooling import Mean
 from kd_mil.models.aggregators.transmil import TransMIL
 from tests.support.methods import make_weno
 from tests.support.tiny import TinyData, fit, tiny_splits
@@ -183,8 +184,8 @@ def test_the_average_is_what_evaluates():
 @pytest.mark.parametrize("kind", ["bag_of_one", "transport"])
 @pytest.mark.parametrize(
     "aggregator",
-    [DSMIL, partial(TransMIL, width=16, heads=2, landmarks=4), partial(CLAM, hidden=(8,))],
-    ids=["dsmil", "transmil", "clam"],
+    [DSMIL, partial(TransMIL, width=16, heads=2, landmarks=4), partial(CLAM, hidden=(8,)), Mean],
+    ids=["dsmil", "transmil", "clam", "mean"],
 )
 def test_every_aggregator_can_give_its_word(aggregator, kind):
     model = make_weno(norm=False, aggregator=aggregator, pseudo_labels=kind)
