@@ -1,7 +1,8 @@
 #!/bin/bash
 # All runs of the record; finished ones are skipped, an interrupted one resumes:
 #   bash experiments/resolution_procedural/run.sh [RUNS]
-# SEEDS="0 1 2", SLIDES=160, EPOCHS=20 (labelled images), AD_EPOCHS=10 (pairs) may be set.
+# SEEDS="0 1 2", SLIDES=160, EPOCHS=20 (labelled images), AD_EPOCHS=10 (pairs), WENO_EPOCHS=15 may be set; WENO_EPOCHS=0: no WENO on
+# pixels.
 set -e -o pipefail
 here=$(dirname "$0"); runs=${1:-runs/resolution_procedural}
 slides=$(python "$here/slides.py" "$runs/data" "${SLIDES:-160}")
@@ -22,9 +23,24 @@ for seed in ${SEEDS:-0 1 2}; do
   at=(seed=$seed data.student_downsample=4 data.reading=level0)  # what all pixels give, and what they cost
   run resolution_kd_ad kd_ad_level0/downsample=4,seed=$seed "${at[@]}" "${given[@]}" data.distil_on=both \
     method.student_epochs=${AD_EPOCHS:-10} method.finetune_epochs=3
-  # from slide labels alone: WENO on tiles of 64 µm at 1 µm per pixel, its students at 4 and 8
+  # from slide labels alone: WENO on tiles of 64 µm at 1 µm per pixel, its students at 4 and 8 µm
   slide=(trainer=cpu "data.slides='$slides'" "data.classes=[negative,positive]" paths.cache_dir="$runs/cache" encoder=tiny_cnn
     tiling.magnification=null seed=$seed cost_of=4)
+  # ... on features of EfficientNet-lite0
+  features="$runs/features" weno="$runs/weno_lite0/seed=$seed" marks="$runs/marks/seed=$seed"
+  python -m kd_mil.extract slides="'$slides'" out="'$features'" encoder=lite0 tiling.magnification=null tiling.mpp=1 tiling.tile_size=64 \
+    > "$runs/extract.txt"
+  python -m kd_mil.run experiment=weno_transport aggregator=gated_abmil 'aggregator.hidden=[128]' 'student_head.hidden=[128]' \
+    encoder.out_features=128 optimizer.lr=1e-3 trainer=cpu trainer.max_epochs=10 seed=$seed data=feature_bags \
+    "data.manifest='$features/manifest.csv'" "data.classes=[negative,positive]" "hydra.run.dir='$weno'" 2>&1 | say
+  python -m kd_mil.predict ckpt="'$weno'" features="'$features/manifest.csv'" out="'$marks'" > "$weno/predict.txt"
+  python "$here/features_cost.py" "$weno" "$slides"
+  for size in 16 8; do
+    python -m kd_mil.run experiment=resolution_weno "data.predictions='$marks'" tiling.mpp=$((64 / size)) tiling.tile_size=$size \
+      "${slide[@]}" "hydra.run.dir='$runs/resolution_lite0/size=$size,seed=$seed'" 2>&1 | say
+  done
+  # ... on pixels
+  [ "${WENO_EPOCHS:-15}" != 0 ] || continue
   weno="$runs/weno/seed=$seed"
   python -m kd_mil.run experiment=weno_dsmil data=slides data.cache=true tiling.mpp=1 tiling.tile_size=64 \
     trainer.max_epochs=${WENO_EPOCHS:-15} "${slide[@]}" "hydra.run.dir='$weno'" 2>&1 | say
