@@ -45,7 +45,7 @@ class Evaluation:
         """
         cohort = read_predictions(folder)
         if self.labels is not None:
-            table = read_labels(self.labels, {*cohort.ids, *cohort.left_out}, f"{cohort.unit}s of {folder}")
+            table = read_labels(self.labels, [*cohort.ids, *cohort.left_out], f"{cohort.unit}s of {folder}")
             cohort = with_labels(cohort, table, self.labels)
         elif cohort.labels is None:
             raise UserError(f"labels is not set: give a CSV slide_id,label[,case_id] of the slides in {folder}")

@@ -139,3 +139,14 @@ def numbers(path: Path, cells: pd.Series) -> np.ndarray:
         return pd.to_numeric(cells.mask(cells == "")).to_numpy(dtype=np.float64)
     except ValueError as error:
         raise UserError(f"{path}: column {cells.name!r} holds what is no number ({error})") from error
+
+
+def probabilities(cells: pd.Series, path: Path) -> np.ndarray:
+    """A column (N,) of numbers in [0, 1], whose index are the lines of the file; UserError for any other cell."""
+    values = pd.to_numeric(cells, errors="coerce").to_numpy(np.float64)
+    for index in np.flatnonzero(~((values >= 0) & (values <= 1)))[:1]:
+        cell = str(cells.iloc[index]) or "an empty cell"
+        raise UserError(
+            f"{path}, line {cells.index[index]}: column {cells.name!r} holds {cell}, which is no probability"
+        )
+    return values

@@ -29,7 +29,9 @@ class AreaDifference(NamedTuple):
     difference: float
     standard_error: float
     low: float
+    """Of the 95 % interval, cut at -1."""
     high: float
+    """Cut at 1."""
     p: float
     """Two-sided; NaN where the standard error is 0: two classifiers that rank alike, or without a fault."""
 
@@ -57,7 +59,8 @@ def paired_delong(ours: np.ndarray, theirs: np.ndarray, labels: np.ndarray, leve
     error = math.sqrt(max(variance, 0.0))  # NaN stays NaN
     width = float(norm.ppf((1 + level) / 2)) * error
     p = 2 * float(norm.sf(abs(difference) / error)) if error > 1e-12 else math.nan
-    return AreaDifference(difference, error, difference - width, difference + width, p)
+    low, high = np.clip([difference - width, difference + width], -1, 1)
+    return AreaDifference(difference, error, float(low), float(high), p)
 
 
 def areas_and_covariance(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

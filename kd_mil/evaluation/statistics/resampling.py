@@ -59,11 +59,11 @@ def permutation_test(
         seed: of those, where they are drawn.
 
     Returns:
-        score(ours) - score(theirs), and p; NaN for p with fewer than two cases.
+        score(ours) - score(theirs), and p; NaN for p with fewer than two cases, or where a score is undefined.
     """
     names, case_of = np.unique(np.asarray(cases), return_inverse=True)
     difference = score(ours) - score(theirs)
-    if len(names) < 2:
+    if len(names) < 2 or not math.isfinite(difference):
         return difference, math.nan
     both = np.stack([ours, theirs])
     rows = np.arange(len(case_of))

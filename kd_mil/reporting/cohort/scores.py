@@ -78,7 +78,7 @@ def scores_of(cohort: Cohort, resamples: int, seed: int, group: str = ALL) -> li
     """Every score of every role, each with the interval of a bootstrap over cases, AUROC also with DeLong's.
 
     DeLong's takes rows for independent: it is there where no case has two. ECE has no interval: a resample repeats
-    cases, which makes any model look less calibrated.
+    cases, which makes any model look less calibrated. A single case gives none either.
     """
     counts = np.concatenate(list(case_counts(cohort.cases, resamples, seed)))
     labels = cohort.labels
@@ -88,7 +88,8 @@ def scores_of(cohort: Cohort, resamples: int, seed: int, group: str = ALL) -> li
     for role, probs in cohort.probs.items():
         for metric, score in _weighted(cohort, role):
             [value] = score(np.ones((1, len(labels))))
-            low, high = percentiles(score(counts)) if math.isfinite(value) else (math.nan, math.nan)
+            known = math.isfinite(value) and size["cases"] > 1
+            low, high = percentiles(score(counts)) if known else (math.nan, math.nan)
             found.append(Score(group, role, metric, float(value), low, high, "cases", **size))
         if probs.shape[1] == 2 and size["cases"] == size["rows"]:
             area = delong(probs[:, 1], labels)
@@ -119,7 +120,7 @@ def subgroup_scores(cohort: Cohort, columns: Sequence[str], resamples: int, seed
         UserError: no such column.
     """
     found = []
-    for column in columns:
+    for column in dict.fromkeys(columns):
         if column not in cohort.groups:
             known = [str(name) for name in cohort.groups]
             raise UserError(f"subgroups: the labels have no column {column!r}; {did_you_mean(column, known)}")
@@ -172,7 +173,8 @@ def _compared(
         return METRICS["auroc"](rows)
 
     counts = np.concatenate(list(case_counts(cohort.cases, resamples, seed)))
-    low, high = percentiles(auroc(ours)(counts) - auroc(theirs)(counts))
+    several = len(set(cohort.cases)) > 1
+    low, high = percentiles(auroc(ours)(counts) - auroc(theirs)(counts)) if several else (math.nan, math.nan)
     difference, p = permutation_test(
         lambda probs: float(auroc(probs)(one)[0]), ours, theirs, cohort.cases, resamples, seed
     )

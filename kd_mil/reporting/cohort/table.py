@@ -16,7 +16,7 @@ from kd_mil.core.run_files import read_json, read_metrics, read_record
 from kd_mil.core.suggestions import did_you_mean
 from kd_mil.core.tables import read_table
 from kd_mil.evaluation.statistics.pooling import Pooling, cases_of, pooled_labels, pooled_probs
-from kd_mil.reporting.predictions import held_out
+from kd_mil.reporting.predictions import held_out, probabilities
 
 MODEL = "model.json"
 """What `kd_mil.predict` says of the model, beside `slides.csv`."""
@@ -156,9 +156,7 @@ def class_probs(
         names = [f"{role}_prob"] if len(class_names) == 2 else [f"{role}_prob_{name}" for name in class_names]
         if not set(names) <= set(table):
             continue
-        columns = np.stack([pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64) for name in names], 1)
-        if not ((columns >= 0) & (columns <= 1)).all():
-            raise UserError(f"{path}: column {names[0]!r} holds what is no probability")
+        columns = np.stack([probabilities(table[name], path) for name in names], 1)
         found[role] = np.concatenate([1 - columns, columns], 1) if len(names) == 1 else columns
     if not found:
         raise UserError(f"{path}: no column of probabilities, such as student_prob")

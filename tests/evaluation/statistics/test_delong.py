@@ -55,6 +55,14 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
     assert 0.92 < covered / 400 < 0.98
 
 
+def test_the_interval_of_a_difference_ends_at_one():
+    """Four bags, of which one ranks all and the other half of the pairs right: 0.5 and a standard error of 0.5."""
+    found = paired_delong(np.array([3.0, 4, 1, 2]), np.array([2.0, 2, 1, 3]), np.array([1, 1, 0, 0]))
+    assert (found.difference, found.standard_error) == (0.5, pytest.approx(0.5))
+    assert (found.low, found.high) == (pytest.approx(0.5 - 1.959964 * 0.5), 1)
+    assert found.p == pytest.approx(2 * norm.sf(1))
+
+
 def test_what_is_undefined_is_nan():
     assert all(map(math.isnan, delong(np.array([1.0, 2]), np.array([1, 1]))))
     area = delong(np.array([1.0, 2, 3]), np.array([0, 0, 1]))

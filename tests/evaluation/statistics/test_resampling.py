@@ -59,6 +59,13 @@ def test_one_case_tells_nothing():
     assert math.isnan(permutation_test(np.mean, np.ones(3), np.zeros(3), ["a"] * 3)[1])
 
 
+def test_an_undefined_score_has_no_p_value():
+    """Where one class is absent no exchange is as far apart as NaN, which is no evidence of anything."""
+    difference, p = permutation_test(lambda probs: math.nan, np.ones(3), np.zeros(3), list("abc"))
+    assert math.isnan(difference)
+    assert math.isnan(p)
+
+
 def test_benjamini_hochberg_by_hand():
     """Sorted 0.01, 0.02, 0.04 times 3/1, 3/2, 3/3, from the largest on never rising."""
     assert false_discovery_rates([0.04, None, 0.01, 0.02, math.nan]) == [

@@ -115,6 +115,21 @@ def test_subgroups_are_scored_apart_and_counted(folder):
         evaluated(folder, subgroups=["sites"])
 
 
+def test_one_class_and_one_case_prove_nothing(folder):
+    """No p value and no interval of what is undefined, and no interval over a single case."""
+    truth = pd.read_csv(folder / "labels.csv")
+    truth.assign(label="tumour").to_csv(folder / "labels.csv", index=False)
+    [one] = evaluated(folder)[0]["comparisons"].to_dict("records")
+    assert np.isnan([one[name] for name in ("difference", "low", "high", "p", "p_adjusted")]).all()
+    truth.assign(case_id="same").to_csv(folder / "labels.csv", index=False)
+    tables, _ = evaluated(folder, subgroups=["site", "site"])
+    scores, [one] = tables["metrics"], tables["comparisons"].to_dict("records")
+    assert scores.low.isna().all()
+    assert scores.query("metric == 'accuracy'").value.notna().all()
+    assert np.isnan([one["low"], one["high"], one["p"]]).all()
+    assert not scores.duplicated(["group", "role", "metric"]).any(), "a column asked for twice counts once"
+
+
 def test_against_itself_nothing_differs(folder):
     tables, _ = evaluated(folder, against=str(folder))
     same = tables["comparisons"].query("theirs == 'other teacher' and ours == 'teacher'")
@@ -144,6 +159,12 @@ def test_mistakes_are_one_line(folder):
     (folder / "labels.csv").write_text("slide_id,label\ns00,tumor\n")
     with pytest.raises(UserError, match=r"line 2: the model knows no class 'tumor'; .*did you mean 'tumour'"):
         evaluated(folder)
+    table = pd.read_csv(folder / "slides.csv", dtype=str, keep_default_na=False)
+    for cell, shown in {"1.5": "1.5", "": "an empty cell", "nan": "nan"}.items():
+        table.loc[3, "student_prob"] = cell
+        table.to_csv(folder / "slides.csv", index=False)
+        with pytest.raises(UserError, match=f"line 5: column 'student_prob' holds {shown}, which is no probability"):
+            evaluated(folder)
     (folder / "model.json").unlink()
     with pytest.raises(UserError, match=r"model.json is missing: predict again"):
         evaluated(folder)
