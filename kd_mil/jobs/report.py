@@ -20,7 +20,13 @@ from kd_mil.core.suggestions import did_you_mean
 from kd_mil.reporting.comparison import COST, Entry, baselines_of, compare, entries_of
 from kd_mil.reporting.figures import comparison_figure, sweep_figure, swept_number
 from kd_mil.reporting.hyperparameters import write_hyperparameters
-from kd_mil.reporting.leaderboard import leaderboard, leaderboard_figure, leaderboard_table
+from kd_mil.reporting.leaderboard import (
+    leaderboard_facts,
+    leaderboard_figure,
+    leaderboard_table,
+    leaderboard_text,
+    leaderboards,
+)
 from kd_mil.reporting.page import page
 from kd_mil.reporting.runs import Point, Run, chosen_points, find_runs, points_of
 from kd_mil.reporting.tables import cell_text, document, long_table, markdown, rows_of, shown_metrics
@@ -51,12 +57,20 @@ def main(config: DictConfig) -> None:
     compared_with = {point.name for point in baselines.values()}
     baseline = compared_with.pop() if len(compared_with) == 1 else config.baseline
     content = document(points, runs, entries, chosen, baseline)
-    figures = figures_of(points, entries, chosen, metrics, config.x) | write_leaderboards(out, points, metrics)
+    boards = {f"Leaderboard: {board.metric}": board for board in leaderboards(points, metrics)}
+    content["leaderboards"] = {board.metric: leaderboard_facts(board) for board in boards.values()}
+    figures = figures_of(points, entries, chosen, metrics, config.x)
+    figures |= {caption: leaderboard_figure(board) for caption, board in boards.items()}
+    notes = {caption: leaderboard_text(board) for caption, board in boards.items()}
     title = f"kd_mil: {', '.join(dict.fromkeys(point.experiment for point in points))}"
-    write_text(out / "report.html", page(title, rows, metrics, points, content, figures, out.resolve()))
+    write_text(out / "report.html", page(title, rows, metrics, points, content, figures, notes, out.resolve()))
     write_text(out / "report.md", markdown(rows, metrics) + "\n")
     write_text(out / "report.csv", long_table(entries).to_csv(index=False))
     write_json(out / "report.json", content)
+    for board in boards.values():
+        write_text(
+            out / f"leaderboard_{board.metric.replace('/', '_')}.csv", leaderboard_table(board).to_csv(index=False)
+        )
     for caption, figure in figures.items():
         name = re.sub(r"[^a-z0-9]+", "_", caption.lower())
         with atomic_path(out / f"{name}.png") as path:
@@ -111,14 +125,6 @@ def figures_of(
         if any(entry.metric == metric for entry in entries):
             figures[f"Test: {metric}"] = comparison_figure(entries, metric, chosen)
     return figures
-
-
-def write_leaderboards(out: Path, points: Sequence[Point], metrics: Sequence[str]) -> dict[str, Figure]:
-    """Write `leaderboard_METRIC.csv` where methods were run on several data sets; their figures by caption."""
-    boards = [board for metric in metrics if (board := leaderboard(points, metric)) is not None]
-    for board in boards:
-        write_text(out / f"leaderboard_{board.metric}.csv", leaderboard_table(board).to_csv(index=False))
-    return {f"Leaderboard: {board.metric}": leaderboard_figure(board) for board in boards}
 
 
 def write_text(path: Path, text: str) -> None:

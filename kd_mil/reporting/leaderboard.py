@@ -5,7 +5,7 @@ board = leaderboard(points, "bag_auroc"); board.mean_ranks, board.critical_diffe
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,10 @@ from kd_mil.reporting.runs import REPETITIONS, Point
 from kd_mil.reporting.spread import mean_and_sd
 
 USUAL_DATA = "data of the experiment"
+EXCHANGES = 9999
+"""Most permutations of ranks that are tried."""
+DIGITS = 6
+"""Of a result, that count: means over seeds differ by rounding."""
 
 
 class Leaderboard(NamedTuple):
@@ -28,18 +32,20 @@ class Leaderboard(NamedTuple):
     values: np.ndarray
     """(M, D) mean over seeds and folds."""
     mean_ranks: np.ndarray
-    """(M,) from 1, the best; equal results share a rank."""
+    """(M,) from 1, the best; those alike in `DIGITS` digits share a rank."""
     friedman_p: float
-    """That all methods are alike; NaN below three methods or two data sets."""
+    """That all methods are alike, by exchanging their ranks within each data set."""
     critical_difference: float
-    """Of mean ranks, Nemenyi at 5 %; NaN as above."""
+    """Of mean ranks, Nemenyi at 5 %; NaN below three methods, where `friedman_p` compares the two."""
+    left_out: list[str]
+    """Methods and data sets that have results, but not on, or of, all of these."""
 
 
 def leaderboard(points: Sequence[Point], metric: str) -> Leaderboard | None:
     """Every network of every point as a method of its own; None without two of them on two data sets.
 
-    What is lower the better ends in `loss`, `brier` or `ece`. Methods without a result on all data sets are left out,
-    since ranks of others would depend on where they are missing.
+    What is lower the better ends in `loss`, `brier` or `ece`. Ranks would depend on where results are missing, so the
+    largest choice of methods and data sets without a gap is taken, and the others are `left_out`.
     """
     table: dict[str, dict[str, float]] = {}
     for point in points:
@@ -48,19 +54,65 @@ def leaderboard(points: Sequence[Point], metric: str) -> Leaderboard | None:
             mean, _ = mean_and_sd(point.values(f"test/{role}/{metric}"))
             if mean is not None:
                 table.setdefault(f"{method}, {role}", {})[data] = mean
-    data_sets = list(dict.fromkeys(data for found in table.values() for data in found))
-    whole = {method: found for method, found in table.items() if len(found) == len(data_sets)}
+    everything = list(dict.fromkeys(data for found in table.values() for data in found))
+    ranked = without_gap([set(found) for found in table.values()])
+    data_sets = [data for data in everything if data in ranked]
+    whole = [method for method, found in table.items() if set(data_sets) <= set(found)]
     if len(whole) < 2 or len(data_sets) < 2:
         return None
-    values = np.array([[found[data] for data in data_sets] for found in whole.values()])
+    values = np.array([[table[method][data] for data in data_sets] for method in whole])
     lower = metric.endswith(("loss", "brier", "ece"))
-    ranks = stats.rankdata(values if lower else -values, axis=0).mean(1)
-    order = np.argsort(ranks, kind="stable")
-    methods = [list(whole)[index] for index in order]
-    p = float(stats.friedmanchisquare(*values).pvalue) if len(methods) > 2 else math.nan
+    ranks = stats.rankdata((values if lower else -values).round(DIGITS), axis=0)
+    order = np.argsort(ranks.mean(1), kind="stable")
     return Leaderboard(
-        metric, methods, data_sets, values[order], ranks[order], p, critical_difference(len(methods), len(data_sets))
+        metric,
+        [whole[index] for index in order],
+        data_sets,
+        values[order],
+        ranks.mean(1)[order],
+        friedman_p(ranks),
+        critical_difference(len(whole), len(data_sets)),
+        [name for name in [*table, *everything] if name not in {*whole, *data_sets}],
     )
+
+
+def leaderboards(points: Sequence[Point], metrics: Sequence[str]) -> list[Leaderboard]:
+    """Of each metric in which methods were run on several data sets."""
+    return [board for metric in metrics if (board := leaderboard(points, metric)) is not None]
+
+
+def without_gap(known: Sequence[set[str]]) -> set[str]:
+    """The data sets, at least two, for which most results can be ranked; of equally many the most data sets.
+
+    Args:
+        known: data sets of each method.
+    """
+    choices = [one & other for index, one in enumerate(known) for other in known[index:]]
+    results = [(sum(choice <= found for found in known), len(choice)) for choice in choices]
+    sizes = [(methods * data, data) if min(methods, data) > 1 else (0, 0) for methods, data in results]
+    return choices[sizes.index(max(sizes))] if sizes else set()
+
+
+def friedman_p(ranks: np.ndarray) -> float:
+    """p value of Friedman's statistic over ranks (M, D) of M methods, by permutation within each of D data sets.
+
+    Exact where there are at most `EXCHANGES` of them, else drawn. The usual chi-square law holds for many data sets
+    only: two that rank three methods alike give 0.135 by it, and 1/6 by counting.
+    """
+
+    def statistic(*methods: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.sum([method.sum(axis=axis) ** 2 for method in methods], axis=0)
+
+    found = stats.permutation_test(
+        list(ranks),
+        statistic,
+        permutation_type="samples",
+        alternative="greater",
+        vectorized=True,
+        n_resamples=EXCHANGES,
+        random_state=0,
+    )
+    return float(found.pvalue)
 
 
 def names_of(point: Point) -> tuple[str, str]:
@@ -82,6 +134,32 @@ def critical_difference(methods: int, data_sets: int, level: float = 0.05) -> fl
         return math.nan
     quantile = float(stats.studentized_range.ppf(1 - level, methods, math.inf)) / math.sqrt(2)
     return quantile * math.sqrt(methods * (methods + 1) / (6 * data_sets))
+
+
+def leaderboard_text(board: Leaderboard) -> str:
+    """What the ranks prove, and what is not among them, in words."""
+    methods, sets = len(board.methods), len(board.data_sets)
+    parts = [
+        f"{methods} methods on {sets} data sets: p = {board.friedman_p:.3g} that all are alike (Friedman, permuted)"
+    ]
+    if board.critical_difference > 0:
+        reached = "" if board.critical_difference <= methods - 1 else ", which so few data sets cannot reach"
+        parts.append(f"mean ranks {board.critical_difference:.2f} apart differ at 5 % (Nemenyi){reached}")
+    if board.left_out:
+        parts.append(f"left out, since results are missing: {', '.join(board.left_out)}")
+    return f"{'; '.join(parts)}."
+
+
+def leaderboard_facts(board: Leaderboard) -> dict[str, Any]:
+    """All but the values, which are in the table, for JSON; None where undefined."""
+    difference = board.critical_difference
+    return {
+        "mean_ranks": dict(zip(board.methods, board.mean_ranks.tolist(), strict=True)),
+        "data_sets": board.data_sets,
+        "friedman_p": board.friedman_p,
+        "critical_difference": None if math.isnan(difference) else difference,
+        "left_out": board.left_out,
+    }
 
 
 def leaderboard_table(board: Leaderboard) -> pd.DataFrame:

@@ -30,6 +30,7 @@ def page(
     points: Sequence[Point],
     content: Mapping[str, Any],
     figures: Mapping[str, Figure],
+    notes: Mapping[str, str],
     out: Path,
 ) -> str:
     """The page.
@@ -41,6 +42,7 @@ def page(
         points: with the runs to link to.
         content: of `tables.document`.
         figures: by caption.
+        notes: what stands below a figure, by its caption.
         out: folder in which the page will lie; links are relative to it.
     """
     shown = shown_metrics(rows, metrics)
@@ -56,6 +58,7 @@ def page(
         not_readable=content["not_readable"],
         copies=content["copies"],
         figures={caption: data_uri(figure) for caption, figure in figures.items()},
+        notes=notes,
         pictures={
             name: found
             for point in points
