@@ -28,19 +28,39 @@ WAYS = {
     "weno_transport": ("weno_transport", "student"),
     "supervised": ("supervised", "model"),
 }
+BAGS = {
+    "alone, best": ("alone_best", "model"),
+    "alone, last": ("alone_last", "model"),
+    "weno, teacher": ("weno", "teacher"),
+    "weno_transport, teacher": ("weno_transport", "teacher"),
+    "weno_transport, student": ("weno_transport", "student"),
+}
+"""Whose AUROC of whole bags is kept beside."""
 RESAMPLES = 10_000
 Scores = dict[str, dict[str, float]]
 """AUROC by name of run, of each metric."""
 
 
+def finished(folder: Path) -> dict[str, dict[str, float]]:
+    """Metrics of the finished runs of a folder, by name of run."""
+    runs = [Run(path) for path in sorted(folder.glob("[0-9]*"))]
+    return {run.directory.name: run.metrics for run in runs if run.finished}
+
+
+def bags(folder: Path) -> dict[str, dict[str, float]]:
+    """Test AUROC of whole bags, of every run."""
+    return {
+        name: {run: round(metrics[f"test/{role}/bag_auroc"], 5) for run, metrics in finished(folder / method).items()}
+        for name, (method, role) in BAGS.items()
+    }
+
+
 def scores(folder: Path, role: str, reading: str = "") -> Scores:
     """The test AUROCs of a role, as one reading has them, of all finished runs of a folder."""
-    runs = [Run(path) for path in sorted(folder.glob("[0-9]*"))]
-    found = {run.directory.name: run.metrics for run in runs if run.finished}
     keys = {metric: f"test/{role}/{reading}{metric}" for metric in METRICS}
     return {
         name: {metric: round(metrics[key], 5) for metric, key in keys.items() if metrics.get(key) is not None}
-        for name, metrics in found.items()
+        for name, metrics in finished(folder).items()
     }
 
 
@@ -109,7 +129,8 @@ def main() -> None:
     for folder in sorted(path for path in out.iterdir() if path.is_dir()):
         found = rows(folder)
         if any(row.startswith("alone") for row in found):
-            results[folder.name] = {"runs": found, "gains": table(folder.name, found)}
+            gains = table(folder.name, found)
+            results[folder.name] = {"runs": found, "gains": gains, "bag_auroc": bags(folder)}
     if target:
         Path(target[0]).write_text(json.dumps(results, indent=1) + "\n")
 
