@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from benchmarks.__main__ import BENCHMARKS, RECORDS
 from experiments import collect
 from kd_mil.reporting.runs import Run
 from tests.support.command import ROOT
@@ -17,6 +18,12 @@ def test_no_script_reads_the_files_of_a_run_by_itself(path):
     text = path.read_text()
     assert "run.json" not in text
     assert "metrics.json" not in text
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / RECORDS).glob("*.json")), ids=lambda path: path.stem)
+def test_every_record_is_of_a_benchmark(path):
+    assert path.stem in BENCHMARKS, "`make bench` would not renew it"
+    assert json.loads(path.read_text())["benchmark"] == path.stem
 
 
 def test_the_record_has_every_run_of_every_experiment(tmp_path, monkeypatch, capsys):
