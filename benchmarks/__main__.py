@@ -29,6 +29,7 @@ from kd_mil.core.run_files import write_json
 BENCHMARKS = (
     "training_loop",
     "ranks",
+    "growth",
     "aggregators",
     "packing",
     "published_implementations",

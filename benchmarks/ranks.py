@@ -72,7 +72,8 @@ def goal(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def measure(setting: Setting, numbers: tuple[int, ...]) -> list[dict[str, Any]]:
     """A row for each phase and number of ranks."""
-    by_number = {ranks: seconds_of(setting, ranks) for ranks in numbers}
+    trained = replace(setting, overrides=(*setting.overrides, *training_only(setting.epochs)))
+    by_number = {ranks: seconds_of(trained, ranks) for ranks in numbers}
     rows = []
     for phase in PHASES:
         one = by_number[1][phase]
@@ -97,33 +98,58 @@ def simulated(one: float, two: float, sent: float, ranks: int) -> float:
     return round(one / (one - shared + shared / ranks + sent / BANDWIDTH), 2)
 
 
+def training_only(epochs: int) -> tuple[str, ...]:
+    """Overrides of a run of so many epochs after the first, which nothing validates."""
+    return (f"trainer.max_epochs={epochs + 1}", "++trainer.limit_val_batches=0")
+
+
 def seconds_of(setting: Setting, ranks: int) -> dict[str, dict[str, Any]]:
     """Seconds and bytes of a step of each phase, of the slowest rank."""
+    found = on_ranks(setting, ranks, StepTimer)
+    return {phase: max((one[phase] for one in found), key=lambda spent: spent["cpu"]) for phase in PHASES}
+
+
+def on_ranks(setting: Setting, ranks: int, timer: type["RunTimer"]) -> list[dict[str, Any]]:
+    """What a timer found in each of some ranks of a run; each is a new process of one thread.
+
+    Raises:
+        RuntimeError: a rank died.
+    """
     port = 21_000 + os.getpid() % 10_000 + ranks
     with tempfile.TemporaryDirectory() as folder:
         context = mp.get_context("spawn")
-        workers = [context.Process(target=_rank, args=(rank, port, ranks, setting, folder)) for rank in range(ranks)]
+        calls = [(rank, port, ranks, setting, timer, folder) for rank in range(ranks)]
+        workers = [context.Process(target=_rank, args=call) for call in calls]
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
-        found = [read_json(Path(folder) / f"{rank}.json") for rank in range(ranks)]
-    return {phase: max((one[phase] for one in found), key=lambda spent: spent["cpu"]) for phase in PHASES}
+        results = [Path(folder) / f"{rank}.json" for rank in range(ranks)]
+        if not all(result.is_file() for result in results):
+            raise RuntimeError(f"{setting.name} on {ranks} ranks: a process ended before the run did")
+        return [read_json(result) for result in results]
 
 
-def _rank(rank: int, port: int, ranks: int, setting: Setting, folder: str) -> None:
+class RunTimer(Callback):
+    """Made in the process of a rank before anything else happens there."""
+
+    def found(self) -> dict[str, Any]:
+        """What it has seen, once the run is over."""
+        raise NotImplementedError
+
+
+def _rank(rank: int, port: int, ranks: int, setting: Setting, timer_class: type[RunTimer], folder: str) -> None:
     torch.set_num_threads(1)
+    timer = timer_class()
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
     os.environ |= place | {"WORLD_SIZE": str(ranks)}
     devices = ("trainer=ddp_cpu", f"trainer.devices={ranks}") if ranks > 1 else ("trainer=cpu",)
-    training_only = (f"trainer.max_epochs={setting.epochs + 1}", "++trainer.limit_val_batches=0")
-    config = configured(*setting.overrides, *devices, *training_only, run_dir=folder)
-    timer = StepTimer()
+    config = configured(*devices, *setting.overrides, run_dir=folder)
     train(config, RandomBags(setting, instantiate(config.loading)), timer)
-    write_json(Path(folder) / f"{rank}.json", timer.per_step())
+    write_json(Path(folder) / f"{rank}.json", timer.found())
 
 
-class StepTimer(Callback):
+class StepTimer(RunTimer):
     """Seconds and bytes of the steps of each phase, epoch by epoch."""
 
     def __init__(self) -> None:
@@ -142,7 +168,7 @@ class StepTimer(Callback):
         self.steps[phase] += 1
         self.bytes[phase] = bytes_of_step(pl_module, batch)
 
-    def per_step(self) -> dict[str, dict[str, Any]]:
+    def found(self) -> dict[str, dict[str, Any]]:
         """Seconds of a step in the median epoch but the first, its bytes, and the seconds of each such epoch."""
         found = {}
         for phase, before in zip(PHASES, (None, *PHASES), strict=False):
