@@ -28,6 +28,7 @@ from kd_mil.core.run_files import write_json
 
 BENCHMARKS = (
     "training_loop",
+    "released_weno",
     "ranks",
     "growth",
     "aggregators",

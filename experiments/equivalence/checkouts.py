@@ -6,7 +6,7 @@ with checkout("/somewhere/CLAM") as module:
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import run
@@ -36,7 +36,8 @@ def checkout(folder: str, *stand_ins: str) -> Iterator[Callable[[str], ModuleTyp
 
 def lies_in(module: ModuleType, folder: Path) -> bool:
     """Whether a module, or a package without a file of its own, comes from below a folder."""
-    places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
+    folders = getattr(module, "__path__", None)  # of some of PyTorch's it is a number
+    places = [getattr(module, "__file__", None), *(folders if isinstance(folders, Iterable) else ())]
     return any(Path(place).resolve().is_relative_to(folder) for place in places if isinstance(place, str))
 
 
