@@ -19,7 +19,7 @@ from kd_mil import extract
 from kd_mil.data.datamodules import Loading
 from kd_mil.data.features.feature_bags import FeatureBags
 from kd_mil.data.features.manifest import read_manifest
-from kd_mil.data.tiles.slides import SlidesData
+from kd_mil.data.tiles.slides import SlideBags
 from kd_mil.slides.annotations.annotations import AnnotationSettings
 from kd_mil.slides.extraction.store import read_slide
 from kd_mil.slides.slide_list import list_slides
@@ -138,7 +138,7 @@ def test_slides_and_their_features_have_one_truth(command, slides, tmp_path, kno
     assert command(*chosen, "out=out", *SMALL)[0] == 0
     how = {"classes": ["negative", "positive"], "cache_dir": str(tmp_path / "cache")}
     tiling, drawing = TilingSettings(tile_size=64, mpp=1.0), AnnotationSettings(mask_mpp=4.0)
-    tiles = SlidesData(
+    tiles = SlideBags(
         str(tmp_path / "half.csv"), Loading(), tiling, TissueSettings(), drawing, negatives_known=known, **how
     )
     features = FeatureBags(str(tmp_path / "out" / "manifest.csv"), Loading(), **how)

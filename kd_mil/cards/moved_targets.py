@@ -11,7 +11,8 @@ MOVED = {
     "kd_mil.methods.mhim.MHIM": "kd_mil.methods.baselines.mhim.MHIM",
     "kd_mil.methods.mil.MIL": "kd_mil.methods.baselines.mil.MIL",
     "kd_mil.methods.resolution.PairLoss": "kd_mil.methods.resolution.pair_loss.PairLoss",
-    "kd_mil.methods.resolution.Resolution": "kd_mil.methods.resolution.resolution.Resolution",
+    "kd_mil.methods.resolution.Resolution": "kd_mil.methods.resolution.resolution.ResolutionDistillation",
+    "kd_mil.methods.resolution.resolution.Resolution": "kd_mil.methods.resolution.resolution.ResolutionDistillation",
     "kd_mil.methods.rnn_mil.RNNMIL": "kd_mil.methods.baselines.rnn_mil.RNNMIL",
     "kd_mil.methods.supervised.Supervised": "kd_mil.methods.baselines.supervised.Supervised",
     "kd_mil.methods.unet_supervised.UNetSupervised": "kd_mil.methods.baselines.unet_supervised.UNetSupervised",
@@ -31,7 +32,7 @@ MOVED = {
     "kd_mil.models.timm_encoder.TimmEncoder": "kd_mil.models.encoders.timm_encoder.TimmEncoder",
     "kd_mil.models.vat.VAT": "kd_mil.methods.distill_to_label.vat.VAT",
 }
-"""Dotted path of version 0.1 -> dotted path of today, for whatever the configuration of a method may name."""
+"""Dotted path of earlier versions -> dotted path of today, for whatever the configuration of a method may name."""
 
 
 def with_targets_of_today(config: Any) -> Any:

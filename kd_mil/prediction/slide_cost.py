@@ -8,7 +8,7 @@ import torch
 
 from kd_mil.data.pairs.pair_data import PairedImages
 from kd_mil.data.pairs.slide_pieces import SlidePieces
-from kd_mil.data.tiles.slides import SlidesData
+from kd_mil.data.tiles.slides import SlideBags
 from kd_mil.evaluation.end_to_end import end_to_end
 from kd_mil.methods.base.bag_method import BagMethod
 from kd_mil.methods.base.image_method import ImageMethod
@@ -46,7 +46,7 @@ def measured_costs(method: Any, data: Any, count: int) -> dict[str, float]:
 
 def calls_of(method: Any, data: Any, count: int) -> Mapping[str, list[Call]]:
     """By role, the calls that predict one slide or image each."""
-    if isinstance(method, BagMethod) and isinstance(data, SlidesData):
+    if isinstance(method, BagMethod) and isinstance(data, SlideBags):
         chosen = [data.cuts[bag].entry for bag in data.splits.test[:count].tolist()]
         slides = [SlideInput(entry, data.cutting, PICTURE_SIDE) for entry in chosen]
         return {ALL_ROLES: [partial(predicted, method, slide) for slide in slides]}

@@ -15,7 +15,7 @@ from kd_mil.data.datamodules import Loading
 from kd_mil.data.features.feature_bags import FeatureBags
 from kd_mil.data.pairs.paired_images import ImageFolders
 from kd_mil.data.pairs.paired_slides import PairedSlides
-from kd_mil.data.tiles.slides import SlidesData
+from kd_mil.data.tiles.slides import SlideBags
 from kd_mil.slides.extraction.tile_loader import TileRequest, tile_loader
 from kd_mil.slides.tiles.tiling import TilingSettings
 from kd_mil.slides.tiles.tissue import TissueSettings
@@ -55,7 +55,7 @@ def modules(table, cache):
     pairs = {"resident_gib": 0.0, "num_workers": 1, "images_per_step": 2}
     common = {"classes": ["a", "b"], "cache_dir": cache}
     return {
-        "slides": lambda: SlidesData(table, loading, TilingSettings(tile_size=64, mpp=1.0), TISSUE, **common),
+        "slides": lambda: SlideBags(table, loading, TilingSettings(tile_size=64, mpp=1.0), TISSUE, **common),
         "features": lambda: FeatureBags(table, loading, **common),
         "paired_images": lambda: ImageFolders(table, "", **pairs),
         "paired_slides": lambda: PairedSlides(table, TISSUE, min_side_um=100, **pairs),

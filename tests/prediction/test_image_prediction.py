@@ -18,7 +18,7 @@ from kd_mil.data.pairs.paired_tiles import PairedTiles
 from kd_mil.jobs import predict
 from kd_mil.methods.resolution.pair_augment import PairAugment
 from kd_mil.methods.resolution.pair_loss import PairLoss
-from kd_mil.methods.resolution.resolution import Resolution
+from kd_mil.methods.resolution.resolution import ResolutionDistillation
 from kd_mil.models.resnet_gn import ResNetGN
 from kd_mil.plot.slides import heatmap
 from kd_mil.prediction.cases import case_table
@@ -53,7 +53,7 @@ def checkpoint(root, data, lacks=(), **settings):
     torch.manual_seed(3)
     parts = {"loss": PairLoss(), "augment": PairAugment(), "optimizer": partial(torch.optim.Adam, lr=0.1)}
     network = partial(ResNetGN, stem="small", width=8, groups=4)
-    method = Resolution(**data.model_inputs, network=network, **parts, **settings).eval()
+    method = ResolutionDistillation(**data.model_inputs, network=network, **parts, **settings).eval()
     method.student_updates += 1
     card = own_card(method.call, data)
     for name in lacks:

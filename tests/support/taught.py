@@ -9,7 +9,7 @@ from PIL import Image
 
 from kd_mil.cards.card import own_card
 from kd_mil.data.datamodules import Loading
-from kd_mil.data.tiles.slides import SlidesData
+from kd_mil.data.tiles.slides import SlideBags
 from kd_mil.methods.weno.weno import WENO
 from kd_mil.models.encoders.small import SmallCNN
 from kd_mil.models.preprocess import Preprocess
@@ -37,7 +37,7 @@ def slides(root, count=12):
 
 def weno_checkpoint(root, path):
     """An untrained WENO of tiles of 32 pixels at 1 µm."""
-    data = SlidesData(path, Loading(), TilingSettings(32, mpp=1.0), TISSUE, classes=CLASSES, cache_dir=str(root / "c"))
+    data = SlideBags(path, Loading(), TilingSettings(32, mpp=1.0), TISSUE, classes=CLASSES, cache_dir=str(root / "c"))
     data.setup()
     torch.manual_seed(1)
     method = WENO(

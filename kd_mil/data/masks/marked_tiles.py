@@ -33,7 +33,7 @@ class MarkedTiles(OutlinedTiles):
         slides: CSV or folder, as for `data=slides`; needs labels, and parts unless `slide_splits` says them.
         predictions: folder that `kd_mil.predict` wrote for these slides.
         cache_dir: keeps the tiles read.
-        classes: of the slides, the first means "no tumour"; as in `SlidesData`.
+        classes: of the slides, the first means "no tumour"; as in `SlideBags`.
         slide_splits: CSV `bag_id,split` of the slides, such as `splits.csv` of the run that marks: what it was not
             trained on stays out of training; None = column `split` of the list.
         role: whose probability marks.

@@ -14,7 +14,7 @@ from kd_mil.core.readable import readable
 from kd_mil.data.datamodules import Loading
 from kd_mil.data.locations import find_root
 from kd_mil.data.tiles.listing import slides_in
-from kd_mil.data.tiles.slides import SlidesData
+from kd_mil.data.tiles.slides import SlideBags
 from kd_mil.slides.slide_list import SlideEntry
 
 FOLDERS = ("camelyon16", "CAMELYON16", "Camelyon16")
@@ -28,7 +28,7 @@ PARTLY_ANNOTATED = "test_114"
 """Not all of its tumour is outlined, so nothing is known of its tiles."""
 
 
-class Camelyon16(SlidesData):
+class Camelyon16(SlideBags):
     """Lymph node slides with and without breast cancer metastases, in the folders in which they are published.
 
     Test slides are the official ones; validation slides are held out from training. `camelyon16_slides` says which
@@ -37,8 +37,8 @@ class Camelyon16(SlidesData):
     Args:
         root: None = `camelyon16`, `CAMELYON16` or `Camelyon16` under `data_dir`.
         data_dir: folder of all data sets.
-        loading: as in `SlidesData`.
-        **slides: further arguments of `SlidesData`.
+        loading: as in `SlideBags`.
+        **slides: further arguments of `SlideBags`.
     """
 
     def __init__(self, root: str | None, data_dir: str, loading: Loading, **slides: Any) -> None:

@@ -1,4 +1,4 @@
-"""SlidesData: bags are slides, instances are their tiles."""
+"""SlideBags: bags are slides, instances are their tiles."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -32,7 +32,7 @@ from kd_mil.slides.tiles.tiling import TilingSettings
 from kd_mil.slides.tiles.tissue import TissueSettings
 
 
-class SlidesData(BagDataModule):
+class SlideBags(BagDataModule):
     """Slides cut into tiles of tissue, (3, S, S) uint8; annotations become instance labels, for evaluation only.
 
     A tile is positive from `tumour_threshold` tumour area on. Tiles of slides of the first class are negative, if the

@@ -3,20 +3,20 @@
 from typing import Any
 
 from kd_mil.data.datamodules import Loading
-from kd_mil.data.tiles.slides import SlidesData
+from kd_mil.data.tiles.slides import SlideBags
 from kd_mil.slides.slide_list import SlideEntry, list_slides
 from kd_mil.slides.synthetic.build import SyntheticSettings, build_synthetic_slides
 
 
-class SyntheticSlides(SlidesData):
+class SyntheticSlides(SlideBags):
     """Procedural H&E slides with exact truth, built at the first start; half of them hold tumour.
 
     Args:
         synthetic: number, size and resolution of the slides.
-        loading: as in `SlidesData`.
+        loading: as in `SlideBags`.
         cache_dir: where the set is built, too.
         seed: of the slides, too.
-        **slides: further arguments of `SlidesData`.
+        **slides: further arguments of `SlideBags`.
     """
 
     def __init__(

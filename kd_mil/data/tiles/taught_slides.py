@@ -14,7 +14,7 @@ from kd_mil.data.bags import BagSplits
 from kd_mil.data.datamodules import Loading
 from kd_mil.data.tiles.cache import CutSlide
 from kd_mil.data.tiles.marks import marks_table, points_within, read_columns, table_columns
-from kd_mil.data.tiles.slides import SlidesData
+from kd_mil.data.tiles.slides import SlideBags
 from kd_mil.slides.slide_list import SlideEntry
 
 
@@ -27,20 +27,20 @@ class Taught(NamedTuple):
     """(N,) float32, sums to 1 over each slide it saw; 0 in the others."""
 
 
-class TaughtSlides(SlidesData):
-    """Slides as in `SlidesData`, whose **training** tiles come with probabilities of a model trained on slide labels.
+class TaughtSlides(SlideBags):
+    """Slides as in `SlideBags`, whose **training** tiles come with probabilities of a model trained on slide labels.
 
     That model may have any tiles, commonly at a higher magnification: a tile is as positive as the most positive of its
     tiles whose centres lie in it. Tiles of training slides of the first class are negative, if `negatives_known`.
     Validation and test slides have nothing but their labels and outlines.
 
     Args:
-        slides, loading: as in `SlidesData`.
+        slides, loading: as in `SlideBags`.
         teacher: checkpoint, or directory of a run, of a method on bags of tiles; the run predicts the training slides
             with it first, and keeps that under `cache_dir`.
         predictions: folder that `kd_mil.predict` wrote for the training slides, instead.
         role: whose probabilities.
-        **settings: further arguments of `SlidesData`.
+        **settings: further arguments of `SlideBags`.
     """
 
     taught: Taught

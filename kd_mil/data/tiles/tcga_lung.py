@@ -7,7 +7,7 @@ from kd_mil.core.errors import UserError
 from kd_mil.data.datamodules import Loading
 from kd_mil.data.locations import find_root
 from kd_mil.data.tiles.listing import slides_in
-from kd_mil.data.tiles.slides import SlidesData
+from kd_mil.data.tiles.slides import SlideBags
 from kd_mil.slides.slide_list import SlideEntry, list_slides
 
 TCGA_SOURCE = "diagnostic slides of TCGA-LUAD and TCGA-LUSC (https://portal.gdc.cancer.gov, gdc-client)"
@@ -17,7 +17,7 @@ BARCODE = 12
 """Characters of a TCGA barcode that name the patient: TCGA-05-4244."""
 
 
-class TcgaLung(SlidesData):
+class TcgaLung(SlideBags):
     """Lung cancer subtypes: adenocarcinoma against squamous cell carcinoma, several slides a patient.
 
     Slides lie in folders named after the class, at any depth (`LUAD/*/*.svs`), or are listed in a CSV. A patient is
@@ -26,9 +26,9 @@ class TcgaLung(SlidesData):
     Args:
         root: None = `tcga_lung` or `TCGA-lung` under `data_dir`.
         data_dir: folder of all data sets.
-        loading: as in `SlidesData`.
+        loading: as in `SlideBags`.
         slides: CSV `slide_path,label` with labels LUAD and LUSC, instead of the folders.
-        **settings: further arguments of `SlidesData`.
+        **settings: further arguments of `SlideBags`.
     """
 
     def __init__(

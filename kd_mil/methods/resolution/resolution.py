@@ -29,7 +29,7 @@ VIEWS = {"teacher": "teacher", "distil": "pairs", "finetune": "student", "baseli
 """What the data module shows in each phase."""
 
 
-class Resolution(PairMethod):
+class ResolutionDistillation(PairMethod):
     """Teacher on labelled images, student on pairs of resolutions without labels, then its last layer on labels.
 
     Args:

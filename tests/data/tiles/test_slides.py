@@ -21,7 +21,7 @@ from kd_mil.data.datamodules import Loading
 from kd_mil.data.samplers import BagSampler, IndexedView
 from kd_mil.data.tiles import cache as tile_cache
 from kd_mil.data.tiles.files import TilesInCache, TilesInSlides
-from kd_mil.data.tiles.slides import SlidesData
+from kd_mil.data.tiles.slides import SlideBags
 from kd_mil.slides.annotations.annotations import AnnotationSettings, MaskAnnotation
 from kd_mil.slides.formats.pyramid import READER_BYTES
 from kd_mil.slides.overlays.slide_picture import tumour_area
@@ -41,9 +41,9 @@ def slide_list(tmp_path_factory) -> Path:
     return build_synthetic_slides(tmp_path_factory.mktemp("sets"), SETTINGS, seed=0)
 
 
-def module(slides: Any, cache_dir: Path, loading: Loading | None = None, **settings: Any) -> SlidesData:
+def module(slides: Any, cache_dir: Path, loading: Loading | None = None, **settings: Any) -> SlideBags:
     settings = {"classes": ("negative", "positive")} | settings
-    data = SlidesData(str(slides), loading or Loading(), TILING, TissueSettings(), cache_dir=str(cache_dir), **settings)
+    data = SlideBags(str(slides), loading or Loading(), TILING, TissueSettings(), cache_dir=str(cache_dir), **settings)
     data.setup()
     return data
 
@@ -183,7 +183,7 @@ def test_another_file_or_other_settings_are_cut_anew(slide_list, tmp_path):
     (folder / "aside.tif").rename(other)
     after = module(folder / "slides.csv", tmp_path, cache=True).bags
     assert torch.equal(after.batch(torch.tensor([0])).instances, before.batch(torch.tensor([1])).instances)
-    coarse = SlidesData(
+    coarse = SlideBags(
         str(folder / "slides.csv"),
         Loading(),
         replace(TILING, tile_size=48),
@@ -311,7 +311,7 @@ def test_a_mistake_is_one_clear_line(slide_list, tmp_path, columns, settings, me
 
 
 def test_no_slides_given(tmp_path):
-    data = SlidesData(None, Loading(), TILING, TissueSettings(), cache_dir=str(tmp_path))
+    data = SlideBags(None, Loading(), TILING, TissueSettings(), cache_dir=str(tmp_path))
     with pytest.raises(UserError, match="slides is not set"):
         data.setup()
 

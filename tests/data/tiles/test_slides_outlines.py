@@ -11,7 +11,7 @@ from PIL import Image
 from kd_mil.cards.card import ModelCard
 from kd_mil.core.errors import UserError
 from kd_mil.data.datamodules import Loading
-from kd_mil.data.tiles.slides import SlidesData
+from kd_mil.data.tiles.slides import SlideBags
 from kd_mil.prediction.inputs import slide_inputs
 from kd_mil.slides.tiles.outlines import OutlineSettings
 from kd_mil.slides.tiles.tiling import TilingSettings
@@ -46,15 +46,15 @@ def outline(path: Path, right: int) -> None:
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
 
 
-def load(folder: Path, num_workers: int = 0, **more: object) -> SlidesData:
+def load(folder: Path, num_workers: int = 0, **more: object) -> SlideBags:
     tissue = OutlineSettings(str(folder / "outlines"), classes=["Tissue"], exclude=["Pen"], mpp=1.0, **more)
     loading = Loading(num_workers=num_workers)
-    data = SlidesData(str(folder / "slides.csv"), loading, TILING, tissue, mpp=1.0, cache_dir=str(folder / "cache"))
+    data = SlideBags(str(folder / "slides.csv"), loading, TILING, tissue, mpp=1.0, cache_dir=str(folder / "cache"))
     data.setup()
     return data
 
 
-def corners(data: SlidesData, bag: int) -> list[tuple[int, ...]]:
+def corners(data: SlideBags, bag: int) -> list[tuple[int, ...]]:
     return [tuple(corner) for corner in data.cuts[bag].tiles.coords.tolist()]
 
 

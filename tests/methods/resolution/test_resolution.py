@@ -13,7 +13,7 @@ from kd_mil.core.errors import UserError
 from kd_mil.methods.resolution.given_teacher import differences
 from kd_mil.methods.resolution.pair_augment import PairAugment
 from kd_mil.methods.resolution.pair_loss import PairLoss
-from kd_mil.methods.resolution.resolution import Resolution
+from kd_mil.methods.resolution.resolution import ResolutionDistillation
 from kd_mil.models.resnet_gn import ResNetGN
 from tests.support.tiny_pairs import TinyPairs
 
@@ -34,7 +34,7 @@ def make(data, weights=0, **settings):
         "augment": PairAugment(),
         "optimizer": partial(torch.optim.Adam, lr=0.003),
     }
-    method = Resolution(**data.model_inputs, **epochs | parts | settings)
+    method = ResolutionDistillation(**data.model_inputs, **epochs | parts | settings)
     method.model_card = {"model_inputs": data.model_inputs}
     return method
 
