@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
@@ -24,6 +25,8 @@ from kd_mil.evaluation.segmentation import (
 from kd_mil.evaluation.tables import Columns, Rows
 from kd_mil.evaluation.whole_images import whole_image_scores
 from kd_mil.methods.base.method import Method, refuse_nan
+from kd_mil.methods.base.weight_average import evaluating
+from kd_mil.models.outputs import Prediction
 from kd_mil.models.preprocess import Preprocess
 
 STATISTICS_SAMPLE = 2000
@@ -67,6 +70,27 @@ class SegmentationMethod(Method):
     def predict_images(self, images: Tensor, maps: dict[str, Tensor]) -> dict[str, Tensor]:
         """Probability (B,) that each image is positive, by role: the generalised mean of its map."""
         return {role: image_probs(predicted) for role, predicted in maps.items()}
+
+    @torch.inference_mode()
+    def predict(self, images: Tensor | np.ndarray) -> dict[str, Prediction]:
+        """What each role says of images (B, C, H, W) as the training data stored them; on the CPU.
+
+        `predict(images)["student"].instance_probs` is the map (B, H, W): the pixels of an image are its instances.
+        `bag_probs` are (B, 2).
+        """
+        given = torch.as_tensor(images, device=self.device)
+        with evaluating(self):
+            maps = self.predict_maps(given)
+            probs = {role: of.double().cpu() for role, of in self.predict_images(given, maps).items()}
+        return {
+            role: Prediction(torch.stack([1 - probs[role], probs[role]], 1), found.cpu(), found.cpu())
+            for role, found in maps.items()
+        }
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Probability of a pixel from which on each role marks it, in a map with the blur of `reading`."""
+        return dict.fromkeys(self.roles, self.reading.threshold)
 
     @property
     def default_monitor(self) -> str:

@@ -60,7 +60,7 @@ def decisions_of(method: Method) -> dict[str, Any]:
         return {
             "decides": method.roles[-1],
             "blur": method.reading.blur,
-            "thresholds": dict.fromkeys(method.roles, method.reading.threshold),
+            "thresholds": method.thresholds,
             "tuned": tuned,
         }
     return {"decides": method.roles[-1], "thresholds": dict.fromkeys(method.roles, 0.5)}
