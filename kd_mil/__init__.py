@@ -1,8 +1,10 @@
 """Weakly supervised knowledge distillation for computational pathology."""
 
+import re
 import signal
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 
@@ -16,44 +18,11 @@ if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_
     signal.signal(signal.SIGINT, _leave)
 
 
-# What a library user needs, by the module that has it.
-EXPORTS = {
-    "cards.loading": ["load"],
-    "core.version": ["__version__"],
-    "data.bags": ["Bags"],
-    "data.datamodules": ["Loading"],
-    "data.features.feature_bags": ["FeatureBags"],
-    "data.in_memory": ["InMemoryBags"],
-    "data.single_bags": ["Bag"],
-    "data.tiles.slides": ["SlideBags"],
-    "methods.baselines.cam": ["CAM"],
-    "methods.baselines.mhim": ["MHIM"],
-    "methods.baselines.mil": ["MIL"],
-    "methods.baselines.rnn_mil": ["RNNMIL"],
-    "methods.baselines.supervised": ["Supervised"],
-    "methods.distill_to_label.distill_to_label": ["DistillToLabel"],
-    "methods.ifkd.ifkd": ["IFKD"],
-    "methods.resolution.resolution": ["ResolutionDistillation"],
-    "methods.sela_mil.sela_mil": ["SeLaMIL"],
-    "methods.weno.mining": ["HardPositiveMining"],
-    "methods.weno.weno": ["WENO"],
-    "models.aggregators.abmil": ["ABMIL"],
-    "models.aggregators.acmil": ["ACMIL"],
-    "models.aggregators.chi_mil": ["ChiMIL"],
-    "models.aggregators.clam": ["CLAM"],
-    "models.aggregators.dsmil": ["DSMIL"],
-    "models.aggregators.dtfd": ["DTFD"],
-    "models.aggregators.loss_abmil": ["LossABMIL"],
-    "models.aggregators.transmil": ["TransMIL"],
-    "models.encoders.small": ["FeatureProjector", "Identity"],
-    "models.heads": ["InstanceHead"],
-    "models.outputs": ["Prediction"],
-    "models.preprocess": ["Preprocess"],
-    "prediction.folder": ["Predictions"],
-}
+STUB = Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")
+"""What type checkers and editors read; its imports are the names that the library offers."""
+HOMES = {name: home for home, name in re.findall(r"^from (kd_mil\.\S+) import (\w+) as", STUB, re.MULTILINE)}
 MODULES = ("evaluate", "extract", "plot", "predict")
 """Imported when asked for; the commands among them may be called: `kd_mil.predict(ckpt=RUN, slides=DIR, out=DIR)`."""
-HOMES = {name: f"kd_mil.{module}" for module, names in EXPORTS.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
