@@ -13,10 +13,11 @@ def refuse(config: DictConfig) -> None:
     """What the settings alone forbid.
 
     Raises:
-        UserError: no paper, or a number out of range.
+        UserError: no paper, no seed, or a number out of range.
     """
     require(config, paper="weno, distill_to_label, ifkd or resolution", table="a table or figure, or all")
     on_a_disk(config, "out")
+    at_least("number of seeds", len(config.seeds), 1)
     at_least("resamples", config.resamples, 1)
     at_least("parallel", config.parallel, 1)
 

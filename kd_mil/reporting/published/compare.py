@@ -26,8 +26,10 @@ class Line(NamedTuple):
     ours: float | None
     difference: float | None
     """Ours less the published one."""
+    seeds: int
+    """Different seeds among the finished runs."""
     runs: int
-    """Finished runs behind it."""
+    """Finished runs behind it: of every seed, and of every fold where the number is a mean over folds."""
     sd: float | None
     """Over the runs; None for fewer than two."""
     low: float | None
@@ -70,7 +72,7 @@ def _line(
         why = cell.no_data or missing
         faults = [run.fault for run in asked if run is not None and run.fault is not None]
         note = f"no data: {why}" if why else (f"failed: {faults[0]}" if faults else f"not run yet, {len(asked)} to go")
-        return Line(*begin, None, None, 0, None, None, None, note)
+        return Line(*begin, None, None, 0, 0, None, None, None, notes(cell.unpublished, note))
     role, _, metric = cell.metric.partition("/")
     point = Point(cell.row, table.paper, {}, finished)
     values = point.values(f"test/{cell.metric}")
@@ -79,8 +81,15 @@ def _line(
     both = entry.mean is not None and cell.published is not None
     difference = entry.mean - cell.published if both else None  # type: ignore[operator]
     undefined = "" if entry.mean is not None else f"{cell.metric} is undefined or not among the metrics"
-    note = undefined if len(finished) == len(asked) else f"{len(asked) - len(finished)} runs not finished"
-    return Line(*begin, entry.mean, difference, len(finished), entry.sd, entry.low, entry.high, note)
+    to_go = "" if len(finished) == len(asked) else f"{len(asked) - len(finished)} runs not finished"
+    seeds = len({run.record.get("seed") for run in finished})
+    counts = (seeds, len(finished), entry.sd, entry.low, entry.high)
+    return Line(*begin, entry.mean, difference, *counts, notes(cell.unpublished, undefined or to_go))
+
+
+def notes(*parts: str) -> str:
+    """Those that say something."""
+    return "; ".join(part for part in parts if part)
 
 
 def shown(value: float | None, sign: str = "") -> str:
@@ -93,15 +102,15 @@ def interval_text(line: Line) -> str:
     return "-" if line.low is None else f"[{line.low:.3f}, {line.high:.3f}]"
 
 
-HEADER = ("row", "column", "published", "ours", "difference", "runs", "interval", "")
+HEADER = ("row", "column", "published", "ours", "difference", "seeds", "runs", "interval", "")
 
 
 def cells_of(line: Line) -> tuple[str, ...]:
     """The line as text under `HEADER`."""
     spread = "" if line.sd is None else f" ± {line.sd:.3f}"
     ours = shown(line.ours) + spread
-    numbers = (shown(line.published), ours, shown(line.difference, "+"), str(line.runs), interval_text(line))
-    return (line.row, line.column, *numbers, line.note)
+    numbers = (shown(line.published), ours, shown(line.difference, "+"))
+    return (line.row, line.column, *numbers, str(line.seeds), str(line.runs), interval_text(line), line.note)
 
 
 def markdown(tables: Sequence[PublishedTable], lines: Sequence[Line], scale: str) -> str:

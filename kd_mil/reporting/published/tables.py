@@ -17,6 +17,7 @@ from kd_mil.core.suggestions import did_you_mean
 
 FILE = Path(__file__).parent / "results.yaml"
 SCALES = ("paper", "small")
+NOT_FOUND = "no published value found"
 
 
 class Cell(NamedTuple):
@@ -32,6 +33,8 @@ class Cell(NamedTuple):
     """Settings of each run, whose mean stands beside the number."""
     no_data: str
     """Why there are none; empty where there are."""
+    unpublished: str
+    """Why no number is published; empty where one is."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class PublishedTable:
     def source(self) -> str:
         """Where its numbers stand."""
         page = self.content.get("page")
-        return f"{self.content['source']}{'' if page is None else f', p. {page}'}"
+        return f"{self.content['source']}, p. {'unknown' if page is None else page}"
 
     def needs(self, scale: str) -> list[str]:
         """Folders below `paths.data_dir`, of which one must be there."""
@@ -67,7 +70,8 @@ class PublishedTable:
                 published = None if number is None else number / (100 if self.content.get("percent") else 1)
                 why = row.get("no_data") or ("" if scale in self.content["scales"] else f"nothing at scale={scale}")
                 runs = [] if why else self._runs(row, alternatives, scale, seeds)
-                found.append(Cell(name, column, published, row.get("metric", ""), runs, why))
+                gap = self.content.get("unpublished", NOT_FOUND) if published is None else ""
+                found.append(Cell(name, column, published, row.get("metric", ""), runs, why, gap))
         return found
 
     def _runs(
@@ -79,7 +83,7 @@ class PublishedTable:
         for column, seed in product(alternatives, seeds):
             pairs = (text.partition("=") for text in column)
             own = [f"{renamed.get(key, key)}={value}" for key, _, value in pairs]
-            runs.append(last_of_each([*how["settings"], *row["settings"], *own, f"seed={seed}"]))
+            runs.append(last_of_each([*how["settings"], *row["settings"], *row.get(scale, []), *own, f"seed={seed}"]))
         return runs
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hydra.utils import get_class
+from hydra.utils import get_class, instantiate
 
 from kd_mil.cli.arguments import CONFIG_DIR
 from kd_mil.cli.composed import composed
@@ -50,6 +50,7 @@ def test_every_row_has_a_number_or_a_gap_for_each_column(table):
         assert scale in table.content["scales"]
         for one in table.cells(scale, [0, 1]):
             assert one.published is None or 0 <= one.published <= 1
+            assert (one.published is None) == bool(one.unpublished)
             assert bool(one.runs) != bool(one.no_data)
             assert len({tuple(run) for run in one.runs}) == len(one.runs)
 
@@ -71,6 +72,9 @@ def test_every_run_is_a_configuration_whose_method_has_the_role(tmp_path):
                 config, _ = composed(first)
                 role = one.metric.split("/")[0]
                 assert role in get_class(config.method._target_).roles, (table.name, one.row)
+                if (mining := config.method.get("hpm")) is not None:
+                    epochs = config.trainer.max_epochs
+                    assert mining.mode == "off" or instantiate(mining).active(epochs - 1, epochs), one.row
     assert len(seen) > 50
 
 
@@ -106,7 +110,7 @@ def test_lines_stand_beside_the_paper_and_say_what_is_missing(tmp_path: Path):
         (directory / "metrics.json").write_text(json.dumps(metrics | {"test/student/instance_auroc": 0.75}))
     runs = {tuple(settings): Run(directory) for settings, directory in zip(cells[0].runs, directories, strict=True)}
     first, second, *_ = lines_of(table, cells, runs, "", 100, 0)
-    assert (first.published, first.ours, first.runs) == (0.7427, 0.75, 1)
+    assert (first.published, first.ours, first.seeds, first.runs) == (0.7427, 0.75, 1, 1)
     assert first.difference == pytest.approx(0.75 - 0.7427)
     assert first.low < first.high
     assert first.note == "1 runs not finished"
@@ -116,8 +120,12 @@ def test_lines_stand_beside_the_paper_and_say_what_is_missing(tmp_path: Path):
     [private] = tables_of("weno", "3c")
     lines = lines_of(private, private.cells("small", [0]), {}, "", 100, 0)
     assert {line.note for line in lines} == {"no data: the slides are private"}
+    [ifkd] = tables_of("ifkd", "loss")
+    [unknown, *_] = lines_of(ifkd, ifkd.cells("small", [0]), {}, "", 100, 0)
+    assert unknown.note == "no published value found; not run yet, 1 to go"
+    assert cell("weno", "fig3", "ABMIL, instances", "20%").unpublished == "the figure prints no numbers"
     write_comparison(tmp_path, "weno_1a", "WENO <1>", [table], [first, second], "small")
-    assert "| ABMIL + WENO | 1% | 0.743 | 0.750 | +0.007 | 1 |" in (tmp_path / "weno_1a.md").read_text()
+    assert "| ABMIL + WENO | 1% | 0.743 | 0.750 | +0.007 | 1 | 1 |" in (tmp_path / "weno_1a.md").read_text()
     assert "WENO &lt;1&gt;" in (tmp_path / "weno_1a.html").read_text()
     written = pd.read_csv(tmp_path / "weno_1a.csv")
     assert list(written) == list(Line._fields)
