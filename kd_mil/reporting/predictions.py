@@ -3,6 +3,7 @@
 Ids are text as they were written: `001` is not `1`, and `NA` is a name.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,14 +71,18 @@ def listed_cases(path: Path, unit: str, ids: pd.Series) -> pd.Series | None:
     return cases
 
 
-def predicted_rows(directory: Path, level: str, role: str, tested: HeldOut) -> PredictedRows | None:
+def predicted_rows(
+    directory: Path, level: str, role: str, tested: HeldOut, threshold: float = 0.5
+) -> PredictedRows | None:
     """What a role predicted at a level (`bag`, `instance`, `case`, `image`); None where that is not on file.
+
+    Two classes are decided at the threshold.
 
     Raises:
         UserError: a damaged table.
     """
     if level == "instance":
-        return instance_rows(directory / "instances.parquet", role, tested)
+        return instance_rows(directory / "instances.parquet", role, tested, "", threshold)
     path = directory / (CASES if level == "case" else TABLES[tested.unit])
     if level not in ("case", tested.unit) or not path.is_file():
         return None
@@ -87,7 +92,7 @@ def predicted_rows(directory: Path, level: str, role: str, tested: HeldOut) -> P
         owners = table["case_id"].map(first).to_numpy()
     if (name := f"{role}_prob") in table:
         labels, probs = numbers(path, table["label"]) > 0, numbers(path, table[name])
-        return binary_rows(owners, labels, probs, probs)
+        return binary_rows(owners, labels, probs, probs, threshold)
     names = [column.removeprefix(f"{name}_") for column in table if column.startswith(f"{name}_")]
     if len(names) < 2:
         return None
@@ -102,26 +107,42 @@ def positive_bags(directory: Path, tested: HeldOut) -> np.ndarray:
     return numbers(path, read_table(path, ("label",))["label"]) > 0
 
 
-def instance_rows(path: Path, role: str, tested: HeldOut, reading: str = "") -> PredictedRows | None:
+def instance_rows(
+    path: Path, role: str, tested: HeldOut, reading: str = "", threshold: float = 0.5
+) -> PredictedRows | None:
     """Instances whose label is known; None for a method without instances, or without that reading.
 
     The scores of a reading are no probabilities: what they decide at 0.5 means nothing.
     """
+    columns = [f"{role}_{reading}"] * 2 if reading else [f"{role}_prob", f"{role}_score"]
+    table = instance_table(path, columns, tested)
+    if table is None:
+        return None
+    table = table[table.label >= 0]
+    probs, scores = (table[name].to_numpy(dtype=np.float64) for name in columns)
+    return binary_rows(table.owner.to_numpy(), table.label.to_numpy() > 0, probs, scores, threshold)
+
+
+def instance_table(path: Path, columns: Sequence[str], tested: HeldOut) -> pd.DataFrame | None:
+    """`label`, the position `owner` (N,) int64 of each instance's bag among the test bags, and further columns.
+
+    None for a method without instances, or without such columns.
+
+    Raises:
+        UserError: a damaged file, or a bag that was not tested.
+    """
     if tested.unit != "bag" or not path.is_file():
         return None
-    columns = [f"{role}_{reading}"] * 2 if reading else [f"{role}_prob", f"{role}_score"]
     wanted = ["bag_id", "label", *dict.fromkeys(columns)]
     with readable(path):
         if not set(wanted) <= set(parquet.read_schema(path).names):
             return None
         table = pd.read_parquet(path, columns=wanted)
-    table = table[table.label >= 0]
     index_of = {bag_id: index for index, bag_id in enumerate(tested.ids)}
     owners = table.bag_id.astype(str).str.strip().map(index_of)
     for unknown in table.bag_id[owners.isna()]:
         raise UserError(f"{path}: bag {unknown!r} is not in bags.csv: the tables are of two runs")
-    probs, scores = (table[name].to_numpy(dtype=np.float64) for name in columns)
-    return binary_rows(owners.to_numpy(dtype=np.int64), table.label.to_numpy() > 0, probs, scores)
+    return table.drop(columns="bag_id").assign(owner=owners.to_numpy(dtype=np.int64))
 
 
 def image_values(directory: Path, role: str, name: str, tested: HeldOut) -> np.ndarray | None:

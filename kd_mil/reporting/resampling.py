@@ -9,9 +9,29 @@ import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from kd_mil.core.run_files import read_metrics
 from kd_mil.evaluation.ranking import grouped_areas
-from kd_mil.evaluation.statistics.weighted_scores import METRICS, ClassRows, PredictedRows, Scores, Weighted, mean
-from kd_mil.reporting.predictions import HeldOut, image_values, instance_rows, positive_bags, predicted_rows
+from kd_mil.evaluation.statistics.lesions import ScoredSlide, found_lesions, weighted_froc
+from kd_mil.evaluation.statistics.weighted_scores import (
+    METRICS,
+    OF_PROBABILITIES,
+    ClassRows,
+    PredictedRows,
+    Scores,
+    Weighted,
+    binary_rows,
+    f1,
+    iou,
+    mean,
+)
+from kd_mil.reporting.predictions import (
+    HeldOut,
+    image_values,
+    instance_rows,
+    instance_table,
+    positive_bags,
+    predicted_rows,
+)
 
 CELLS_AT_ONCE = 20_000_000
 
@@ -77,26 +97,73 @@ def weighted_metric(directory: Path, role: str, metric: str, tested: HeldOut) ->
     """Owners (N,) of the rows that a metric is made from, and the metric as a function of their weights."""
     reading, _, metric = metric.rpartition("/")
     level, _, name = metric.partition("_")
+    if level == "instance" and name in LESIONS:
+        return lesion_metric(directory, role, name, tested)
     if level == "instance" and (reading or name.endswith(IN_POSITIVE_BAGS)):
-        return ranked_instances(directory, role, reading, name, tested)
+        rows = instance_rows(directory / "instances.parquet", role, tested, reading)
+        return None if rows is None else ranked_instances(rows, name, positive_bags(directory, tested))
     if level == "pixel":
         values = image_values(directory, role, name, tested) if name in PIXEL_MEANS else None
         return None if values is None else (np.arange(len(values)), mean(values))
-    rows = predicted_rows(directory, level, role, tested) if name in METRICS else None
-    return None if rows is None or not len(rows.owners) else (rows.owners, METRICS[name](rows))
+    return decided_rows(directory, role, level, name, tested)
 
 
-def ranked_instances(
-    directory: Path, role: str, reading: str, name: str, tested: HeldOut
+def decided_rows(
+    directory: Path, role: str, level: str, name: str, tested: HeldOut
 ) -> tuple[np.ndarray, Weighted] | None:
-    """As `weighted_metric`, for a ranking of instances such as `auroc_within`, in the role's word or in a reading."""
-    rows = instance_rows(directory / "instances.parquet", role, tested, reading)
+    """As `weighted_metric`, for bags, cases, images or all instances, decided at 0.5 or, `_tuned`, by validation."""
+    known = METRICS if level == "instance" else METRICS | OF_PROBABILITIES
+    plain, threshold = name.removesuffix("_tuned"), 0.5
+    if plain != name:
+        chosen = threshold_of(directory, role, level)
+        if plain not in ("accuracy", "f1") or chosen is None:
+            return None
+        threshold = chosen
+    rows = predicted_rows(directory, level, role, tested, threshold) if plain in known else None
+    return None if rows is None or not len(rows.owners) else (rows.owners, known[plain](rows))
+
+
+def threshold_of(directory: Path, role: str, level: str) -> float | None:
+    """Probability from which on a role decides for bags, cases or instances, chosen on validation; None if unknown."""
+    return read_metrics(directory / "metrics.json").get(f"test/{role}/{level}_threshold")
+
+
+def lesion_metric(directory: Path, role: str, name: str, tested: HeldOut) -> tuple[np.ndarray, Weighted] | None:
+    """As `weighted_metric`, for the scores of `evaluation.scorecard.lesion_scores`, from tiles with coordinates."""
+    prob, least = f"{role}_prob", threshold_of(directory, role, "instance")
+    table = instance_table(directory / "instances.parquet", ["x", "y", prob], tested)
+    table = None if table is None else table[table.x >= 0]
+    if table is None or least is None or not len(table):
+        return None
+    if name == "froc":
+        owners, groups = zip(*table.groupby("owner"), strict=True)
+        slides = [
+            ScoredSlide(rows[["x", "y"]].to_numpy(), rows[prob].to_numpy(np.float64), rows.label.to_numpy())
+            for rows in groups
+        ]
+        return np.array(owners, dtype=np.int64), weighted_froc(found_lesions(slides, least))
+    table = table[table.label >= 0]
+    probs = table[prob].to_numpy(np.float64)
+    rows = binary_rows(table.owner.to_numpy(), table.label.to_numpy() > 0, probs, probs, least)
+    if rows is None or not len(rows.owners):
+        return None
+    return rows.owners, (f1 if name == "dice_tuned" else iou)(rows.classes[0])
+
+
+def ranked_instances(rows: PredictedRows, name: str, positive: np.ndarray) -> tuple[np.ndarray, Weighted] | None:
+    """As `weighted_metric`, for a ranking of instances such as `auroc_within`.
+
+    Args:
+        rows: instances with a known label.
+        name: `auroc` or `ap`, of all, `_within` positive bags, or `_per_bag`.
+        positive: (B,) whether each test bag is.
+    """
     name, where = next(((name.removesuffix(end), end) for end in IN_POSITIVE_BAGS if name.endswith(end)), (name, ""))
-    if rows is None or name not in RANKINGS:
+    if name not in RANKINGS:
         return None
     [ranked] = rows.classes
     if where:
-        inside = positive_bags(directory, tested)[rows.owners]
+        inside = positive[rows.owners]
         ranked = ClassRows(*(column[inside] for column in ranked))
         rows = PredictedRows(rows.owners[inside], [ranked], rows.right[inside])
     if not len(rows.owners):
@@ -105,8 +172,8 @@ def ranked_instances(
         return rows.owners, METRICS[name](rows)
     order = np.lexsort((-ranked.ranking, rows.owners))
     bags, groups = np.unique(rows.owners[order], return_inverse=True)
-    scores, positive = (torch.from_numpy(column[order]) for column in (ranked.ranking, ranked.labels > 0))
-    values = grouped_areas(scores, positive, torch.from_numpy(groups))[RANKINGS.index(name)]
+    scores, truth = (torch.from_numpy(column[order]) for column in (ranked.ranking, ranked.labels > 0))
+    values = grouped_areas(scores, truth, torch.from_numpy(groups))[RANKINGS.index(name)]
     return bags, mean(values.numpy())
 
 
@@ -116,3 +183,5 @@ RANKINGS = ("auroc", "ap")
 """Scores of an order alone, as `grouped_areas` returns them."""
 PIXEL_MEANS = ("f1", "iou")
 """Scores of pixels that are means over the images."""
+LESIONS = ("froc", "dice_tuned", "iou_tuned")
+"""Scores of tiles as areas."""

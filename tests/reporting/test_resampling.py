@@ -1,20 +1,35 @@
 """Resampled scores against scikit-learn, and intervals against a plain loop over cases."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, average_precision_score, f1_score, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    brier_score_loss,
+    f1_score,
+    log_loss,
+    roc_auc_score,
+)
 
 from kd_mil.evaluation.ranking import ranking_scores
+from kd_mil.evaluation.scorecard import lesion_scores
+from kd_mil.evaluation.statistics.calibration import brier_score
 from kd_mil.evaluation.statistics.weighted_scores import (
     METRICS,
     ClassRows,
     PredictedRows,
     average_precision,
+    brier,
+    class_rows,
     f1,
+    loss,
     mean,
 )
+from kd_mil.evaluation.tables import PredictionTables
 from kd_mil.reporting.predictions import held_out, predicted_rows
 from kd_mil.reporting.resampling import CaseDraws, overlapping, weighted_metric
 from tests.support.runs import group, make_run
@@ -63,6 +78,67 @@ def test_several_classes_are_a_mean_over_one_against_the_rest(run, metric):
         "f1": lambda: f1_score(labels, probs.argmax(1), average="macro"),
     }[metric]()
     assert value == pytest.approx(expected)
+
+
+def chosen_thresholds(run, **thresholds):
+    """Let validation have chosen where the student decides."""
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics |= {f"test/student/{level}_threshold": value for level, value in thresholds.items()}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+
+
+FURTHER = {
+    "accuracy_tuned": lambda labels, probs: accuracy_score(labels, probs >= 0.8),
+    "f1_tuned": lambda labels, probs: f1_score(labels, probs >= 0.8),
+    "brier": brier_score_loss,
+    "loss": log_loss,
+}
+
+
+@pytest.mark.parametrize("metric", FURTHER)
+def test_scores_at_the_chosen_threshold_and_of_probabilities(run, metric):
+    """Against scikit-learn on bags repeated as often as they were drawn; without a threshold there is no interval."""
+    if metric.endswith("_tuned"):
+        assert weighted_metric(run, "student", f"bag_{metric}", held_out(run)) is None
+    chosen_thresholds(run, bag=0.8)
+    owners, score = weighted_metric(run, "student", f"bag_{metric}", held_out(run))
+    bags, counts = pd.read_csv(run / "bags.csv"), np.random.default_rng(0).multinomial(40, np.full(40, 1 / 40), 3)
+    for weights, value in zip(counts, score(counts[:, owners].astype(float)), strict=True):
+        drawn = bags.iloc[np.repeat(np.arange(40), weights)]
+        assert value == pytest.approx(FURTHER[metric](drawn.label, drawn.student_prob))
+
+
+def test_probabilities_of_several_classes():
+    rng = np.random.default_rng(0)
+    labels, probs = np.arange(40) % 3, rng.dirichlet(np.ones(3), 40)
+    rows = class_rows(np.arange(40), labels, probs)
+    [value] = brier(rows)(np.ones((1, 40)))
+    assert value == pytest.approx(brier_score(probs, labels))
+    [value] = loss(rows)(np.ones((1, 40)))
+    assert value == pytest.approx(log_loss(labels, probs))
+
+
+@pytest.mark.parametrize("metric", ["instance_froc", "instance_dice_tuned", "instance_iou_tuned"])
+def test_lesions_follow_the_drawn_slides(run, metric):
+    """Against `lesion_scores` of slides laid end to end; one tile of each slide has no place."""
+    instances = pd.read_parquet(run / "instances.parquet")
+    number = np.arange(200) % 5
+    instances["x"], instances["y"] = np.where(number == 1, -1, number * 256), np.where(number == 1, -1, 0)
+    instances.to_parquet(run / "instances.parquet", index=False)
+    chosen_thresholds(run, instance=0.6)
+    owners, score = weighted_metric(run, "student", metric, held_out(run))
+    counts = np.random.default_rng(0).multinomial(40, np.full(40, 1 / 40), 3)
+    for weights, value in zip(counts, score(counts[:, owners].astype(float)), strict=True):
+        bags = np.repeat(np.arange(40), weights)
+        rows = pd.concat([instances.iloc[5 * bag : 5 * bag + 5] for bag in bags])
+        columns = {name: torch.tensor(rows[name].to_numpy()) for name in ("label", "x", "y")}
+        columns |= {
+            "bag": torch.arange(40).repeat_interleave(5),
+            "student/probs": torch.tensor(rows.student_prob.to_numpy()),
+        }
+        expected = lesion_scores(PredictionTables({}, columns), "student", 0.6)[metric]
+        assert value == pytest.approx(expected, nan_ok=True)
+        assert value > 0
 
 
 def test_unknown_instances_are_left_out(run):
@@ -138,7 +214,18 @@ def test_sets_that_overlap_in_a_chain_are_one_group():
     assert overlapping([["a", "b"], ["c"], ["b", "d"], ["d", "e"], ["f", "f"]]) == [0, 1, 0, 0, 2]
 
 
-@pytest.mark.parametrize("metric", ["bag_loss", "instance_class_auroc", "pixel_dice", "image_auroc", "nothing"])
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "instance_loss",
+        "instance_froc",
+        "bag_auroc_tuned",
+        "instance_class_auroc",
+        "pixel_dice",
+        "image_auroc",
+        "nothing",
+    ],
+)
 def test_what_no_table_gives_has_no_resamples(run, metric):
     assert draws_of(run).resample(run, "student", metric) is None
     assert draws_of(run).resample(run, "nobody", "bag_auroc") is None

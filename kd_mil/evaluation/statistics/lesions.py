@@ -4,7 +4,7 @@ froc([Slide(coords, scores, truth), ...]).score
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -87,9 +87,34 @@ def froc(slides: Sequence[ScoredSlide], least: float) -> Froc:
         slides: with truth; slides without a lesion count their false positives.
         least: score from which on tiles are merged: the instance threshold.
     """
-    best: list[float] = []
-    false: list[float] = []
-    for slide in slides:
+    found = found_lesions(slides, least)
+    if not len(found.best):
+        undefined = np.empty(0)
+        return Froc(undefined, undefined, dict.fromkeys(RATES, math.nan), math.nan, 0, len(slides))
+    false_positives, sensitivity = (column[0] for column in _curves(found, np.ones((1, len(slides)))))
+    rates, highest = _steps(false_positives, sensitivity)
+    at = {rate: float(np.interp(rate, rates, highest)) for rate in RATES}
+    return Froc(rates, highest, at, math.fsum(at.values()) / len(at), len(found.best), len(slides))
+
+
+class FoundLesions(NamedTuple):
+    """Lesions of S slides with the detections that find them, and the detections that find nothing."""
+
+    best: np.ndarray
+    """(L,) highest score of a detection in each lesion, -inf where it has none."""
+    lesion_slide: np.ndarray
+    """(L,) int64 slide of each."""
+    false: np.ndarray
+    """(F,) scores of false positives."""
+    false_slide: np.ndarray
+    """(F,) int64 slide of each."""
+
+
+def found_lesions(slides: Sequence[ScoredSlide], least: float) -> FoundLesions:
+    """What a FROC curve is made of; arguments as in `froc`."""
+    best: list[tuple[float, int]] = []
+    false: list[tuple[float, int]] = []
+    for number, slide in enumerate(slides):
         positive = np.flatnonzero(slide.truth > 0)
         lesion = merged(slide.coords[positive], grid_step(slide.coords))
         found = np.full(int(lesion.max()) + 1 if len(lesion) else 0, -math.inf)
@@ -98,23 +123,45 @@ def froc(slides: Sequence[ScoredSlide], least: float) -> Froc:
             if peak in lesion_of:
                 found[lesion_of[peak]] = max(found[lesion_of[peak]], score)
             elif slide.truth[peak] == 0:
-                false.append(score)
-        best += found.tolist()
-    return _curve(np.array(best), np.sort(np.array(false)), len(slides))
+                false.append((score, number))
+        best += [(score, number) for score in found.tolist()]
+    columns = [np.array(rows, dtype=np.float64).reshape(-1, 2).T for rows in (best, false)]
+    (scores, owners), (others, others_of) = columns
+    return FoundLesions(scores, owners.astype(np.int64), others, others_of.astype(np.int64))
 
 
-def _curve(best: np.ndarray, false: np.ndarray, slides: int) -> Froc:
-    """From the highest score of a detection in each lesion, -inf where it has none, and those of false positives."""
-    if not len(best):
-        undefined = np.empty(0)
-        return Froc(undefined, undefined, dict.fromkeys(RATES, math.nan), math.nan, 0, slides)
-    steps = np.unique(np.r_[best[np.isfinite(best)], false])[::-1]
-    sensitivity = np.r_[0.0, [(best >= step).mean() for step in steps]]
-    false_positives = np.r_[0.0, [(len(false) - np.searchsorted(false, step)) / slides for step in steps]]
-    last = np.unique(false_positives[::-1], return_index=True)[1]  # of equal rates the highest sensitivity
-    rates, highest = false_positives[::-1][last], sensitivity[::-1][last]
-    at = {rate: float(np.interp(rate, rates, highest)) for rate in RATES}
-    return Froc(rates, highest, at, math.fsum(at.values()) / len(at), len(best), slides)
+def weighted_froc(found: FoundLesions) -> Callable[[np.ndarray], np.ndarray]:
+    """`Froc.score` (R,) as a function of how often (R, S) each slide was drawn; NaN where none has a lesion."""
+
+    def score(weights: np.ndarray) -> np.ndarray:
+        if not len(found.best):
+            return np.full(len(weights), math.nan)
+        curves = zip(*_curves(found, weights), strict=True)
+        return np.array([np.interp(RATES, *_steps(rates, shares)).mean() for rates, shares in curves])
+
+    return score
+
+
+def _curves(found: FoundLesions, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """False positives a slide and share of lesions found (R, K) at descending scores, after 0 at an infinite one."""
+    best, false = np.argsort(-found.best, kind="stable"), np.argsort(-found.false, kind="stable")
+    scores = np.unique(np.r_[found.best[np.isfinite(found.best)], found.false])[::-1]
+    columns = []
+    for values, order, slide in (
+        (found.false, false, found.false_slide),
+        (found.best, best, found.lesion_slide),
+    ):
+        summed = np.pad(weights[:, slide[order]].cumsum(1), ((0, 0), (1, 0)))
+        columns.append(summed[:, np.r_[0, np.searchsorted(-values[order], -scores, side="right")]])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        lesions = weights[:, found.lesion_slide].sum(1)
+        return columns[0] / weights.sum(1)[:, None], columns[1] / lesions[:, None]
+
+
+def _steps(rates: np.ndarray, sensitivity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of equal rates (K,), ascending, the last, which has the highest sensitivity (K,)."""
+    last = np.r_[rates[1:] > rates[:-1], True]
+    return rates[last], sensitivity[last]
 
 
 def tile_overlap(decided: np.ndarray, area: np.ndarray) -> dict[str, float]:

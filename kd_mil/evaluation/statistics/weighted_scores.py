@@ -110,6 +110,12 @@ def f1(rows: ClassRows) -> Weighted:
     return lambda weights: np.where(weights @ rows.labels > 0, ratio(2 * weights @ hit, weights @ either), np.nan)
 
 
+def iou(rows: ClassRows) -> Weighted:
+    """Intersection over union of the decided and the positive ones; undefined without a positive label."""
+    hit, union = rows.decided * rows.labels, np.maximum(rows.decided, rows.labels)
+    return lambda weights: np.where(weights @ rows.labels > 0, ratio(weights @ hit, weights @ union), np.nan)
+
+
 def sensitivity(rows: ClassRows) -> Weighted:
     """Share of the positive ones that are decided so; undefined without any."""
     hit = rows.decided * rows.labels
@@ -146,6 +152,20 @@ def mean(values: np.ndarray) -> Weighted:
     return lambda weights: ratio(weights[:, known] @ values[known], weights[:, known].sum(1))
 
 
+def brier(rows: PredictedRows) -> Weighted:
+    """Mean squared error of probabilities, as `calibration.brier_score`; the rankings are the probabilities."""
+    squares = np.sum([(row.ranking - row.labels) ** 2 for row in rows.classes], axis=0)
+    return mean(squares)
+
+
+def loss(rows: PredictedRows) -> Weighted:
+    """Mean negative log-likelihood; the rankings are the probabilities."""
+    right = [np.where(row.labels > 0, row.ranking, 0.0) for row in rows.classes]
+    if len(rows.classes) == 1:
+        right.append(np.where(rows.classes[0].labels > 0, 0.0, 1 - rows.classes[0].ranking))
+    return mean(-np.log(np.maximum(np.sum(right, axis=0), np.finfo(np.float32).tiny)))
+
+
 METRICS: dict[str, Callable[[PredictedRows], Weighted]] = {
     "auroc": over_classes(auroc),
     "ap": over_classes(average_precision),
@@ -153,6 +173,8 @@ METRICS: dict[str, Callable[[PredictedRows], Weighted]] = {
     "f1": over_classes(f1),
 }
 """By name; of several classes the mean over them, but for accuracy."""
+OF_PROBABILITIES: dict[str, Callable[[PredictedRows], Weighted]] = {"brier": brier, "loss": loss}
+"""Scores of rows that rank by their probabilities."""
 DECISIONS: dict[str, Callable[[PredictedRows], Weighted]] = {
     "sensitivity": over_classes(sensitivity),
     "specificity": over_classes(specificity),

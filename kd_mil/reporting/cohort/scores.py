@@ -9,17 +9,17 @@ import numpy as np
 
 from kd_mil.core.errors import UserError
 from kd_mil.core.suggestions import did_you_mean
-from kd_mil.evaluation.statistics.calibration import brier_score, expected_calibration_error, top_class
+from kd_mil.evaluation.statistics.calibration import expected_calibration_error, top_class
 from kd_mil.evaluation.statistics.delong import delong, paired_delong
 from kd_mil.evaluation.statistics.resampling import case_counts, false_discovery_rates, percentiles, permutation_test
 from kd_mil.evaluation.statistics.weighted_scores import (
     DECISIONS,
     METRICS,
+    OF_PROBABILITIES,
     PredictedRows,
     Weighted,
     binary_rows,
     class_rows,
-    mean,
 )
 from kd_mil.reporting.cohort.table import Cohort
 
@@ -100,12 +100,8 @@ def scores_of(cohort: Cohort, resamples: int, seed: int, group: str = ALL) -> li
 
 
 def _weighted(cohort: Cohort, role: str) -> Iterator[tuple[str, Weighted]]:
-    rows, probs, labels = rows_of(cohort, role), cohort.probs[role], cohort.labels
-    assert labels is not None
-    yield from ((name, make(rows)) for name, make in (METRICS | DECISIONS).items())
-    yield "brier", mean(np.array([brier_score(probs[[i]], labels[[i]]) for i in range(len(labels))]))
-    likelihood = np.maximum(probs[np.arange(len(labels)), labels], np.finfo(np.float32).tiny)
-    yield "loss", mean(-np.log(likelihood))
+    rows = rows_of(cohort, role)
+    yield from ((name, make(rows)) for name, make in (METRICS | DECISIONS | OF_PROBABILITIES).items())
 
 
 def _events(probs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from kd_mil.evaluation.statistics.lesions import ScoredSlide, froc, grid_step, merged, tile_overlap
+from kd_mil.evaluation.statistics.lesions import (
+    ScoredSlide,
+    found_lesions,
+    froc,
+    grid_step,
+    merged,
+    tile_overlap,
+    weighted_froc,
+)
 
 STEP = 256
 
@@ -58,3 +66,22 @@ def test_overlap_by_hand_and_by_pixels():
     iou = (truth & marked).sum() / (truth | marked).sum()
     assert tile_overlap(decided, area) == {"dice": pytest.approx(dice), "iou": pytest.approx(iou)}
     assert math.isnan(tile_overlap(decided, np.zeros(4))["dice"])
+
+
+def test_drawn_slides_are_slides_repeated_as_often():
+    """The weighted score against `froc` of slides laid end to end as often as they were drawn."""
+    rng = np.random.default_rng(0)
+    coords = np.array([(x * STEP, y * STEP) for y in range(6) for x in range(6)])
+    slides = []
+    for number in range(5):
+        truth = (rng.random(36) < (0.15 if number else 0)).astype(int)
+        scores = np.round(rng.random(36) * 0.7 + 0.2 * truth, 1)
+        slides.append(ScoredSlide(coords, scores, np.where(rng.random(36) < 0.05, -1, truth)))
+    score = weighted_froc(found_lesions(slides, 0.5))
+    counts = rng.multinomial(5, np.full(5, 0.2), 30)
+    for weights, value in zip(counts, score(counts.astype(float)), strict=True):
+        drawn = [slide for slide, times in zip(slides, weights, strict=True) for _ in range(times)]
+        assert value == pytest.approx(froc(drawn, 0.5).score, nan_ok=True)
+    assert len(np.unique(score(counts.astype(float)).round(6))) > 5
+    only_negative = np.array([[3.0, 0, 0, 0, 0]])
+    assert np.isnan(score(only_negative)).all()
