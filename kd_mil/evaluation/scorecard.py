@@ -3,6 +3,7 @@
 scorecard(tables, "teacher", "student")
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -36,16 +37,26 @@ def scorecard(tables: PredictionTables, teacher: str, student: str) -> list[dict
     known = instances["label"] >= 0
     if not known.any():
         return []
-    attention = instances.get(f"{teacher}/attention", instances[f"{teacher}/scores"]).double()
-    said, rows = instances[f"{student}/probs"].double(), []
-    for how in NORMALISATIONS:
-        scaled = normalised(attention, instances["bag"], how)
-        words = {"teacher": scaled} | ({"student": said} if how == "none" else {"mean": (scaled + said) / 2})
-        for word, column in words.items():
-            inside = tables.in_positive_bag()[known]
-            scores = ranking_scores(column[known], instances["label"][known] > 0, instances["bag"][known], inside)
-            rows.append({"word": word, "normalisation": how} | scores)
+    attention = instances.get(f"{teacher}/attention", instances[f"{teacher}/scores"])
+    inside, rows = tables.in_positive_bag()[known], []
+    for word, how, column in words(attention, instances[f"{student}/probs"], instances["bag"]):
+        scores = ranking_scores(column[known], instances["label"][known] > 0, instances["bag"][known], inside)
+        rows.append({"word": word, "normalisation": how} | scores)
     return rows
+
+
+def words(attention: Tensor, said: Tensor, bags: Tensor) -> Iterator[tuple[str, str, Tensor]]:
+    """Word, normalisation and scores (N,) float64 of every row of a scorecard.
+
+    Args:
+        attention: (N,) of the teacher.
+        said: (N,) probabilities of the student.
+        bags: (N,) int64 bag of each.
+    """
+    for how in NORMALISATIONS:
+        scaled = normalised(attention.double(), bags, how)
+        yield "teacher", how, scaled
+        yield ("student", how, said.double()) if how == "none" else ("mean", how, (scaled + said.double()) / 2)
 
 
 def normalised(scores: Tensor, bags: Tensor, how: str) -> Tensor:

@@ -29,6 +29,7 @@ from kd_mil.reporting.leaderboard import (
 )
 from kd_mil.reporting.page import page
 from kd_mil.reporting.runs import Point, Run, chosen_points, find_runs, points_of
+from kd_mil.reporting.scorecards import scorecard_entries
 from kd_mil.reporting.tables import cell_text, document, long_table, markdown, rows_of, shown_metrics
 
 MAIN_METRICS = (
@@ -51,6 +52,7 @@ def main(config: DictConfig) -> None:
     baselines = {} if config.baseline is None else baselines_of(points, config.baseline)
     entries = entries_of(points, metrics, config.resamples, config.seed)
     compare(entries, points, baselines)
+    scorecard = scorecard_entries(points, config.resamples, config.seed)
 
     out = Path(config.out) if config.out else directories[0] / "report"
     rows = rows_of(entries, chosen)
@@ -63,9 +65,13 @@ def main(config: DictConfig) -> None:
     figures |= {caption: leaderboard_figure(board) for caption, board in boards.items()}
     notes = {caption: leaderboard_text(board) for caption, board in boards.items()}
     title = f"kd_mil: {', '.join(dict.fromkeys(point.experiment for point in points))}"
-    write_text(out / "report.html", page(title, rows, metrics, points, content, figures, notes, out.resolve()))
+    words = rows_of(scorecard, chosen)
+    whole = page(title, rows, metrics, words, points, content, figures, notes, out.resolve())
+    write_text(out / "report.html", whole)
     write_text(out / "report.md", markdown(rows, metrics) + "\n")
     write_text(out / "report.csv", long_table(entries).to_csv(index=False))
+    if scorecard:
+        write_text(out / "scorecard.csv", long_table(scorecard).to_csv(index=False))
     write_json(out / "report.json", content)
     for board in boards.values():
         write_text(

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from kd_mil.reporting.comparison import Entry
 from kd_mil.reporting.html import TEMPLATES
 from kd_mil.reporting.runs import Point, Run
-from kd_mil.reporting.tables import MISSING, difference_text, shown_metrics, value_text
+from kd_mil.reporting.scorecards import RANKED
+from kd_mil.reporting.tables import MISSING, difference_text, mean_text, shown_metrics, value_text
 
 PICTURES = (".png", ".html", ".svg")
 MOST_PICTURES = 40
@@ -27,6 +28,7 @@ def page(
     title: str,
     rows: Sequence[Mapping[str, Any]],
     metrics: Sequence[str],
+    words: Sequence[Mapping[str, Any]],
     points: Sequence[Point],
     content: Mapping[str, Any],
     figures: Mapping[str, Figure],
@@ -39,17 +41,17 @@ def page(
         title: heading.
         rows: of `tables.rows_of`.
         metrics: columns.
+        words: of `tables.rows_of`, of the instance scorecard.
         points: with the runs to link to.
         content: of `tables.document`.
         figures: by caption.
         notes: what stands below a figure, by its caption.
         out: folder in which the page will lie; links are relative to it.
     """
-    shown = shown_metrics(rows, metrics)
     return TEMPLATES.get_template("page.html").render(
         title=title,
-        metrics=shown,
-        rows=[dict(row, cells=[metric_cell(row["entries"].get(metric)) for metric in shown]) for row in rows],
+        results=result_table(rows, metrics),
+        words=result_table(words, RANKED),
         points=len(points),
         runs=[run_row(point, run, out) for point in points for run in in_order(point.runs)],
         chosen=list(content["chosen_on_validation"].values()),
@@ -69,15 +71,21 @@ def page(
     )
 
 
+def result_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, Any]:
+    """`metrics` that some row has, and `rows` with a cell for each."""
+    shown = shown_metrics(rows, metrics)
+    cells = [dict(row, cells=[metric_cell(row["entries"].get(metric)) for metric in shown]) for row in rows]
+    return {"metrics": shown, "rows": cells}
+
+
 def metric_cell(entry: Entry | None) -> dict[str, Any]:
     """Sorting key, mean and spread, and the lines below in small print."""
     if entry is None or entry.mean is None:
         return {"key": "-1", "text": MISSING, "lines": []}
-    spread = "" if entry.sd is None else f" ± {entry.sd:.3f}"
     lines = [] if entry.low is None else [f"[{entry.low:.3f}, {entry.high:.3f}]"]
     lines += [" ".join(value_text(value) for value in entry.values)] if len(entry.values) > 1 else []
     lines += [] if entry.versus is None else [difference_text(entry.versus)]
-    return {"key": f"{entry.mean:.6f}", "text": f"{entry.mean:.3f}{spread}", "lines": lines}
+    return {"key": f"{entry.mean:.6f}", "text": mean_text(entry), "lines": lines}
 
 
 def run_row(point: Point, run: Run, out: Path) -> dict[str, Any]:

@@ -79,7 +79,10 @@ class CaseDraws:
         found = weighted_metric(directory, role, metric, self.test_sets[directory])
         if found is None:
             return None
-        owners, score = found
+        return self.scores(directory, *found)
+
+    def scores(self, directory: Path, owners: np.ndarray, score: Weighted) -> Scores:
+        """A score of a run's rows over the resamples; `owners` (N,) are their bags or images."""
         chunks = self.counts(directory, len(owners))
         return np.concatenate([score(counts[:, owners].astype(np.float64)) for counts in chunks])
 

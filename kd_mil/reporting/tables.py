@@ -9,6 +9,8 @@ from kd_mil.reporting.comparison import Entry, PairedDifference
 from kd_mil.reporting.runs import Point, Run, common_settings
 
 MISSING = "-"
+COUNTS = 1000
+"""Numbers from here on are shown without decimals."""
 
 
 def rows_of(entries: Sequence[Entry], chosen: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -106,7 +108,7 @@ def cell_text(entry: Entry | None, all_values: bool = True) -> str:
     """One entry in words: mean, spread, interval, difference to the baseline, values."""
     if entry is None or entry.mean is None:
         return MISSING
-    parts = [f"{entry.mean:.3f}" + ("" if entry.sd is None else f" ± {entry.sd:.3f}")]
+    parts = [mean_text(entry)]
     if entry.low is not None:
         parts.append(f"[{entry.low:.3f}, {entry.high:.3f}]")
     if entry.versus is not None:
@@ -116,20 +118,28 @@ def cell_text(entry: Entry | None, all_values: bool = True) -> str:
     return " ".join(parts)
 
 
+def mean_text(entry: Entry) -> str:
+    """`0.912 ± 0.013`; of counts, such as parameters, whole numbers."""
+    mean = entry.mean or 0.0
+    digits = 0 if abs(mean) >= COUNTS else 3
+    return f"{mean:,.{digits}f}" + ("" if entry.sd is None else f" ± {entry.sd:,.{digits}f}")
+
+
 def difference_text(versus: PairedDifference) -> str:
     """`Δ +0.052 [+0.011, +0.093] p=0.03, 3 pairs`; without interval or p value where there is none.
 
     Where pairs on the same test cases count as one, it says how many are left: `p=0.03 of 5 test sets, 15 pairs`.
     """
     interval = "" if versus.low is None else f" [{versus.low:+.3f}, {versus.high:+.3f}]"
+    digits = 0 if abs(versus.difference) >= COUNTS else 3
     p = "" if versus.p_holm is None else f" p={versus.p_holm:.2g}"
     p += f" of {versus.independent} test sets" if p and versus.over == "test sets" else ""
-    return f"Δ {versus.difference:+.3f}{interval}{p}, {versus.pairs} pair{'' if versus.pairs == 1 else 's'}"
+    return f"Δ {versus.difference:+,.{digits}f}{interval}{p}, {versus.pairs} pair{'' if versus.pairs == 1 else 's'}"
 
 
 def value_text(value: float | None) -> str:
     """Three digits, `.123` for 0.123."""
     if value is None:
         return "nan"
-    text = f"{value:.3f}"
+    text = f"{value:,.0f}" if abs(value) >= COUNTS else f"{value:.3f}"
     return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text

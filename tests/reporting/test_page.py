@@ -25,7 +25,7 @@ def page_of(root: Path, out: Path, title: str = "title") -> str:
     compare(entries, points, baselines_of(points, "mil"))
     chosen = {point.experiment: point.name for point in points}
     rows = rows_of(entries, chosen)
-    return page(title, rows, ["bag_auroc"], points, document(points, runs, entries, chosen, "mil"), {}, {}, out)
+    return page(title, rows, ["bag_auroc"], [], points, document(points, runs, entries, chosen, "mil"), {}, {}, out)
 
 
 @pytest.mark.parametrize("name", ["seed", "git_commit", "monitor", "data_fingerprint"])
