@@ -35,8 +35,10 @@ def named_by_rule(config_dir: Path) -> Iterator[tuple[str, str, str]]:
 def own_experiments(folder: Path) -> Iterator[Path]:
     """Files in a folder that are experiments: YAML whose first line is `# @package _global_`."""
     for path in sorted(folder.glob("*.yaml")):
-        with path.open(encoding="utf-8", errors="replace") as file:
-            if file.readline().strip() == OWN:
+        with suppress(OSError):  # a folder of that name, a broken link, a file of somebody else's
+            with path.open(encoding="utf-8", errors="replace") as file:
+                found = file.readline().strip() == OWN
+            if found:
                 yield path
 
 
