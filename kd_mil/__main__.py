@@ -67,6 +67,10 @@ def main() -> None:
     name, arguments = [*sys.argv[1:2], "--help"][0], sys.argv[2:]
     if name in ("-h", "--help"):
         print(usage())
+    elif name == "--version":
+        print(f"kd_mil {kd_mil.__version__}")
+    elif name in MORE and {"-h", "--help"} & set(arguments):
+        print(f"kd-mil {name}: {MORE[name]}")
     elif name in COMMANDS:
         sys.argv[1:] = arguments
         runpy.run_module(f"kd_mil.{name}", run_name="__main__", alter_sys=True)
@@ -81,7 +85,8 @@ def main() -> None:
         with one_line_for_each_mistake(verbose=False):
             print(answer(name, arguments))
     else:
-        sys.exit(f"{name}: no such command\n\n{usage()}")
+        print(f"error: {name}: no such command; kd-mil lists all", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from kd_mil.cli.arguments import CONFIG_DIR
+from kd_mil.cli.experiments import OWN
 from kd_mil.cli.help import settings_of
 from kd_mil.core.errors import UserError
 
@@ -32,21 +33,39 @@ def composed(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
 
 
 def comments(choices: Mapping[str, str]) -> dict[str, str]:
-    """Comment of each setting by its dotted key: of the chosen files, and of `run.yaml`."""
-    found = comments_of(CONFIG_DIR / "run.yaml", "")
-    for group, name in choices.items():
-        path, _, package = group.partition("@")
-        file = CONFIG_DIR / path / f"{name}.yaml"
-        if file.is_file():
-            found |= comments_of(file, package.removeprefix("_global_.") or path.replace("/", "."))
+    """Comment of each setting by its dotted key: of `run.yaml`, the chosen files, and last of the experiment."""
+    found = comments_of(CONFIG_DIR / "run.yaml", "", "")
+    for choice, name in sorted(choices.items(), key=lambda choice: choice[0] == "experiment"):
+        group, _, package = choice.partition("@")
+        if file := file_of(group, name):
+            found |= comments_of(file, group, package.removeprefix("_global_.") or group.replace("/", "."))
     return found
 
 
-def comments_of(file: Path, package: str) -> dict[str, str]:
-    """Comments of one file's settings, by their keys below `package`."""
-    rows = settings_of(file.read_text(encoding="utf-8").splitlines())
+def file_of(group: str, name: str) -> Path | None:
+    """Where a choice is written: among ours, or, of an experiment, in the working directory."""
+    folders = [CONFIG_DIR / group, *([Path.cwd()] if group == "experiment" else [])]
+    return next((file for folder in folders if (file := folder / f"{name}.yaml").is_file()), None)
+
+
+def comments_of(file: Path, group: str, package: str) -> dict[str, str]:
+    """Comments of the settings of one file, and of those of its group that it starts from, by keys below `package`."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    package = "" if lines[:1] == [OWN] else package
+    found: dict[str, str] = {}
+    for name in bases_of(lines):
+        if base := file_of(group, name):
+            found |= comments_of(base, group, package)
     prefix = f"{package}." if package else ""
-    return {f"{prefix}{key.partition('=')[0]}": comment for key, comment in rows if comment}
+    return found | {f"{prefix}{key.partition('=')[0]}": comment for key, comment in settings_of(lines) if comment}
+
+
+def bases_of(lines: Sequence[str]) -> list[str]:
+    """Names in the defaults of a file: other files of its group."""
+    if not any(line.startswith("defaults:") for line in lines):
+        return []
+    entries: Any = OmegaConf.to_container(OmegaConf.create("\n".join(lines)))["defaults"]  # type: ignore[index,call-overload]
+    return [entry for entry in entries if isinstance(entry, str) and entry != "_self_"]
 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -88,32 +107,43 @@ def shown_settings(overrides: Sequence[str]) -> str:
 
 
 def experiment_file(arguments: Sequence[str]) -> str:
-    """What `kd-mil init EXPERIMENT [GROUP=NAME ...]` prints: an experiment that starts from another one.
+    """What `kd-mil init EXPERIMENT [GROUP=NAME ...] [KEY=VALUE ...]` prints: an experiment that starts from another.
 
-    Groups become its defaults; the settings of its data and those that a user changes first stand below, as they are.
+    Groups become its defaults; the settings of its data, those that a user changes first, and those that were given
+    stand below, as they are.
 
     Raises:
-        UserError: no experiment named.
+        UserError: no experiment named, or a setting that is taken away, which a file cannot say.
     """
     name, *rest = [text for text in arguments if text] or [""]
     if not name or "=" in name:
         raise UserError("init needs an experiment to start from, kd-mil init weno data=feature_bags > mine.yaml")
+    for text in rest:
+        if text.startswith("~"):
+            raise UserError(f"{text}: an experiment file cannot take a setting away; give null, or another choice")
     config, choices = composed([f"experiment={name}", *rest])
-    groups = [text.split("=", 1) for text in rest if text.split("=", 1)[0] in choices]
-    values = [text.split("=", 1) for text in rest if text.split("=", 1)[0] not in choices]
+    given = dict(text.lstrip("+").split("=", 1) for text in rest)
     plain: Any = OmegaConf.to_container(config, resolve=False)
     kept: dict[str, Any] = {"seed": plain["seed"], "data": plain["data"], "optimizer": plain["optimizer"]}
     kept["trainer"] = {"max_epochs": plain["trainer"]["max_epochs"]}
     kept = {key: without_targets(value) for key, value in kept.items()}
+    for key in given.keys() - choices.keys():
+        put(kept, plain, key.split("."))
     head = [
-        "# @package _global_",
-        f"# Saved as mine.yaml: python -m kd_mil.run experiment=mine, in this folder. Starts from {name}",
-        *(f"# with {key}={value}" for key, value in values),
+        OWN,
+        f"# Saved as mine.yaml: python -m kd_mil.run experiment=mine, in this folder. Starts from {name}.",
         "defaults:",
         f"  - {name}",
-        *(f"  - override /{group}: {in_one_line(choice)}" for group, choice in groups),
+        *(f"  - override /{group}: {in_one_line(choices[group])}" for group in given if group in choices),
     ]
     return "\n".join([*head, "", commented_yaml(kept, comments(choices))])
+
+
+def put(kept: dict[str, Any], plain: Mapping[str, Any], path: Sequence[str]) -> None:
+    """Take one setting, by the names on the way to it, from all of them."""
+    for name in path[:-1]:
+        kept, plain = kept.setdefault(name, {}), plain[name]
+    kept[path[-1]] = plain[path[-1]]
 
 
 def without_targets(value: Any) -> Any:

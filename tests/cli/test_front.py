@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 import kd_mil.__main__ as front
 from kd_mil.cli.arguments import CONFIG_DIR
@@ -35,12 +36,18 @@ def test_help_names_all(arguments, monkeypatch, capsys):
     assert all(f"\n  {name} " in text for name in front.COMMANDS | front.MORE)
 
 
-def test_a_command_that_is_none_says_which_there_are(monkeypatch, capsys):
-    with pytest.raises(SystemExit, match="trian: no such command\n\nkd-mil COMMAND"):
-        said(monkeypatch, capsys, "trian")
+@pytest.mark.parametrize("name", front.MORE)
+def test_help_of_what_has_no_settings(name, monkeypatch, capsys):
+    assert said(monkeypatch, capsys, name, "--help") == f"kd-mil {name}: {front.MORE[name]}\n"
 
 
-@pytest.mark.parametrize("line", ["list", "list aggregatrs", "list ../conf", "init", "init data=x"])
+def test_the_version(monkeypatch, capsys):
+    assert said(monkeypatch, capsys, "--version") == f"kd_mil {front.kd_mil.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "line", ["trian", "list", "list aggregatrs", "list ../conf", "init", "init data=x", "init weno ~hpm"]
+)
 def test_mistakes_are_one_line(line, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         said(monkeypatch, capsys, *line.split())
@@ -87,6 +94,18 @@ def test_shown_settings_are_those_of_the_run_with_their_comments():
     assert plain["method"]["_target_"] == "kd_mil.methods.weno.weno.WENO"
     line = next(line for line in text.splitlines() if line.startswith("  negative_weight:"))
     assert line.endswith("# released code: 0.1 or 0.2")
+    line = next(line for line in text.splitlines() if line.startswith("  stain_jitter:"))
+    assert "of bags stained" in line, "said in the file that preprocess=tissue starts from"
+
+
+def test_what_an_experiment_says_of_its_setting_is_shown(tmp_path, monkeypatch):
+    (tmp_path / "my_words.yaml").write_text(
+        "# @package _global_\ndefaults: [weno_transport]\nseed: 3   # my lucky one\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    known = comments({"experiment": "my_words", "data": "digits_mil"})
+    assert known["seed"] == "my lucky one"
+    assert known["select"] == "selection on few validation bags costs more than it gives"
 
 
 def test_settings_of_a_group_with_a_package_of_its_own_keep_their_comments():
@@ -106,6 +125,21 @@ def test_an_experiment_of_ones_own_is_written_found_and_composed(tmp_path, monke
     assert config.data == plain.data
     assert config.method == plain.method
     assert [path.name for path in own_experiments(tmp_path)] == ["my_trial.yaml"]
+
+
+def test_settings_that_are_given_stand_in_the_file(tmp_path):
+    given = ["method.negative_weight=0.3", "bags_per_step=4", "trainer=cpu", "data.max_train_bags=7"]
+    (tmp_path / "my_values.yaml").write_text(experiment_file(["weno", *given]))
+    register_experiments(CONFIG_DIR, tmp_path)
+    config, _ = composed(["experiment=my_values"])
+    expected, _ = composed(["experiment=weno", *given])
+    assert OmegaConf.to_container(config, resolve=False) == OmegaConf.to_container(expected, resolve=False)
+
+
+def test_what_is_no_file_of_ones_own_is_passed_by(tmp_path):
+    (tmp_path / "folder.yaml").mkdir()
+    (tmp_path / "broken.yaml").symlink_to("nowhere.yaml")
+    assert list(own_experiments(tmp_path)) == []
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,9 @@ MISTAKES = {
 }
 """What each command refuses by its settings alone."""
 SWEEP = ["-m", "experiment=mil_max", "seed=1,2", "hydra.sweep.dir=runs", "hydra.sweep.subdir=${hydra.job.num}"]
+FRONT = ("--help", "--version", "list experiments", "show experiment=weno", "init weno", "complete kd-mil\\ run\\ exp")
 LINES = [
+    *(["kd-mil", *shlex.split(line)] for line in FRONT),
     *([command, "--help"] for command in MISTAKES),
     *([command, *words] for command, words in MISTAKES.items()),
     *(["run", wrong] for wrong in ("seed=-1", "+new=1", "ckpt_path=3", "trainer.max_epochs=0", "hydra.run.dir=runs/0")),
@@ -40,9 +43,10 @@ import contextlib, io, json, runpy, sys
 
 for line in json.loads(sys.argv[1]):
     sys.argv, said, code = list(line), io.StringIO(), 0
+    name = "kd_mil" if line[0] == "kd-mil" else f"kd_mil.{line[0]}"
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         try:
-            runpy.run_module(f"kd_mil.{line[0]}", run_name="__main__", alter_sys=True)
+            runpy.run_module(name, run_name="__main__", alter_sys=True)
         except SystemExit as end:
             code = end.code
     libraries = sorted({name.split(".")[0] for name in sys.modules})
@@ -74,6 +78,13 @@ def without_slow_libraries(answer):
     return code, said
 
 
+@pytest.mark.parametrize("line", FRONT)
+def test_what_there_is(line, answers):
+    code, said = without_slow_libraries(answers[" ".join(["kd-mil", *shlex.split(line)])])
+    assert code == 0
+    assert said.strip()
+
+
 @pytest.mark.parametrize("command", MISTAKES)
 def test_help(command, answers):
     code, said = without_slow_libraries(answers[f"{command} --help"])
@@ -81,7 +92,7 @@ def test_help(command, answers):
     assert f"python -m kd_mil.{command}" in said
 
 
-@pytest.mark.parametrize("line", [" ".join(line) for line in LINES[len(MISTAKES) : -1]])
+@pytest.mark.parametrize("line", [" ".join(line) for line in LINES[len(FRONT) + len(MISTAKES) : -1]])
 def test_a_mistake(line, answers):
     code, said = without_slow_libraries(answers[line])
     assert (code, said.count("error: ")) == (2, 1), said
