@@ -1,8 +1,10 @@
 """Cases as bags: all slides of a patient are encoded and aggregated as one, and shown slide by slide."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,10 @@ from kd_mil.core.atomic import atomic_path
 from kd_mil.core.errors import UserError
 from kd_mil.core.tables import read_results
 from kd_mil.models.outputs import Prediction
+from kd_mil.prediction.behind import Work, announced
 from kd_mil.prediction.inputs import PredictionInput
-from kd_mil.prediction.pipeline import Predictor, blank_row
+from kd_mil.prediction.pipeline import Predictor, Rest, Row, blank_row, no_files
 
-Row = dict[str, Any]
 OF_SLIDES = ("slide_id", "tiles", "label", "warnings", "note")
 """Columns of the table of slides that say nothing of a case."""
 
@@ -31,6 +33,8 @@ class CasePredictor(Predictor):
 
     _slides: dict[str, list[PredictionInput]] = field(default_factory=dict)
     """Of each case."""
+    _begun: set[str] = field(default_factory=set)
+    """Cases that were asked about."""
     _rows: dict[str, Row] = field(default_factory=dict)
     _failed: dict[str, Exception] = field(default_factory=dict)
     """By case."""
@@ -60,36 +64,54 @@ class CasePredictor(Predictor):
     def named(self, item: PredictionInput) -> Row:
         return {"slide_id": item.slide_id, "case_id": item.case_id}
 
-    def _predicted(self, item: PredictionInput) -> Row:
-        """The row of a slide; the first one of a case brings those of the others, or the fault of all."""
+    def _computed(self, item: PredictionInput, begun: Work) -> Rest:
+        """The first slide of a case computes, and writes, those of the others; the fault of one is that of all."""
         case = item.case_id
         if case in self._failed:
             raise self._failed[case]
+        if case in self._begun:
+            return partial(self._row_of, item)
+        self._begun.add(case)
+        with self._failing(case):
+            rest = self._rest_of(case, begun)
+        return partial(self._row_of, item, rest)
+
+    def _row_of(self, item: PredictionInput, rest: Callable[[], dict[str, Row]] | None = None) -> Row:
+        """The row of a slide, whose case is written first by the slide that computed it."""
+        if rest is not None:
+            with self._failing(item.case_id):
+                self._rows.update(rest())
+        if item.case_id in self._failed:
+            raise self._failed[item.case_id]
+        return self._rows[item.slide_id]
+
+    @contextmanager
+    def _failing(self, case: str) -> Iterator[None]:
+        """Note what is raised as the fault of a case."""
         try:
-            if item.slide_id not in self._rows:
-                self._rows.update(self._rows_of(case))
+            yield
         except Exception as error:
             self._failed[case] = error
             raise
-        return self._rows[item.slide_id]
 
-    def _rows_of(self, case: str) -> dict[str, Row]:
-        """The rows of the slides of a case, whose files stand then."""
+    def _rest_of(self, case: str, begun: Work) -> Callable[[], dict[str, Row]]:
+        """Compute a case; what is left writes the files of its slides, and knows their rows."""
         slides = self._slides[case]
         facts = self.facts_of(slides[0])
         known = {slide.slide_id: self.ledger.finished(slide.slide_id, facts) for slide in slides}
         if None not in known.values():
-            return {name: row for name, row in known.items() if row is not None}
+            return lambda: {name: row for name, row in known.items() if row is not None}
         opened = {slide.slide_id: slide.open() for slide in slides}
-        total, rows, first = sum(one.total for one in opened.values()), dict[str, Row](), 0
-        said = self.said_of(case, total, chain(*(one.batches for one in opened.values()))) if total else {}
+        total, rests, first = sum(one.total for one in opened.values()), dict[str, Rest](), 0
+        *others, last = (one.batches for one in opened.values())
+        said = self.said_of(case, total, chain(*others, announced(last, begun))) if total else {}
         for name, one in opened.items():
-            rows[name], files = blank_row(name, one), list[Path]()
+            row, write = blank_row(name, one), no_files
             if one.total:
-                rows[name], files = self.shown(name, one, part_of(said, slice(first, first + one.total)))
-            self.ledger.record(name, facts, rows[name], files)
+                row, write = self.shown(name, one, part_of(said, slice(first, first + one.total)))
+            rests[name] = partial(self.recorded, name, facts, row, write)
             first += one.total
-        return rows
+        return lambda: {name: rest() for name, rest in rests.items()}
 
 
 def part_of(said: dict[str, Prediction], rows: slice) -> dict[str, Prediction]:

@@ -1,11 +1,13 @@
-"""A trained method on slides, one after the other: encoded piece by piece, aggregated once, written."""
+"""A trained method on slides, one after the other: encoded piece by piece, aggregated once, written meanwhile."""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -15,6 +17,7 @@ from kd_mil.core.checks import one_of
 from kd_mil.core.errors import UserError, one_line
 from kd_mil.core.shards import EVERYTHING, Shard
 from kd_mil.models.outputs import Prediction
+from kd_mil.prediction.behind import Behind, Work, announced
 from kd_mil.prediction.inputs import PredictionInput, SlideInstances
 from kd_mil.prediction.ledger import Ledger
 from kd_mil.prediction.outputs import (
@@ -31,6 +34,10 @@ from kd_mil.prediction.panel_content import slide_panel
 from kd_mil.prediction.panels import FOLDER as PANELS
 from kd_mil.prediction.panels import panel_path, write_panel
 
+Row = dict[str, Any]
+Rest = Callable[[], Row]
+"""What is left to do for a slide once it is computed: its files; returns its row."""
+Write = Callable[[], list[Path]]
 MOST_ROUNDS = 5
 """Of the table: while other shards go on finishing slides there is always news, and they will write it themselves."""
 NOT_YET = "not predicted yet: its shard was not run, or is not there yet"
@@ -79,17 +86,34 @@ class Predictor:
         Raises:
             UserError: a slide that cannot be read with `on_error=stop`.
         """
-        own: dict[str, dict[str, Any]] = {}
+        own: dict[str, Row] = {}
         mine = [item for item in inputs if self.shard.holds(self.part_name(item))]
+        behind = Behind()
         try:
             for item in tqdm(mine, desc=f"{self.unit}s", unit=self.unit, disable=None):
-                own[item.slide_id] = self._row(item)
+                behind.wait()
+                try:
+                    rest = self._computed(item, behind.begin)
+                except Exception as error:  # whatever it is, the other slides are predicted
+                    own[item.slide_id] = self._failure(item, error)
+                else:
+                    behind.hold(partial(self._finish, own, item, rest))
         finally:
-            for name in (".", "heatmaps", "instances", "geojson", PANELS, self.ledger.folder.name):
-                remove_all_unfinished(self.out / name)
-            if own:
-                self._write_table(inputs, own)
-        return list(own.values())
+            try:
+                behind.close()
+            finally:
+                for name in (".", "heatmaps", "instances", "geojson", PANELS, self.ledger.folder.name):
+                    remove_all_unfinished(self.out / name)
+                if own:
+                    self._write_table(inputs, own)
+        return [own[item.slide_id] for item in mine]
+
+    def _finish(self, own: dict[str, Row], item: PredictionInput, rest: Rest) -> None:
+        """Do the rest of a slide, and note its row."""
+        try:
+            own[item.slide_id] = self.named(item) | rest()
+        except Exception as error:
+            own[item.slide_id] = self._failure(item, error)
 
     def _write_table(self, inputs: Sequence[PredictionInput], own: Mapping[str, dict[str, Any]]) -> None:
         """Write the table, and again where another shard finished meanwhile: the last one to write knows all."""
@@ -127,32 +151,38 @@ class Predictor:
             found = None
         return self.named(item) | (found or {"tiles": None, "note": NOT_YET})
 
-    def _row(self, item: PredictionInput) -> dict[str, Any]:
-        try:
-            return self.named(item) | self._predicted(item)
-        except Exception as error:  # whatever it is, the other slides are predicted
-            line = _line(error)
-            if self.on_error == "stop":
-                raise UserError(f"{line} (on_error=skip leaves it out)") from error
-            tqdm.write(f"skipped {item.slide_id}: {line}", file=sys.stderr)
-            return self.named(item) | {"tiles": None, "note": line}
+    def _failure(self, item: PredictionInput, error: Exception) -> Row:
+        """The row of a slide without a prediction; UserError with `on_error=stop`."""
+        line = _line(error)
+        if self.on_error == "stop":
+            raise UserError(f"{line} (on_error=skip leaves it out)") from error
+        tqdm.write(f"skipped {item.slide_id}: {line}", file=sys.stderr)
+        return self.named(item) | {"tiles": None, "note": line}
 
-    def _predicted(self, item: PredictionInput) -> dict[str, Any]:
-        """The row of a slide, which is predicted where it is not yet.
+    def _computed(self, item: PredictionInput, begun: Work) -> Rest:
+        """Compute a slide that is not predicted yet; its files and its row are left to do.
+
+        Args:
+            item: the slide.
+            begun: called when the first of its instances are there.
 
         Raises:
             UserError: a slide that cannot be read, or a probability that is not finite.
         """
         facts = self.facts_of(item)
-        row = self.ledger.finished(item.slide_id, facts)
-        if row is None:
-            instances = item.open()
-            if instances.total == 0:
-                row, files = blank_row(item.slide_id, instances), list[Path]()
-            else:
-                said = self.said_of(item.slide_id, instances.total, instances.batches)
-                row, files = self.shown(item.slide_id, instances, said)
-            self.ledger.record(item.slide_id, facts, row, files)
+        known = self.ledger.finished(item.slide_id, facts)
+        if known is not None:
+            return lambda: known
+        instances = item.open()
+        row, write = blank_row(item.slide_id, instances), no_files
+        if instances.total:
+            batches = announced(instances.batches, begun)
+            row, write = self.shown(item.slide_id, instances, self.said_of(item.slide_id, instances.total, batches))
+        return partial(self.recorded, item.slide_id, facts, row, write)
+
+    def recorded(self, slide_id: str, facts: list[Any], row: Row, write: Write) -> Row:
+        """Write the files of a slide, then note that it is finished; its row."""
+        self.ledger.record(slide_id, facts, row, write())
         return row
 
     def said_of(self, name: str, total: int, batches: Iterable[Tensor]) -> dict[str, Prediction]:
@@ -165,18 +195,19 @@ class Predictor:
                 raise UserError(f"{name}: probabilities of {role} are not finite: no decision")
         return predictions
 
-    def shown(
-        self, slide_id: str, instances: SlideInstances, predictions: dict[str, Prediction]
-    ) -> tuple[dict[str, Any], list[Path]]:
-        """Row and files of one slide with tissue."""
+    def shown(self, slide_id: str, instances: SlideInstances, predictions: dict[str, Prediction]) -> tuple[Row, Write]:
+        """Row of one slide with tissue, and what writes its files."""
         row = slide_row(slide_id, predictions, instances.total, self.model) | {"note": ""}
         if instances.warnings:
             row["warnings"] = "; ".join(instances.warnings)
-        return row, self._write(slide_id, instances, predictions)
+        # readings are computed here: only the main thread asks networks
+        table = instance_table(predictions, instances.geometry, instances.total, self.model.class_names)
+        return row, partial(self._write, slide_id, instances, predictions, table)
 
-    def _write(self, slide_id: str, instances: SlideInstances, predictions: dict[str, Prediction]) -> list[Path]:
+    def _write(
+        self, slide_id: str, instances: SlideInstances, predictions: dict[str, Prediction], table: pd.DataFrame
+    ) -> list[Path]:
         geometry, picture = instances.geometry, instances.picture
-        table = instance_table(predictions, geometry, instances.total, self.model.class_names)
         files = [write_table(self.out / "instances", slide_id, table, self.settings.table)]
         if self.pictures and geometry is not None and picture is not None:
             heatmaps, smoothing = self.out / "heatmaps", self.settings.smoothing
@@ -191,9 +222,14 @@ class Predictor:
         return files
 
 
-def blank_row(slide_id: str, instances: SlideInstances) -> dict[str, Any]:
-    """The row of a slide without tissue, which has no files."""
+def blank_row(slide_id: str, instances: SlideInstances) -> Row:
+    """The row of a slide without tissue."""
     return {"slide_id": slide_id, "tiles": 0, "note": instances.note}
+
+
+def no_files() -> list[Path]:
+    """What a slide without tissue has."""
+    return []
 
 
 def _line(error: Exception) -> str:

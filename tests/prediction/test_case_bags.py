@@ -13,7 +13,7 @@ from kd_mil.core.shards import EVERYTHING, Shard
 from kd_mil.models.outputs import Prediction
 from kd_mil.prediction.case_bags import CasePredictor, part_of
 from kd_mil.prediction.ledger import Ledger
-from kd_mil.prediction.outputs import Model, OutputSettings
+from kd_mil.prediction.outputs import Model, OutputSettings, write_table
 from kd_mil.reporting.cohort.table import read_predictions
 from tests.support.methods import make_weno
 from tests.support.slides_in_memory import Bag
@@ -103,3 +103,15 @@ def test_mistakes_are_one_line(method, tmp_path):
         predicted(method, tmp_path, [Bag("a", 3), Bag("b", 3)])
     with pytest.raises(UserError, match="'q2' is damaged"):
         predicted(method, tmp_path, cohort(), on_error="stop")
+
+
+def test_a_slide_that_cannot_be_written_is_the_fault_of_its_case(method, tmp_path, monkeypatch):
+    def full_disk(folder, slide_id, *rest):
+        if slide_id == "p2":
+            raise OSError(28, "No space left on device")
+        return write_table(folder, slide_id, *rest)
+
+    monkeypatch.setattr("kd_mil.prediction.pipeline.write_table", full_disk)
+    rows = {row["slide_id"]: row["note"] for row in predicted(method, tmp_path, cohort())}
+    assert all("No space left" in rows[name] for name in ("p1", "p2", "p3"))
+    assert rows["r1"] == ""

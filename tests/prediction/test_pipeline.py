@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ from kd_mil.methods.baselines.mil import MIL
 from kd_mil.methods.baselines.supervised import Supervised
 from kd_mil.methods.weno.weno import WENO
 from kd_mil.models.aggregators.transmil import TransMIL
+from kd_mil.prediction.behind import Behind
+from kd_mil.prediction.inputs import SlideInstances
 from kd_mil.prediction.ledger import Ledger
-from kd_mil.prediction.outputs import Model, OutputSettings, instance_table
+from kd_mil.prediction.outputs import Model, OutputSettings, instance_table, write_table
 from kd_mil.prediction.pipeline import Predictor
 from tests.support.slides_in_memory import Bag
 from tests.support.tiny import TinyData, fit, no_mining, tiny_abmil, tiny_head, tiny_parts, tiny_splits
@@ -198,3 +201,91 @@ def test_whatever_one_slide_raises_the_others_are_predicted(predict: Callable) -
     bag.open = lambda: 1 / 0  # type: ignore[assignment, method-assign, return-value]
     rows = predict([bag, Bag("b", 5)])
     assert [row["note"] for row in rows] == ["ZeroDivisionError: division by zero", ""]
+
+
+class Inline(Behind):
+    """Writes a slide before the next one is opened."""
+
+    def hold(self, work: Callable[[], None]) -> None:
+        work()
+
+
+def test_files_written_behind_are_those_of_slides_written_one_by_one(
+    predict: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bags = [Bag("a", 5), Bag("b", None), Bag("c", 0), Bag("d", 9, seed=1), Bag("e", 4, seed=2)]
+    contents = []
+    for kind in (Behind, Inline):
+        monkeypatch.setattr("kd_mil.prediction.pipeline.Behind", kind)
+        rows = predict(bags, overwrite=True)
+        contents.append({name: (tmp_path / name).read_bytes() for name in names(tmp_path)} | {"rows": rows})
+    assert contents[0] == contents[1]
+    assert len(contents[0]) > 15
+    assert [row["slide_id"] for row in contents[0]["rows"]] == ["a", "b", "c", "d", "e"]
+
+
+def test_a_slide_is_written_while_the_next_one_is_computed(predict: Callable, tmp_path: Path) -> None:
+    """Never while one is opened, where processes are forked."""
+    bags = [Bag("a", 5), Bag("b", 8), Bag("c", 5)]
+    written = [tmp_path / ".finished" / f"{bag.slide_id}.json" for bag in bags]
+    plain = [bag.open for bag in bags]
+
+    def batches(instances: SlideInstances) -> Iterator[torch.Tensor]:
+        one, *others = instances.batches
+        assert not written[0].exists()
+        yield one
+        for _ in range(2000):
+            if written[0].exists():
+                break
+            time.sleep(0.01)
+        assert written[0].exists()
+        assert not written[1].exists()
+        yield from others
+
+    def open_second() -> SlideInstances:
+        assert not written[0].exists()
+        instances = plain[1]()
+        return instances._replace(batches=batches(instances))
+
+    def open_third() -> SlideInstances:
+        assert written[0].exists()
+        assert not written[1].exists()
+        return plain[2]()
+
+    bags[1].open, bags[2].open = open_second, open_third  # type: ignore[method-assign]
+    assert [row["note"] for row in predict(bags)] == [""] * 3
+    assert written[2].exists()
+
+
+@pytest.mark.parametrize("on_error", ["skip", "stop"])
+def test_what_cannot_be_written_is_said_as_what_cannot_be_read(
+    on_error: str, predict: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(folder: Path, slide_id: str, *rest: Any) -> Path:
+        if slide_id == "a":
+            raise OSError(28, "No space left on device")
+        return write_table(folder, slide_id, *rest)
+
+    monkeypatch.setattr("kd_mil.prediction.pipeline.write_table", full_disk)
+    bags = [Bag(name, 5) for name in "abc"]
+    if on_error == "stop":
+        with pytest.raises(UserError, match=r"No space left on device.* \(on_error=skip leaves it out\)"):
+            predict(bags, on_error="stop")
+        assert bags[2].opened == 0
+        return
+    rows = predict(bags)
+    assert "No space left" in rows[0]["note"]
+    assert [row["note"] for row in rows[1:]] == ["", ""]
+    assert not (tmp_path / ".finished" / "a.json").exists()
+
+
+def test_an_interruption_keeps_what_was_computed(predict: Callable, tmp_path: Path) -> None:
+    last = Bag("b", 5)
+
+    def interrupted() -> SlideInstances:
+        raise KeyboardInterrupt
+
+    last.open = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        predict([Bag("a", 5), last])
+    assert pd.read_csv(tmp_path / "slides.csv").slide_id.tolist() == ["a"]
