@@ -36,6 +36,7 @@ BENCHMARKS = (
     "published_implementations",
     "time_to_accuracy",
     "feature_store",
+    "cohort",
     "start_up",
     "slow_places",
     "slides",
