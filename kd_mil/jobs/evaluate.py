@@ -15,7 +15,7 @@ from kd_mil.core.errors import UserError
 from kd_mil.evaluation.statistics.pooling import Pooling
 from kd_mil.reporting.cohort.files import write_cohort
 from kd_mil.reporting.cohort.page import PAGE
-from kd_mil.reporting.cohort.scores import ALL, Score, comparisons_of, scores_of, subgroup_scores
+from kd_mil.reporting.cohort.scores import ALL, ANALYTIC, Score, comparisons_of, scores_of, subgroup_scores
 from kd_mil.reporting.cohort.table import Cohort, by_case, read_predictions, with_labels
 from kd_mil.slides.slide_labels import read_labels
 
@@ -94,7 +94,7 @@ def aligned(other: Cohort, cohort: Cohort, where: str) -> Cohort:
 
 def print_scores(cohort: Cohort, scores: Sequence[Score], out: Path) -> None:
     """Scores of the whole cohort, then what was left out, and where the rest is."""
-    whole = {(one.role, one.metric): one for one in scores if one.group == ALL and one.interval != "DeLong"}
+    whole = {(one.role, one.metric): one for one in scores if one.group == ALL and one.interval not in ANALYTIC}
     cases = "" if cohort.unit == "case" else f" of {len(set(cohort.cases))} cases"
     table = Table(cohort.unit, *cohort.probs, title=f"{len(cohort.ids)} {cohort.unit}s{cases}")
     for metric in SHOWN:

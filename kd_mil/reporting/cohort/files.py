@@ -13,7 +13,7 @@ from kd_mil.core.atomic import atomic_path
 from kd_mil.core.run_files import write_json
 from kd_mil.evaluation.statistics.calibration import reliability_curve, top_class
 from kd_mil.reporting.cohort.page import write_cohort_page
-from kd_mil.reporting.cohort.scores import ALL, Comparison, Score
+from kd_mil.reporting.cohort.scores import ALL, ANALYTIC, Comparison, Score
 from kd_mil.reporting.cohort.table import Cohort, evaluated_rows
 
 METRICS = "metrics.json"
@@ -53,7 +53,7 @@ def summary(cohort: Cohort, scores: Sequence[Score]) -> dict[str, Any]:
     assert labels is not None
     found: dict[str, Any] = {}
     for score in scores:
-        if score.group == ALL and score.interval != "DeLong":
+        if score.group == ALL and score.interval not in ANALYTIC:
             name = f"{score.role}/{cohort.unit}_{score.metric}"
             found |= {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}
     return found | {

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from kd_mil.core.atomic import atomic_path
-from kd_mil.reporting.cohort.scores import ALL, Comparison, Score
+from kd_mil.reporting.cohort.scores import ALL, ANALYTIC, Comparison, Score
 from kd_mil.reporting.cohort.table import Cohort
 from kd_mil.reporting.html import TEMPLATES
 
@@ -74,15 +74,15 @@ def facts(cohort: Cohort) -> list[str]:
 
 
 def score_sections(cohort: Cohort, scores: Sequence[Score]) -> Iterator[Section]:
-    """A table of the whole cohort, and one of each subgroup; DeLong's interval of the AUROC has a row of its own."""
+    """A table of the whole cohort, and one of each subgroup; analytic intervals have a row of their own."""
     for group in dict.fromkeys(score.group for score in scores):
         own = [score for score in scores if score.group == group]
-        names = list(dict.fromkeys((one.metric, one.interval == "DeLong") for one in own))
-        found = {(one.role, one.metric, one.interval == "DeLong"): one for one in own}
+        found = {(one.role, one.metric, one.interval if one.interval in ANALYTIC else ""): one for one in own}
+        names = list(dict.fromkeys((metric, kind) for _, metric, kind in found))
         rows = [
-            [f"{metric} (DeLong)" if exact else metric]
-            + [shown(found[role, metric, exact]) if (role, metric, exact) in found else "" for role in cohort.probs]
-            for metric, exact in names
+            [f"{metric} ({kind})" if kind else metric]
+            + [shown(found[role, metric, kind]) if (role, metric, kind) in found else "" for role in cohort.probs]
+            for metric, kind in names
         ]
         text = f"{own[0].rows} {cohort.unit}s of {own[0].cases} cases, {own[0].positives} positive; 95 % intervals"
         yield Section("All" if group == ALL else group, text, ["", *cohort.probs], rows)

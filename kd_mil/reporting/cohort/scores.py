@@ -11,6 +11,7 @@ from kd_mil.core.errors import UserError
 from kd_mil.core.suggestions import did_you_mean
 from kd_mil.evaluation.statistics.calibration import expected_calibration_error, top_class
 from kd_mil.evaluation.statistics.delong import delong, paired_delong
+from kd_mil.evaluation.statistics.proportions import decided_shares, wilson
 from kd_mil.evaluation.statistics.resampling import case_counts, false_discovery_rates, percentiles, permutation_test
 from kd_mil.evaluation.statistics.weighted_scores import (
     DECISIONS,
@@ -24,6 +25,8 @@ from kd_mil.evaluation.statistics.weighted_scores import (
 from kd_mil.reporting.cohort.table import Cohort
 
 ALL = "all"
+ANALYTIC = ("DeLong", "Wilson")
+"""Intervals that take rows for independent: of AUROC, and of shares of decisions."""
 
 
 class Score(NamedTuple):
@@ -38,7 +41,7 @@ class Score(NamedTuple):
     """Ends of the 95 % interval, NaN where there is none."""
     high: float
     interval: str
-    """How it was found: `cases`, drawn with replacement, or `DeLong`."""
+    """How it was found: `cases`, drawn with replacement, or one of `ANALYTIC`."""
     rows: int
     """Slides or cases."""
     cases: int
@@ -75,9 +78,9 @@ def rows_of(cohort: Cohort, role: str) -> PredictedRows:
 
 
 def scores_of(cohort: Cohort, resamples: int, seed: int, group: str = ALL) -> list[Score]:
-    """Every score of every role, each with the interval of a bootstrap over cases, AUROC also with DeLong's.
+    """Every score of every role, each with the interval of a bootstrap over cases, some also with one of `ANALYTIC`.
 
-    DeLong's takes rows for independent: it is there where no case has two. ECE has no interval: a resample repeats
+    Those take rows for independent: they are there where no case has two. ECE has no interval: a resample repeats
     cases, which makes any model look less calibrated. A single case gives none either.
     """
     counts = np.concatenate(list(case_counts(cohort.cases, resamples, seed)))
@@ -86,16 +89,28 @@ def scores_of(cohort: Cohort, resamples: int, seed: int, group: str = ALL) -> li
     size = {"rows": len(cohort.ids), "cases": len(set(cohort.cases)), "positives": int((labels > 0).sum())}
     found = []
     for role, probs in cohort.probs.items():
+        ends = _analytic(cohort, role) if size["cases"] == size["rows"] else {}
         for metric, score in _weighted(cohort, role):
             [value] = score(np.ones((1, len(labels))))
             known = math.isfinite(value) and size["cases"] > 1
             low, high = percentiles(score(counts)) if known else (math.nan, math.nan)
             found.append(Score(group, role, metric, float(value), low, high, "cases", **size))
-        if probs.shape[1] == 2 and size["cases"] == size["rows"]:
-            area = delong(probs[:, 1], labels)
-            found.append(Score(group, role, "auroc", area.auroc, area.low, area.high, "DeLong", **size))
+            if metric in ends:
+                found.append(Score(group, role, metric, float(value), *ends[metric], **size))
         error = expected_calibration_error(*_events(probs, labels))
         found.append(Score(group, role, "ece", error, math.nan, math.nan, "", **size))
+    return found
+
+
+def _analytic(cohort: Cohort, role: str) -> dict[str, tuple[float, float, str]]:
+    """Ends of an interval and its name, by metric."""
+    probs, labels = cohort.probs[role], cohort.labels
+    assert labels is not None
+    shares = decided_shares(labels, cohort.decided(role), probs.shape[1])
+    found = {metric: (*wilson(*share), "Wilson") for metric, share in shares.items()}
+    if probs.shape[1] == 2:
+        area = delong(probs[:, 1], labels)
+        found["auroc"] = (area.low, area.high, "DeLong")
     return found
 
 

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 from sklearn import metrics
 
 from kd_mil.core.errors import UserError
@@ -101,6 +102,13 @@ def test_intervals_draw_cases_and_delong_needs_independent_rows(folder):
     area = delong(rows.teacher_prob.to_numpy(), (rows.label == "tumour").to_numpy())
     [found] = cases["metrics"].query("interval == 'DeLong' and role == 'teacher'").to_dict("records")
     assert (found["value"], found["low"], found["high"]) == pytest.approx((area.auroc, area.low, area.high))
+    assert "Wilson" not in slides["metrics"].interval.tolist()
+    truth, decided = rows.label == "tumour", rows.teacher_decision == "tumour"
+    expected = binomtest(int((truth & decided).sum()), int(truth.sum())).proportion_ci(method="wilson")
+    asked = "interval == 'Wilson' and role == 'teacher' and metric == 'sensitivity'"
+    [found] = cases["metrics"].query(asked).to_dict("records")
+    assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high))
+    assert "sensitivity (Wilson)" in (folder / "out" / "index.html").read_text()
 
 
 def test_subgroups_are_scored_apart_and_counted(folder):
