@@ -14,6 +14,7 @@ from kd_mil.evaluation.ranking import grouped_areas
 from kd_mil.evaluation.statistics.lesions import ScoredSlide, found_lesions, weighted_froc
 from kd_mil.evaluation.statistics.weighted_scores import (
     METRICS,
+    OF_IMAGES,
     OF_PROBABILITIES,
     ClassRows,
     PredictedRows,
@@ -115,7 +116,7 @@ def decided_rows(
     directory: Path, role: str, level: str, name: str, tested: HeldOut
 ) -> tuple[np.ndarray, Weighted] | None:
     """As `weighted_metric`, for bags, cases, images or all instances, decided at 0.5 or, `_tuned`, by validation."""
-    known = METRICS if level == "instance" else METRICS | OF_PROBABILITIES
+    known = METRICS | (OF_PROBABILITIES if level != "instance" else {}) | (OF_IMAGES if level == "image" else {})
     plain, threshold = name.removesuffix("_tuned"), 0.5
     if plain != name:
         chosen = threshold_of(directory, role, level)

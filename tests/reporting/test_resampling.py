@@ -15,6 +15,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from kd_mil.evaluation.classification import IMAGE_METRICS, image_scores
 from kd_mil.evaluation.ranking import ranking_scores
 from kd_mil.evaluation.scorecard import lesion_scores
 from kd_mil.evaluation.statistics.calibration import brier_score
@@ -106,6 +107,22 @@ def test_scores_at_the_chosen_threshold_and_of_probabilities(run, metric):
     for weights, value in zip(counts, score(counts[:, owners].astype(float)), strict=True):
         drawn = bags.iloc[np.repeat(np.arange(40), weights)]
         assert value == pytest.approx(FURTHER[metric](drawn.label, drawn.student_prob))
+
+
+@pytest.mark.parametrize("metric", IMAGE_METRICS)
+def test_every_score_of_images_has_resamples(tmp_path, metric):
+    """Against `image_scores` of images repeated as often as they were drawn."""
+    rng = np.random.default_rng(0)
+    labels, probs = rng.integers(0, 3, 40), rng.dirichlet(np.ones(3), 40).round(6)
+    table = {"image_id": range(40), "label": np.take(list("abc"), labels)}
+    table |= {f"model_prob_{name}": probs[:, index] for index, name in enumerate("abc")}
+    pd.DataFrame(table).to_csv(tmp_path / "images.csv", index=False)
+    owners, score = weighted_metric(tmp_path, "model", f"image_{metric}", held_out(tmp_path))
+    counts = rng.multinomial(40, np.full(40, 1 / 40), 3)
+    for weights, value in zip(counts, score(counts[:, owners].astype(float)), strict=True):
+        rows = np.repeat(np.arange(40), weights)
+        expected = image_scores(torch.tensor(probs[rows]), torch.tensor(labels[rows]))
+        assert value == pytest.approx(expected[f"image_{metric}"], nan_ok=True)
 
 
 def test_probabilities_of_several_classes():

@@ -104,6 +104,12 @@ def accuracy(rows: PredictedRows) -> Weighted:
     return lambda weights: ratio(weights @ rows.right, weights.sum(1))
 
 
+def class_accuracy(rows: ClassRows) -> Weighted:
+    """Share of the rows that are decided rightly for this class or against it."""
+    right = (rows.decided == rows.labels).astype(np.float64)
+    return lambda weights: ratio(weights @ right, weights.sum(1))
+
+
 def f1(rows: ClassRows) -> Weighted:
     """F1; undefined without a positive label, as in `evaluation.metrics`."""
     hit, either = rows.decided * rows.labels, rows.decided + rows.labels
@@ -183,6 +189,12 @@ DECISIONS: dict[str, Callable[[PredictedRows], Weighted]] = {
     "balanced_accuracy": over_classes(balanced_accuracy),
 }
 """Further scores of decisions, each of one class against the rest, over several classes their mean."""
+OF_IMAGES: dict[str, Callable[[PredictedRows], Weighted]] = {
+    "accuracy_ovr": over_classes(class_accuracy),
+    "precision": over_classes(precision),
+    "recall": over_classes(sensitivity),
+}
+"""What `classification.confusion_scores` has beyond `METRICS`."""
 
 
 def tie_groups(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

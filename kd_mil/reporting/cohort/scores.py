@@ -96,7 +96,8 @@ def scores_of(cohort: Cohort, resamples: int, seed: int, group: str = ALL) -> li
             low, high = percentiles(score(counts)) if known else (math.nan, math.nan)
             found.append(Score(group, role, metric, float(value), low, high, "cases", **size))
             if metric in ends:
-                found.append(Score(group, role, metric, float(value), *ends[metric], **size))
+                low, high, kind = ends[metric]
+                found.append(Score(group, role, metric, float(value), low, high, kind, **size))
         error = expected_calibration_error(*_events(probs, labels))
         found.append(Score(group, role, "ece", error, math.nan, math.nan, "", **size))
     return found
