@@ -39,7 +39,7 @@ def documented_commands():
         blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
         for block in (block for language, block in blocks if language in ("", "bash", "sh", "console")):
             for line in block.splitlines():
-                found = re.search(r"python -m kd_mil\.(\w+)(.*)", line.split("  #")[0])
+                found = re.search(r"(?:python -m kd_mil\.|^kd-mil )(\w+)(.*)", line.split("  #")[0])
                 if found:
                     yield pytest.param(*found.groups(), id=f"{page.name}:{found[0][10:90]}")
 
