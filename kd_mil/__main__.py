@@ -65,6 +65,8 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, kd_mil._leave)
     name, arguments = [*sys.argv[1:2], "--help"][0], sys.argv[2:]
+    if name not in COMMANDS and hasattr(signal, "SIGPIPE"):  # `kd-mil show | head` ends as other tools do
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if name in ("-h", "--help"):
         print(usage())
     elif name == "--version":
