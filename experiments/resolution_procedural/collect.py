@@ -59,10 +59,19 @@ def slides(runs: Sequence[Run]) -> list[dict[str, Any]]:
     entries = []
     for name in dict.fromkeys(label(run) for run in runs):
         alike = [run for run in runs if label(run) == name]
-        scores = {score: values(alike, f"test/{{role}}/{score}") for score in ("bag_auroc", "instance_auroc")}
-        costs = {cost: values(alike, f"cost/all/{cost}") for cost in COSTS}
+        scores = {
+            score: values(alike, f"test/{{role}}/{score}")
+            for score in ("bag_auroc", "instance_auroc", "instance_auroc_within")
+        }
+        costs = {cost: values(alike, f"cost/all/{cost}") or features_cost(alike, cost) for cost in COSTS}
         entries.append({"kind": name} | scores | {cost: statistics.fmean(v) for cost, v in costs.items() if v})
     return entries
+
+
+def features_cost(runs: Sequence[Run], cost: str) -> list[float]:
+    """What `features_cost.py` has measured of models of features."""
+    paths = [run.directory / "features_cost.json" for run in runs]
+    return [json.loads(path.read_text())[cost] for path in paths if path.is_file()]
 
 
 def label(run: Run) -> str:
@@ -98,7 +107,7 @@ def main() -> None:
     groups: dict[str, list[Run]] = {}
     for run in finished(root, ("teacher", "baseline", "kd", "kd_ad", "kd_ad_level0")):
         groups.setdefault(label(run), []).append(run)
-    of_slides = finished(root, ("weno", "resolution_weno"))
+    of_slides = finished(root, ("weno_lite0", "resolution_lite0", "weno", "resolution_weno"))
     record = {"tiles": tiles(groups), "slides": slides(of_slides)}
     runs = [*(run for some in groups.values() for run in some), *of_slides]
     record["git_commits"] = sorted({str(run.record.get("git_commit")) for run in runs})  # type: ignore[assignment]
