@@ -23,6 +23,8 @@ WITH_FILES_OF_ITS_OWN = ROOT / "docs" / "extending.md"
 """Its commands need the files that the page shows: `test_extending.py` runs them."""
 MADE = {ROOT / "docs" / name for name in ("index.md", "changes.md", "settings.md", "records.md")}
 """Pages of the site that are made when it is built (`test_site.py`)."""
+ITS_OWN = ("smoke=", "smoke_seconds=", "features=", "data_sets=")
+"""Settings of the doctor; the others of its command line are those of a run."""
 CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
 CHOICE = re.compile(r"(?<![\w./+-])([a-z_/]+)=([a-z0-9_]+(?:(?:\\?\||,)[a-z0-9_]+)*)(?![\w*.=/])")
 GROUPS = {str(path.relative_to(CONFIG_DIR)) for path in CONFIG_DIR.rglob("*") if path.is_dir()} - {"hydra/launcher"}
@@ -55,6 +57,8 @@ def test_documented_command_composes(command, arguments):
         fixed = with_quoted_values(fixed, QUOTED)
     overrides = [_first_value(word) for word in fixed]
     register_resolvers()
+    if command == "doctor":
+        command, overrides = "run", [word for word in overrides if not word.startswith(ITS_OWN)]
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         compose(command, overrides=overrides, return_hydra_config=True)
 
