@@ -21,11 +21,13 @@ def refuse(config: DictConfig) -> None:
     """What the settings alone forbid.
 
     Raises:
-        UserError: a number out of range, or no such shard.
+        UserError: a number out of range, no such shard or file of labels, or subgroups without labels.
     """
     on_a_disk(config, "out", "slides", "images", "labels", *(["ckpt"] if isinstance(config.ckpt, str) else []))
     if config.labels is not None and not Path(config.labels).is_file():
         raise UserError(f"labels={config.labels}: no such file; give a CSV slide_id,label[,case_id]")
+    if config.subgroups and config.labels is None:
+        raise UserError(f"subgroups=[{','.join(config.subgroups)}]: give labels=CSV with these columns")
     for name, least in LEAST.items():
         if config[name] is not None:
             whole(name, config[name], least)

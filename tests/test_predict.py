@@ -304,6 +304,9 @@ def test_each_mistake_is_one_line(command: Callable, on_features: Path, on_tiles
     (tmp_path / "list.csv").write_text("slide_id,feature_path\na,b.h5")
     (tmp_path / "text.ckpt").write_text("hi\n")
     (tmp_path / "s1.csv").write_text("slide_id,feature_path\n../s1,list.csv")
+    (tmp_path / "benign.csv").write_text("slide_id,label,site\ns0,,A\ns1,benign,A")
+    (tmp_path / "blank.csv").write_text("slide_id,label\ns0,\ns1,")
+    (tmp_path / "elsewhere.csv").write_text("slide_id,label\ns77,tumour")
     for ask, message in (
         ((files,), "ckpt is not set"),
         (("ckpt=none.ckpt", files), "none.ckpt does not exist"),
@@ -324,6 +327,14 @@ def test_each_mistake_is_one_line(command: Callable, on_features: Path, on_tiles
         ((features, files, "on_error=go"), "on_error=go: choose skip or stop"),
         ((features, files, "thresold=1"), "thresold"),
         ((features, files, "labels=none.csv"), "labels=none.csv: no such file"),
+        ((features, files, "labels=benign.csv"), "benign.csv, line 3: the model knows no class 'benign'"),
+        (
+            (features, files, "labels=benign.csv", "subgroups=[sit]"),
+            "no column 'sit'; known: site; did you mean 'site'?",
+        ),
+        ((features, files, "labels=blank.csv"), "blank.csv: no slide has a label"),
+        ((features, files, "labels=elsewhere.csv"), "slide 's77' is not among the 8 slides; known: s0, s1, s2"),
+        ((features, files, "subgroups=[site]"), "subgroups=[site]: give labels=CSV with these columns"),
         ((features, files, "operating_point=yoden"), "operating_point=yoden: choose youden"),
         ((f"ckpt=[{on_features}/run,{on_tiles}/run]", files), "differ in"),
     ):

@@ -6,7 +6,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from kd_mil.core.atomic import require_writable
@@ -15,6 +14,7 @@ from kd_mil.core.errors import UserError
 from kd_mil.core.machine.devices import usable_device
 from kd_mil.core.machine.processes import reading_processes
 from kd_mil.core.shards import Shard, shard_of
+from kd_mil.core.tables import require_columns
 from kd_mil.jobs.evaluate import Evaluation, evaluate
 from kd_mil.methods.base.image_method import ImageMethod
 from kd_mil.prediction.case_bags import CasePredictor
@@ -30,6 +30,8 @@ from kd_mil.prediction.loading import is_made_by
 from kd_mil.prediction.members import checkpoints_of, loaded, model_of, write_model
 from kd_mil.prediction.outputs import OutputSettings
 from kd_mil.prediction.pipeline import Predictor
+from kd_mil.reporting.cohort.scores import require_groups
+from kd_mil.reporting.cohort.table import label_index
 from kd_mil.reporting.prediction_page import write_prediction_page
 from kd_mil.slides.formats.reader import reader_class
 from kd_mil.slides.overlays.score_grid import shades
@@ -110,7 +112,7 @@ def prepared(plain: Mapping[str, Any], out: Path, shard: Shard) -> Iterator[tupl
     ledger = Ledger(out / ".finished", how, plain["overwrite"])
     method.to(usable_device(plain["device"]))
     with opened as inputs:
-        labels = labels_of(plain["labels"], [item.slide_id for item in inputs])
+        labels = labels_of(plain, [item.slide_id for item in inputs], model.class_names)
         write_model(out, method, model)
         kind = CasePredictor if plain["bag_by"] == "case" else Predictor
         yield kind(method, model, out, settings, ledger, plain["on_error"], shard, labels), inputs
@@ -126,7 +128,7 @@ def prepared_images(plain: Mapping[str, Any], path: Path, out: Path, shard: Shar
         raise UserError("labels= are those of slides: leave it out with images=")
     found = image_model(path, role=plain["role"], pooling=plain["pooling"], trust=plain["trust"])
     inputs: Any = slides_of_pieces(plain, found) if unit == "slide" else image_files(plain, found)
-    labels = labels_of(plain["labels"], [item.slide_id for item in inputs])
+    labels = labels_of(plain, [item.slide_id for item in inputs], found.class_names)
     thresholds, settings = found.thresholds, output_settings(plain)
     model = Model(found.class_names, thresholds, thresholds, found.experiment, found.checkpoint, found.role, "0.5")
     facts = [found.checkpoint, repr(settings), plain["picture_side"], found.role, found.pooling]
@@ -141,14 +143,22 @@ def output_settings(plain: Mapping[str, Any]) -> OutputSettings:
     return OutputSettings(**{field.name: plain[field.name] for field in fields(OutputSettings)})
 
 
-def labels_of(path: str | None, slide_ids: Sequence[str]) -> dict[str, str]:
-    """Labels by slide id from a table of them.
+def labels_of(plain: Mapping[str, Any], slide_ids: Sequence[str], class_names: Sequence[str]) -> dict[str, str]:
+    """Labels by slide id from the table of `labels`, which must serve the evaluation that follows.
 
     Raises:
-        UserError: as `read_labels`.
+        UserError: as `read_labels`; a label that is no class of the model, none at all, or no column for a subgroup.
     """
+    path = plain["labels"]
     if path is None:
         return {}
-    table = read_labels(path, set(slide_ids), "slides")
-    known = table.get("label", pd.Series("", table.index))
-    return {slide_id: label for slide_id, label in zip(table["slide_id"], known, strict=True) if label}
+    table = read_labels(path, list(slide_ids), "slides")
+    require_columns(table, ("label",), path)
+    require_groups(plain["subgroups"], table.columns.drop(["slide_id", "label", "case_id"], errors="ignore"))
+    rows = zip(table.index, table["slide_id"], table["label"], strict=True)
+    labels = {slide_id: (label, f"{path}, line {line}") for line, slide_id, label in rows if label}
+    if not labels:
+        raise UserError(f"{path}: no slide has a label")
+    for label, where in labels.values():
+        label_index(label, class_names, where)
+    return {slide_id: label for slide_id, (label, _) in labels.items()}

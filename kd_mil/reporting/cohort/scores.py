@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -131,16 +131,22 @@ def subgroup_scores(cohort: Cohort, columns: Sequence[str], resamples: int, seed
     Raises:
         UserError: no such column.
     """
+    require_groups(columns, cohort.groups.columns)
     found = []
     for column in dict.fromkeys(columns):
-        if column not in cohort.groups:
-            known = [str(name) for name in cohort.groups]
-            raise UserError(f"subgroups: the labels have no column {column!r}; {did_you_mean(column, known)}")
         values = cohort.groups[column].to_numpy()
         for value in sorted(set(values)):
             part = cohort.part(values == value)
             found += scores_of(part, resamples, seed, f"{column}={value or 'unknown'}")
     return found
+
+
+def require_groups(columns: Sequence[str], known: Iterable[str]) -> None:
+    """Refuse a subgroup that is no further column of the labels; UserError."""
+    names = list(map(str, known))
+    for column in columns:
+        if column not in names:
+            raise UserError(f"subgroups: the labels have no column {column!r}; {did_you_mean(column, names)}")
 
 
 def comparisons_of(cohort: Cohort, other: Cohort | None, resamples: int, seed: int) -> list[Comparison]:
