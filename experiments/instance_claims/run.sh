@@ -1,6 +1,7 @@
 #!/bin/sh
 # Every way to score instances from bag labels, on the same bags: sh experiments/instance_claims/run.sh OUT SET [SEEDS]
-# SET: colon (COLON=colon.csv of docs/formats.md), kather_RATIO, or cifar_RATIO (CIFAR=OUT of weno_transport/cifar_features.py).
+# SET: colon (COLON=colon.csv of docs/formats.md), kather_RATIO, cifar_RATIO (CIFAR=OUT of weno_transport/cifar_features.py), or
+# procedural (PROCEDURAL=manifest.csv of kd_mil.extract).
 # A finished run is skipped, an interrupted one goes on.
 set -e
 out=$1 set=$2 seeds=${3:-0 1 2}
@@ -40,6 +41,10 @@ for seed in $seeds; do
     ;;
   kather_*)
     name=$seed data="data=kather_mil data.positive_ratio=${set#kather_} data.seed=$seed seed=$seed trainer.max_epochs=15"
+    methods
+    ;;
+  procedural)
+    name=$seed data="data=feature_bags data.manifest=$PROCEDURAL data.classes=[negative,positive] seed=$seed trainer.max_epochs=10"
     methods
     ;;
   cifar_*)

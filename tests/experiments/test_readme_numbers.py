@@ -87,7 +87,9 @@ def test_best_readings(name):
 )
 def test_who_wins_where(name, method):
     found = record("instance_claims")
-    gains = [found[of]["gains"][method]["instance_auroc_within"] for of in ("kather_0.2", "colon", "cifar_0.2")]
+    gains = [
+        found[of]["gains"][method]["instance_auroc_within"] for of in ("kather_0.2", "colon", "cifar_0.2", "procedural")
+    ]
     assert row(name) == ["{mean:+.3f} [{low:+.3f}, {high:+.3f}]".format(**gain) for gain in gains]
 
 
