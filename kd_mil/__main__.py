@@ -25,7 +25,7 @@ MORE = {
     "list": "what there is of experiments, methods, aggregators, encoders, data, or any other group of settings",
     "show": "all settings of a run, each with its comment: kd-mil show experiment=weno_dsmil",
     "init": "an experiment of your own to edit: kd-mil init weno data=feature_bags > mine.yaml; then experiment=mine",
-    "completion": 'for the shell, in ~/.bashrc: eval "$(kd-mil completion bash)"',
+    "completion": 'for the tab key: eval "$(kd-mil completion bash)" in ~/.bashrc, of zsh in ~/.zshrc',
 }
 
 
@@ -44,11 +44,11 @@ def answer(name: str, arguments: list[str]) -> str:
     from kd_mil.core.errors import UserError
 
     if name == "completion":
-        from kd_mil.cli.completion import BASH
+        from kd_mil.cli.completion import SHELLS
 
-        if arguments != ["bash"]:
-            raise UserError('completion needs a shell, bash: eval "$(kd-mil completion bash)"')
-        return BASH
+        if len(arguments) != 1 or arguments[0] not in SHELLS:
+            raise UserError('completion needs a shell, bash or zsh: eval "$(kd-mil completion bash)"')
+        return SHELLS[arguments[0]]
     from kd_mil.cli import catalogue, command, composed
 
     if name == "list":

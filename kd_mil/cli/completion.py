@@ -21,6 +21,16 @@ _kd_mil() {
 }
 complete -o default -F _kd_mil kd-mil"""
 """An equals sign ends a word of bash, so what stands before it is not given again."""
+ZSH = """\
+_kd_mil() {
+    local -a found
+    found=("${(@f)$(kd-mil complete "${(j: :)words[1,CURRENT-1]} $PREFIX" 2>/dev/null)}")
+    compadd -S '' -- ${(M)found:#*=}
+    compadd -- ${found:#*=}
+}
+compdef _kd_mil kd-mil"""
+"""Words that end with an equals sign go on; all others are followed by a space."""
+SHELLS = {"bash": BASH, "zsh": ZSH}
 
 
 def candidates(folder: Path, commands: Collection[str], line: str) -> list[str]:
@@ -37,6 +47,8 @@ def candidates(folder: Path, commands: Collection[str], line: str) -> list[str]:
         found: Iterable[str] = commands
     elif before[1] == "list":
         found = [*PLURALS, "data"]
+    elif before[1] == "completion":
+        found = SHELLS
     elif before[1] == "init" and len(before) == 2:
         found = [name for name, _ in catalogue(folder, "experiment")]
     else:

@@ -1,6 +1,7 @@
 """What the tab key offers behind `kd-mil`, asked as bash asks."""
 
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 
 import kd_mil.__main__ as front
 from kd_mil.cli.arguments import CONFIG_DIR
-from kd_mil.cli.completion import BASH, candidates
+from kd_mil.cli.completion import BASH, ZSH, candidates
 
 
 def offered(line):
@@ -20,6 +21,7 @@ def offered(line):
     [
         ("kd-mil pre", ["predict"]),
         ("kd-mil list enc", ["encoders"]),
+        ("kd-mil completion ", ["bash", "zsh"]),
         ("kd-mil init weno_ds", ["weno_dsmil", "weno_dsmil_released"]),
         ("kd-mil export fea", ["features="]),
         ("kd-mil run experiment=weno_ds", ["experiment=weno_dsmil", "experiment=weno_dsmil_released"]),
@@ -54,11 +56,51 @@ def test_bash_completes(line, reply):
     assert done.stdout.split() == [reply], done.stderr
 
 
+IN_ZSH = """
+zmodload zsh/zpty
+zpty terminal zsh -f -i
+zpty -w terminal "source $PWD/set_up.zsh"
+zpty -w -n terminal "$1"$'\\t\\x18'
+zpty -r terminal shown '*<<*>>*'
+print -r -- $shown
+"""
+"""Types a line and the tab key, as a user does, then a key that shows what has become of the line."""
+SET_UP = """
+kd-mil() {{ {python} -m kd_mil "$@"; }}
+autoload -U compinit && compinit -u -D
+{function}
+bindkey '^I' complete-word
+show() {{ print -r -- "<<$BUFFER>>" }}
+zle -N show
+bindkey '^X' show
+"""
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+@pytest.mark.parametrize(
+    ("line", "becomes"),
+    [
+        ("kd-mil fron", "frontier "),
+        ("kd-mil export li", "export license="),
+        ("kd-mil run seed=1 hpm=th", "hpm=threshold "),
+    ],
+)
+def test_zsh_completes(line, becomes, tmp_path):
+    (tmp_path / "set_up.zsh").write_text(SET_UP.format(python=shlex.quote(sys.executable), function=ZSH))
+    (tmp_path / "typed.zsh").write_text(IN_ZSH)
+    command = ["zsh", "-f", "typed.zsh", line]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert f"{becomes}>>" in done.stdout, done.stdout + done.stderr
+
+
 def test_the_command_prints_what_the_shell_evaluates(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["kd-mil", "completion", "bash"])
     front.main()
     assert capsys.readouterr().out.strip() == BASH
+    monkeypatch.setattr(sys, "argv", ["kd-mil", "completion", "zsh"])
+    front.main()
+    assert capsys.readouterr().out.strip() == ZSH
     monkeypatch.setattr(sys, "argv", ["kd-mil", "completion"])
     with pytest.raises(SystemExit):
         front.main()
-    assert "completion needs a shell, bash" in capsys.readouterr().err
+    assert "completion needs a shell, bash or zsh" in capsys.readouterr().err
