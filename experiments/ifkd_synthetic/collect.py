@@ -28,6 +28,8 @@ LINES = (
     ("stage one, gm_bce, for all epochs", "teacher_gm_bce", "teacher"),
     ("student, gm_bce, no switch", "gm_bce_no_switch", "student"),
     ("student, gm_bce, with switches", "gm_bce", "student"),
+    ("stage one, gm_bce, for 68 epochs", "long_teacher", "teacher"),
+    ("student, gm_bce, 34 epochs after 34 of stage one", "long_student", "student"),
     ("U-Net on masks", "unet", "model"),
 )
 METRICS = ("f1", "f1_pos", "iou_pos", "dice", "precision", "recall", "precision_pos")
@@ -36,14 +38,18 @@ STUDENTS = (
     ("gm_bce, no switch", "gm_bce_no_switch", "gm_bce"),
     ("gm_bce", "gm_bce", "gm_bce"),
 )
-DIFFERENCES = tuple(
-    (f"student ({name}) - {what}", (folder, "student"), reference)
-    for name, folder, loss in STUDENTS
-    for what, reference in (
-        ("its stage one", (folder, "stage_one")),
-        ("stage one for all epochs", (f"teacher_{loss}", "teacher")),
-        ("class activation map", ("cam", "model")),
-    )
+DIFFERENCES = (
+    *(
+        (f"student ({name}) - {what}", (folder, "student"), reference)
+        for name, folder, loss in STUDENTS
+        for what, reference in (
+            ("its stage one", (folder, "stage_one")),
+            ("stage one for all epochs", (f"teacher_{loss}", "teacher")),
+            ("class activation map", ("cam", "model")),
+            ("U-Net on masks", ("unet", "model")),
+        )
+    ),
+    ("student of 34 epochs - stage one for 68", ("long_student", "student"), ("long_teacher", "teacher")),
 )
 RESAMPLES = 10_000
 

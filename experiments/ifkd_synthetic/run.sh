@@ -18,6 +18,8 @@ for seed in $seeds; do
   run dice experiment=ifkd_synthetic method.stage_one=dice
   run teacher_gm_bce experiment=ifkd_synthetic method.stage_one=gm_bce method.teacher_epochs=null
   run teacher_dice experiment=ifkd_synthetic method.stage_one=dice method.teacher_epochs=null
+  run long_student experiment=ifkd_synthetic method.stage_one=gm_bce method.teacher_epochs=34 trainer.max_epochs=68 method.switch.rule=never
+  run long_teacher experiment=ifkd_synthetic method.stage_one=gm_bce method.teacher_epochs=null trainer.max_epochs=68
   # shellcheck disable=SC2086
   run cam experiment=cam_baseline $rival
   run unet experiment=unet_supervised segmenter.name=tf_efficientnet_lite0 segmenter.pretrained=true method.augment=true trainer.max_epochs=34
