@@ -1,6 +1,7 @@
 """The figures of a report."""
 
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from kd_mil.reporting.spread import defined_mean
 
 COLOURS = {"teacher": "tab:blue", "student": "tab:red", "model": "tab:green"}
 LONGEST_LABEL = 80
+LINE, LINES = 60, 3
+"""Characters in a line of the name of a row, and lines of it."""
 
 
 def swept_number(points: Sequence[Point], wanted: str | None = None) -> str | None:
@@ -47,13 +50,13 @@ def sweep_figure(points: Sequence[Point], x: str, chosen: Mapping[str, str]) -> 
             label = f"{name}{literal(role)}, validation {level}s"
             draw(right, curve, x, f"val/{role}/{level}_auroc", label, COLOURS.get(role))
             for point in curve:
-                if chosen.get(point.experiment) == point.name:
+                if point.name in chosen.values():
                     mark(right, point, x, role, level)
     for axes, title in ((left, "what chooses"), (right, f"{level} AUROC")):
         axes.set(xlabel=x, title=title)
         for point in points:
             position = number(point.settings.get(x, ""))
-            if chosen.get(point.experiment) == point.name and position is not None:
+            if point.name in chosen.values() and position is not None:
                 axes.axvline(position, color="0.8", zorder=0)
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
@@ -89,6 +92,19 @@ def literal(text: str) -> str:
     return shown.replace("$", r"\$")
 
 
+def broken(text: str) -> str:
+    """The name of a row in up to `LINES` lines, a longer one without some of them; drawn as it stands."""
+    lines = textwrap.wrap(text, LINE, break_on_hyphens=False)
+    if len(lines) > LINES:
+        lines = [*lines[: LINES - 2], f"{lines[LINES - 2][: LINE - 2]} …", lines[-1]]
+    return "\n".join(lines).replace("$", r"\$")
+
+
+def row_height(names: Sequence[str]) -> float:
+    """Inches of a row that any of these names fits in."""
+    return max(0.32, 0.06 + 0.14 * max((name.count("\n") + 1 for name in names), default=1))
+
+
 def draw(axes: Axes, points: Sequence[Point], x: str, key: str, label: str, colour: Any) -> None:
     """Mean over runs as a line, single runs as circles."""
     positions = [float(point.settings[x]) for point in points]
@@ -115,7 +131,8 @@ def mark(axes: Axes, point: Point, x: str, role: str, level: str) -> None:
 def comparison_figure(entries: Sequence[Entry], metric: str, chosen: Mapping[str, str]) -> Figure:
     """Test results of all points in one metric: single runs, mean, and 95 % interval over test cases."""
     drawn = [entry for entry in entries if entry.metric == metric][::-1]
-    figure = Figure(figsize=(9, 1.2 + 0.32 * len(drawn)), layout="constrained")
+    names = [broken(f"{entry.point} {entry.role}{' *' if entry.point in chosen.values() else ''}") for entry in drawn]
+    figure = Figure(figsize=(9, 1.2 + row_height(names) * len(drawn)), layout="constrained")
     axes = figure.subplots()
     for row, entry in enumerate(drawn):
         colour = COLOURS.get(entry.role, "0.3")
@@ -124,8 +141,7 @@ def comparison_figure(entries: Sequence[Entry], metric: str, chosen: Mapping[str
         known = [value for value in entry.values if value is not None]
         axes.plot(known, [row] * len(known), "o", color=colour, markersize=4, alpha=0.6, fillstyle="none")
         axes.plot([entry.mean or 0], [row], "|", color=colour, markersize=14, markeredgewidth=2)
-    names = [f"{entry.point}  {entry.role}{' *' if entry.point in chosen.values() else ''}" for entry in drawn]
-    axes.set_yticks(range(len(drawn)), [literal(name) for name in names], fontsize=8)
+    axes.set_yticks(range(len(drawn)), names, fontsize=8)
     axes.set(xlabel=f"{metric}, test", ylim=(-0.7, len(drawn) - 0.3))
     axes.grid(axis="x", alpha=0.3)
     return figure

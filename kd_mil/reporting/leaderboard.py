@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
-from kd_mil.reporting.figures import literal
+from kd_mil.reporting.figures import broken, row_height
 from kd_mil.reporting.runs import REPETITIONS, Point
 from kd_mil.reporting.spread import mean_and_sd
 
@@ -145,6 +145,8 @@ def leaderboard_text(board: Leaderboard) -> str:
     if board.critical_difference > 0:
         reached = "" if board.critical_difference <= methods - 1 else ", which so few data sets cannot reach"
         parts.append(f"mean ranks {board.critical_difference:.2f} apart differ at 5 % (Nemenyi){reached}")
+        if alike(board.mean_ranks, board.critical_difference):
+            parts.append("bars join those that do not")
     if board.left_out:
         parts.append(f"left out, since results are missing: {', '.join(board.left_out)}")
     return f"{'; '.join(parts)}."
@@ -168,17 +170,32 @@ def leaderboard_table(board: Leaderboard) -> pd.DataFrame:
     return pd.DataFrame(columns | {name: board.values[:, index] for index, name in enumerate(board.data_sets)})
 
 
+def alike(mean_ranks: np.ndarray, difference: float) -> list[tuple[int, int]]:
+    """First and last of each largest group of ascending mean ranks (M,) closer than a difference; none if it is NaN."""
+    if math.isnan(difference):
+        return []
+    ends = [int(np.flatnonzero(mean_ranks - first < difference)[-1]) for first in mean_ranks]
+    return [(first, last) for first, last in enumerate(ends) if last > first and last not in ends[:first]]
+
+
 def leaderboard_figure(board: Leaderboard) -> Figure:
-    """Mean ranks, the best on top; a bar as long as the critical difference from the best one."""
-    figure = Figure(figsize=(9, 1.4 + 0.32 * len(board.methods)), layout="constrained")
+    """Mean ranks, the best on top; a bar joins methods that lie closer than the critical difference."""
+    names = [broken(name) for name in board.methods]
+    figure = Figure(figsize=(9, 1.4 + row_height(names) * len(names)), layout="constrained")
     axes = figure.subplots()
     rows = np.arange(len(board.methods))[::-1]
     axes.plot(board.mean_ranks, rows, "o", color="0.2")
-    if math.isfinite(board.critical_difference):
-        best = board.mean_ranks[0]
-        axes.axvspan(best, best + board.critical_difference, color="tab:blue", alpha=0.12)
-    axes.set_yticks(rows, [literal(name) for name in board.methods], fontsize=8)
-    difference = f", critical difference {board.critical_difference:.2f}" if board.critical_difference > 0 else ""
-    axes.set(xlabel=f"mean rank in {board.metric} over {len(board.data_sets)} data sets{difference}")
+    for number, (first, last) in enumerate(alike(board.mean_ranks, board.critical_difference)):
+        place = 1.02 + 0.02 * number  # right of the axes, in their width
+        axes.plot(
+            [place] * 2,
+            rows[[first, last]],
+            color="tab:blue",
+            lw=4,
+            transform=axes.get_yaxis_transform(),
+            clip_on=False,
+        )
+    axes.set_yticks(rows, names, fontsize=8)
+    axes.set(xlabel=f"mean rank in {board.metric}")
     axes.grid(axis="x", alpha=0.3)
     return figure

@@ -11,11 +11,14 @@ from typing import Any, NamedTuple
 from kd_mil.core.errors import UserError
 from kd_mil.core.run_files import read_metrics, read_record
 from kd_mil.reporting.predictions import HeldOut, held_out
+from kd_mil.reporting.resampling import overlapping
 from kd_mil.reporting.spread import defined_mean
 
 REPETITIONS = ("seed", "data.fold", "data.seed")
 """Settings in which the runs of one point may differ."""
 TEACHER = "method.teacher_ckpt"
+UNKNOWN = "?"
+"""Test case of runs that say nothing of theirs."""
 NOT_SETTINGS = ("experiment", "overwrite", "ckpt_path", "paths", "hydra", "hydra/launcher", "hydra/sweeper", "sweep")
 
 
@@ -188,20 +191,40 @@ def chosen_points(points: Sequence[Point]) -> dict[str, str]:
     """For each experiment the point that validation chooses: best mean of the metric that selected the checkpoints.
 
     Points are compared over the seeds and folds that all of them have, or over all where there are none such.
-    Experiments whose points were selected by different metrics, or by an undefined one, have none.
+    Points on other data are no choice: an experiment on several data sets has one for each, by its own name. Points
+    that were selected by different metrics, or by an undefined one, have none.
     """
     best: dict[str, str] = {}
     for experiment in dict.fromkeys(point.experiment for point in points):
-        candidates = [point for point in points if point.experiment == experiment]
-        monitors = {(run.record.get("monitor"), run.record.get("monitor_mode")) for p in candidates for run in p.runs}
-        if len(monitors) != 1:
-            continue
-        [(monitor, mode)] = monitors
-        shared = set.intersection(*[{run.repetition for run in point.runs} for point in candidates])
-        if shared:
-            candidates = [p._replace(runs=[run for run in p.runs if run.repetition in shared]) for p in candidates]
-        scores = {point.name: defined_mean(point.values(monitor)) for point in candidates if monitor}
-        defined = {name: score for name, score in scores.items() if score is not None}
-        if defined:
-            best[experiment] = (min if mode == "min" else max)(defined, key=lambda name: defined[name])
+        rivals = by_data([point for point in points if point.experiment == experiment])
+        for candidates in rivals:
+            name = best_on_validation(candidates)
+            if name is not None:
+                best[experiment if len(rivals) == 1 else name] = name
     return best
+
+
+def by_data(points: Sequence[Point]) -> list[list[Point]]:
+    """Points by the data set that they name, and by the test cases that they or others of them have in common."""
+    cases = [
+        [case for run in point.runs if run.held_out is not None for case in run.held_out.cases] or [UNKNOWN]
+        for point in points
+    ]
+    groups: dict[tuple[str | None, int], list[Point]] = {}
+    for point, group in zip(points, overlapping(cases), strict=True):
+        groups.setdefault((point.runs[0].overrides.get("data"), group), []).append(point)
+    return list(groups.values())
+
+
+def best_on_validation(candidates: Sequence[Point]) -> str | None:
+    """Name of the best of some points; None where they cannot be compared."""
+    monitors = {(run.record.get("monitor"), run.record.get("monitor_mode")) for p in candidates for run in p.runs}
+    if len(monitors) != 1:
+        return None
+    [(monitor, mode)] = monitors
+    shared = set.intersection(*[{run.repetition for run in point.runs} for point in candidates])
+    if shared:
+        candidates = [p._replace(runs=[run for run in p.runs if run.repetition in shared]) for p in candidates]
+    scores = {point.name: defined_mean(point.values(monitor)) for point in candidates if monitor}
+    defined = {name: score for name, score in scores.items() if score is not None}
+    return (min if mode == "min" else max)(defined, key=lambda name: defined[name]) if defined else None

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from kd_mil.reporting.leaderboard import (
+    alike,
     critical_difference,
     friedman_p,
     leaderboard,
@@ -114,10 +115,20 @@ def test_the_text_says_what_few_data_sets_cannot_show(points):
     """Three methods on three data sets: ranks differ by at most 2, and 1.91 apart is significant; on two it is 2.34."""
     board = leaderboard(points, "bag_auroc")
     assert board.critical_difference == pytest.approx(2.343 * math.sqrt(3 * 4 / (6 * 3)), rel=1e-3)
-    assert "mean ranks 1.91 apart differ at 5 % (Nemenyi)." in leaderboard_text(board)
+    assert "mean ranks 1.91 apart differ at 5 % (Nemenyi); bars join those that do not." in leaderboard_text(board)
     fewer = leaderboard([point for point in points if "set2" not in point.name], "bag_auroc")
     assert "2.34 apart differ at 5 % (Nemenyi), which so few data sets cannot reach" in leaderboard_text(fewer)
     assert json.loads(json.dumps(leaderboard_facts(board)))["friedman_p"] == board.friedman_p
+
+
+def test_bars_join_what_does_not_differ(points):
+    """By hand; of groups within one another the larger."""
+    assert alike(np.array([1.0, 2.0, 2.5, 4.0]), 1.6) == [(0, 2), (2, 3)]
+    assert alike(np.array([1.0, 2.0, 2.5, 4.0]), 1.0) == [(1, 2)]
+    assert alike(np.array([1.0, 2.0]), math.nan) == []
+    board = leaderboard(points, "bag_auroc")
+    [axes] = leaderboard_figure(board).axes
+    assert len(axes.lines) == 1 + 1, "the ranks 1, 2.5 and 2.5 lie within 1.91"
 
 
 def test_the_example_of_the_paper():

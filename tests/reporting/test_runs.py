@@ -101,3 +101,16 @@ def test_what_is_not_finite_in_metrics_is_undefined(tmp_path):
 )
 def test_what_is_a_number(text, value):
     assert number(text) == value
+
+
+def test_validation_chooses_between_settings_and_not_between_data(tmp_path):
+    """Two settings on each of two named data sets, and on slides of another list: three choices."""
+    other = [f"s{i}" for i in range(40)]
+    for data, ids in (("data=colon", None), ("data=breast", None), ("data.slides=b.csv", other)):
+        for threshold, val in ((0.5, 0.6), (0.9, 0.3 if data == "data=colon" else 0.7)):
+            make_run(tmp_path, "weno", [data, f"hpm.threshold={threshold}"], 0, 1.0, val, ids=ids, fingerprint=data)
+    assert set(chosen_points(points_of(find_runs([tmp_path]))).values()) == {
+        "weno data=colon hpm.threshold=0.9",
+        "weno data=breast hpm.threshold=0.5",
+        "weno data.slides=b.csv hpm.threshold=0.5",
+    }
