@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from kd_mil.core.checkpoints import read_checkpoint
 from tests.support.command import kd_mil
+from tests.support.recomputed import all_recomputed
 
 SMALL = ["data=digits_mil", "trainer=cpu", "trainer.max_epochs=3", "data.seed=1", "instances_per_step=64"]
 SMALL += ["data.max_train_bags=40", "data.max_test_bags=20", "encoder=tiny_cnn"]
@@ -61,6 +62,8 @@ def test_written_predictions_give_the_written_metrics(finished_run):
     assert metrics["test/teacher/instance_auroc"] == metrics["test/teacher/instance_stream/instance_auroc"]
     for name in ("auroc", "ap", "tpr", "fpr", "student_auroc"):
         assert 0 <= metrics[f"train/pseudo_labels/{name}"] <= 1
+    names = all_recomputed(out)
+    assert {"bag_ece", "bag_brier_tempered", "instance_f1_tuned", "instance_ap_per_bag"} <= names
     largest = instances.groupby("bag_id", observed=True).student_prob.max()
     assert largest[bags.bag_id].to_numpy() == pytest.approx(bags.student_prob.to_numpy())
     assert instances.groupby("bag_id", observed=True).attention.sum().to_numpy() == pytest.approx(1, abs=1e-4)

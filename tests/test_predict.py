@@ -19,6 +19,7 @@ from kd_mil.slides.extraction.store import write_slide
 from kd_mil.slides.formats.reader import open_slide
 from kd_mil.slides.tiles.tiling import Tiles
 from tests.support.command import kd_mil
+from tests.support.recomputed import all_recomputed
 
 pytestmark = pytest.mark.slow
 ENCODER = {"name": "resnet18", "weights": "0123456789abcdef", "features": 8, "precision": "float32"}
@@ -267,6 +268,10 @@ def test_a_real_slide_among_damaged_ones(
     assert "on_error=skip" in refusal(command(f"ckpt={on_tiles}/run", "slides=in/list.csv", "out=b", "on_error=stop"))
     line = refusal(command(f"ckpt={on_tiles}/run", "slides=in/text.svs", "out=c"))
     assert "no slide could be read: slide 'in/text.svs' cannot be opened" in line
+
+
+def test_metrics_of_a_run_on_slides_are_those_of_its_tables(on_tiles: Path) -> None:
+    assert {"instance_froc", "instance_dice_tuned", "instance_iou_tuned"} <= all_recomputed(on_tiles / "run")
 
 
 def test_an_external_cohort_is_scored_by_an_ensemble(command: Callable, on_features: Path, tmp_path: Path) -> None:
