@@ -44,3 +44,11 @@ def pooled_labels(labels: np.ndarray, cases: PooledCases) -> np.ndarray:
     highest = np.full(len(cases.names), -1, dtype=np.int64)
     np.maximum.at(highest, cases.of_row, labels)
     return highest
+
+
+def pooled_words(words: Sequence[str], cases: PooledCases) -> list[str]:
+    """Word (K,) of each case from those of its slides (N,); of slides that differ all words, as in `Leiden + Oslo`."""
+    found: list[set[str]] = [set() for _ in cases.names]
+    for case, word in zip(cases.of_row.tolist(), words, strict=True):
+        found[case].add(word)
+    return ["" if of_case == {""} else " + ".join(word or "unknown" for word in sorted(of_case)) for of_case in found]

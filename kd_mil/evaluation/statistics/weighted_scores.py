@@ -189,6 +189,14 @@ DECISIONS: dict[str, Callable[[PredictedRows], Weighted]] = {
     "balanced_accuracy": over_classes(balanced_accuracy),
 }
 """Further scores of decisions, each of one class against the rest, over several classes their mean."""
+OF_CLASSES: dict[str, Callable[[ClassRows], Weighted]] = {
+    "auroc": auroc,
+    "ap": average_precision,
+    "sensitivity": sensitivity,
+    "specificity": specificity,
+    "precision": precision,
+}
+"""Scores of one class against the rest, which are there though another class is absent."""
 OF_IMAGES: dict[str, Callable[[PredictedRows], Weighted]] = {
     "accuracy_ovr": over_classes(class_accuracy),
     "precision": over_classes(precision),

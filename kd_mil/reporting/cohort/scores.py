@@ -16,6 +16,7 @@ from kd_mil.evaluation.statistics.resampling import case_counts, false_discovery
 from kd_mil.evaluation.statistics.weighted_scores import (
     DECISIONS,
     METRICS,
+    OF_CLASSES,
     OF_PROBABILITIES,
     PredictedRows,
     Weighted,
@@ -118,6 +119,9 @@ def _analytic(cohort: Cohort, role: str) -> dict[str, tuple[float, float, str]]:
 def _weighted(cohort: Cohort, role: str) -> Iterator[tuple[str, Weighted]]:
     rows = rows_of(cohort, role)
     yield from ((name, make(rows)) for name, make in (METRICS | DECISIONS | OF_PROBABILITIES).items())
+    if len(rows.classes) > 1:
+        named = list(zip(cohort.class_names, rows.classes, strict=True))
+        yield from ((f"{name}_{word}", make(of_class)) for name, make in OF_CLASSES.items() for word, of_class in named)
 
 
 def _events(probs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from kd_mil.core.errors import UserError
 from kd_mil.core.run_files import read_json, read_metrics, read_record
 from kd_mil.core.suggestions import did_you_mean
 from kd_mil.core.tables import read_table
-from kd_mil.evaluation.statistics.pooling import Pooling, cases_of, pooled_labels, pooled_probs
+from kd_mil.evaluation.statistics.pooling import Pooling, cases_of, pooled_labels, pooled_probs, pooled_words
 from kd_mil.reporting.predictions import held_out, probabilities
 
 MODEL = "model.json"
@@ -211,7 +211,7 @@ def label_index(text: str, class_names: Sequence[str], where: str) -> int:
 
 
 def by_case(cohort: Cohort, how: Pooling) -> Cohort:
-    """The cases of a cohort: one row each, with the thresholds of cases; `groups` are those of the first slide."""
+    """The cases of a cohort: one row each, with the thresholds of cases; `groups` those of its slides."""
     cases = cases_of(cohort.cases)
     assert cohort.labels is not None
     return replace(
@@ -222,7 +222,7 @@ def by_case(cohort: Cohort, how: Pooling) -> Cohort:
         probs={role: pooled_probs(values, cases, how) for role, values in cohort.probs.items()},
         thresholds=cohort.case_thresholds,
         labels=pooled_labels(cohort.labels, cases),
-        groups=cohort.groups.iloc[cases.first] if len(cohort.groups) else cohort.groups,
+        groups=pd.DataFrame({name: pooled_words(cohort.groups[name].tolist(), cases) for name in cohort.groups}),
     )
 
 

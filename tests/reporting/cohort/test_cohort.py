@@ -194,3 +194,36 @@ def test_a_run_is_a_cohort_with_labels_of_its_own(tmp_path):
     assert set(scores.group) == {"all", "site=A", "site=B"}
     with pytest.raises(UserError, match=r"neither slides.csv of kd_mil.predict nor bags.csv of a run"):
         evaluate(tmp_path / "sites", tmp_path / "x", Evaluation(None))
+
+
+def test_several_classes_have_scores_of_each_though_one_is_absent(tmp_path):
+    """Means over classes are undefined without one of them, those of the others are not."""
+    rng = np.random.default_rng(0)
+    names, labels, probs = ["a", "b", "c"], np.arange(30) % 3, rng.dirichlet(np.ones(3), 30)
+    table = {"slide_id": [f"s{i}" for i in range(30)]} | {
+        f"model_prob_{name}": probs[:, i] for i, name in enumerate(names)
+    }
+    pd.DataFrame(table | {"note": ""}).to_csv(tmp_path / "slides.csv", index=False)
+    model = MODEL | {"class_names": names, "decides": "model", "thresholds": {"model": 0.5}, "case_thresholds": None}
+    (tmp_path / "model.json").write_text(json.dumps(model))
+    truth = pd.DataFrame({"slide_id": table["slide_id"], "label": np.take(names, labels)})
+    truth[labels < 2].to_csv(tmp_path / "labels.csv", index=False)
+    found = evaluated(tmp_path)[1]
+    assert found["model/slide_auroc"] is None
+    assert found["model/slide_auroc_c"] is None
+    kept = probs[labels < 2]
+    assert found["model/slide_auroc_a"] == pytest.approx(metrics.roc_auc_score(labels[labels < 2] == 0, kept[:, 0]))
+    decided = kept.argmax(1)
+    expected = metrics.recall_score(labels[labels < 2], decided, labels=[1], average="macro")
+    assert found["model/slide_sensitivity_b"] == pytest.approx(expected)
+    assert found["model/slide_auroc_a_low"] < found["model/slide_auroc_a"] < found["model/slide_auroc_a_high"]
+
+
+def test_a_case_of_slides_of_two_sites_is_of_both(folder):
+    tables, _ = evaluated(folder, report_by="case", subgroups=["site"])
+    rows = tables["evaluated"].set_index("case_id").site
+    truth = pd.read_csv(folder / "labels.csv").query("slide_id != 's40'").groupby("case_id").site
+    assert rows.to_dict() == truth.agg(lambda sites: " + ".join(sorted(set(sites)))).to_dict()
+    assert "A + B" in set(rows)
+    counted = tables["metrics"].query("role == 'teacher' and metric == 'accuracy' and interval == 'cases'")
+    assert counted.set_index("group").rows["site=A + B"] == (rows == "A + B").sum()
