@@ -82,6 +82,9 @@ class SplitDataModule(DistillationData):
 
     @property
     def bags(self) -> Bags:
+        """All bags; loaded when they are first asked for."""
+        if not hasattr(self, "splits"):
+            self.setup()
         return self.splits.bags
 
     @property
