@@ -1,6 +1,7 @@
-"""Code blocks of README and docs in Python: each is run by a test, or says what it needs and names what exists."""
+"""Code of README, docs and docstrings: each block is run by a test, or says what it needs and names what exists."""
 
 import ast
+import doctest
 import re
 from importlib import import_module
 from pathlib import Path
@@ -68,3 +69,12 @@ def test_the_notebook_goes_from_features_of_torchmil_to_a_heat_map(tmp_path, mon
     assert scores["test/student/instance_auroc"] > 0.8
     assert found["slide"].slide_id == found["data"].bags.bag_ids[1]
     assert found["axes"].get_images()
+
+
+WITH_EXAMPLES = [path for path in sorted((ROOT / "kd_mil").rglob("*.py")) if ">>>" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_of_a_docstring_gives_what_it_shows(path):
+    found = doctest.testmod(import_module(".".join(path.relative_to(ROOT).with_suffix("").parts)))
+    assert found.failed == 0

@@ -34,6 +34,10 @@ def load(path: str | Path, *, trust: bool = False) -> Any:
 
     Raises:
         UserError: no such checkpoint, one that is damaged or of another version, or one that names what may not be run.
+
+    Examples:
+        >>> method = load("runs/weno_dsmil/default")  # doctest: +SKIP
+        >>> method.predict(features)["student"].instance_probs, method.class_names  # doctest: +SKIP
     """
     file = checkpoint_path(str(path))
     return built_method(read_with_card(file), file, trust)

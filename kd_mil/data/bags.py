@@ -88,6 +88,11 @@ class Bags:
         Raises:
             UserError: no bags, instances of different kinds, features that are not finite, coordinates of some bags
                 only, or what `Bags` refuses.
+
+        Examples:
+            >>> bags = Bags.from_list([(torch.randn(20, 16), 0), (torch.randn(30, 16), 1)], ["normal", "tumour"])
+            >>> len(bags), bags.sizes.tolist(), tuple(bags.instances.shape)
+            (2, [20, 30], (50, 16))
         """
         single = [Bag(*bag) for bag in bags]
         ids = [str(number) if bag.bag_id is None else bag.bag_id for number, bag in enumerate(single)]

@@ -15,8 +15,6 @@ from kd_mil.data.splits import PARTS, stratified_folds
 class InMemoryBags(BagDataModule):
     """Bags that Python code has in memory, as data of any method on bags.
 
-    `L.Trainer(max_epochs=10).fit(method, InMemoryBags([(features, label), ...]))`
-
     Args:
         bags: packed, or a list as `Bags.from_list` takes it.
         parts: `train`, `val` or `test` of each bag; None = folds, stratified, cases kept whole.
@@ -28,6 +26,12 @@ class InMemoryBags(BagDataModule):
 
     Raises:
         UserError: as `Bags.from_list`, or parts that are not one of three names for each bag.
+
+    Examples:
+        >>> data = InMemoryBags([(torch.randn(20, 16), number % 2) for number in range(50)], num_folds=5)
+        >>> data.model_inputs["instance_shape"], data.class_names
+        ([16], ('negative', 'positive'))
+        >>> L.Trainer(max_epochs=10).fit(method, data)  # doctest: +SKIP
     """
 
     def __init__(

@@ -19,13 +19,14 @@ def roc(
 ) -> Axes:
     """ROC curves of the slides of a folder of predictions, with the areas under them.
 
-    >>> roc(Predictions("predictions"), labels={"case_1": "tumour", "case_2": "normal"})
-
     Args:
         predictions: the folder.
         labels: names of classes by slide id; None = the column `label` of `slides.csv`.
         role: whose; None = of all roles.
         ax: where; None = new axes.
+
+    Examples:
+        >>> roc(Predictions("predictions"), labels={"case_1": "tumour", "case_2": "normal"})  # doctest: +SKIP
 
     Raises:
         UserError: as `Predictions.scored`, or all slides are of one class.

@@ -15,13 +15,15 @@ def heatmap(
 ) -> Axes:
     """The heat map of a slide as `kd_mil.predict` draws it: scores over its thumbnail on the scale 0 to 1.
 
-    >>> heatmap(Predictions("predictions")["case_1"], role="teacher").figure.savefig("case_1.png")
-
     Args:
         prediction: the slide.
         role: whose scores; None = those of the one that decides.
         ax: where; None = new axes.
         smoothing: standard deviation, in edges of a tile, of a Gaussian over the scores; 0 = none.
+
+    Examples:
+        >>> axes = heatmap(Predictions("predictions")["case_1"], role="teacher")  # doctest: +SKIP
+        >>> axes.figure.savefig("case_1.png")  # doctest: +SKIP
 
     Raises:
         UserError: no such role, a slide without prediction, or one the positions of whose tiles are not known.

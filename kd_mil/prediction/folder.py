@@ -72,11 +72,12 @@ class PredictedSlide:
 class Predictions:
     """A folder that `kd_mil.predict` wrote.
 
-    >>> predictions = Predictions("predictions")
-    >>> predictions["case_1"].tiles, predictions.slides["student_prob"]
-
     Args:
         folder: with `slides.csv`.
+
+    Examples:
+        >>> predictions = Predictions("predictions")  # doctest: +SKIP
+        >>> predictions["case_1"].tiles, predictions.slides["student_prob"]  # doctest: +SKIP
 
     Raises:
         UserError: it has no `slides.csv`, a damaged one, or one with an id that cannot name a file.

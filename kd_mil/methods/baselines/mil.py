@@ -31,6 +31,21 @@ class MIL(BagMethod):
 
     Raises:
         UserError: a setting out of range, or an `instance_score` that the aggregator has not.
+
+    Examples:
+        >>> import torch
+        >>> import kd_mil
+        >>> method = MIL(
+        ...     instance_shape=(16,),
+        ...     num_classes=2,
+        ...     encoder=kd_mil.FeatureProjector,
+        ...     aggregator=kd_mil.DSMIL,
+        ...     preprocess=kd_mil.Preprocess(),
+        ...     optimizer=torch.optim.AdamW,
+        ... )
+        >>> said = method.predict(torch.randn(30, 16))["model"]  # of one bag of 30 instances
+        >>> said.bag_probs.shape, said.instance_probs.shape
+        (torch.Size([1, 2]), torch.Size([30]))
     """
 
     chooses_reading = True

@@ -34,6 +34,13 @@ class ABMIL(nn.Module):
 
     Raises:
         UserError: a width below 1, dropout outside [0, 1), or an unknown init.
+
+    Examples:
+        Two bags, of 3 and 2 instances, laid end to end:
+
+        >>> output = ABMIL(in_features=512, gated=True)(torch.randn(5, 512), torch.tensor([3, 2]))
+        >>> output.bag_logits.shape, output.attention.shape
+        (torch.Size([2, 2]), torch.Size([5]))
     """
 
     def __init__(

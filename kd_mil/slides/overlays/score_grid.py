@@ -18,8 +18,8 @@ MOST_CELLS = 1_000_000
 def score_colors() -> np.ndarray:
     """The colour of each score from the lowest to the highest: (256, 4) RGBA in [0, 1], alpha rising from 0.
 
-    >>> score_colors()[0, 3], score_colors()[-1, 3]
-    (0.0, 0.8)
+    >>> score_colors()[[0, -1], 3].tolist()
+    [0.0, 0.8]
     """
     colors = matplotlib.colormaps[COLORMAP](np.linspace(0, 1, SHADES))
     colors[:, 3] = np.linspace(0, MOST_OPAQUE, SHADES)
