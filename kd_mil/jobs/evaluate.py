@@ -1,6 +1,5 @@
 """Predictions of a cohort against its labels: scores with intervals, and the tables behind them."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from kd_mil.core.atomic import require_writable
 from kd_mil.core.errors import UserError
 from kd_mil.evaluation.statistics.pooling import Pooling
 from kd_mil.reporting.cohort.files import write_cohort
-from kd_mil.reporting.cohort.page import PAGE
+from kd_mil.reporting.cohort.page import PAGE, shown
 from kd_mil.reporting.cohort.scores import ALL, ANALYTIC, Score, comparisons_of, scores_of, subgroup_scores
 from kd_mil.reporting.cohort.table import Cohort, by_case, read_predictions, with_labels
 from kd_mil.slides.slide_labels import read_labels
@@ -108,9 +107,3 @@ def print_scores(cohort: Cohort, scores: Sequence[Score], out: Path) -> None:
     lines.append(f"decided by the {cohort.decides} at its point {cohort.operating_point!r}")
     for line in [*lines, f"to look at: {out.absolute() / PAGE}, tables beside it"]:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
-
-
-def shown(score: Score) -> str:
-    """`0.912 [0.850, 0.961]`."""
-    value = f"{score.value:.3f}"
-    return value if math.isnan(score.low) else f"{value} [{score.low:.3f}, {score.high:.3f}]"

@@ -30,7 +30,7 @@ def main(config: DictConfig) -> None:
     require_writable(out)
     tables, scale = tables_of(plain["paper"], plain["table"]), plain["scale"]
     lacking = {table.name: missing_data(table, scale, data_dir) for table in tables}
-    cells = {table.name: table.cells(scale, plain["seeds"]) for table in tables}
+    cells = {table.name: table.cells(scale, list(dict.fromkeys(plain["seeds"]))) for table in tables}
     wanted = [
         settings for table in tables if not lacking[table.name] for cell in cells[table.name] for settings in cell.runs
     ]
