@@ -1,7 +1,10 @@
 """What there is to choose from: `kd-mil list aggregators`, one line each, out of the first comment of each file."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+
+import yaml
 
 from kd_mil.cli.experiments import named_by_rule
 from kd_mil.core.errors import UserError
@@ -10,6 +13,12 @@ from kd_mil.core.suggestions import closest
 PLURALS = {"experiments": "experiment", "methods": "method", "aggregators": "aggregator", "encoders": "encoder"}
 LOOKED_FOR = ("root", "manifest", "slides", "pairs")
 """Settings of data that a user has to have: what has none of them is embedded, or made when it is first used."""
+DATA = "digits_mil"
+"""Of a run that says nothing else."""
+SIGNS = {"weights": "huggingface.co/", "extra": "pip install"}
+"""What an encoder needs, by what its comments name."""
+QUICK = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""Written in C where PyYAML has it."""
 
 
 def catalogue(folder: Path, kind: str) -> list[tuple[str, str]]:
@@ -28,19 +37,40 @@ def catalogue(folder: Path, kind: str) -> list[tuple[str, str]]:
         groups = sorted({*PLURALS, *(path.name for path in folder.iterdir() if any(path.glob("*.yaml")))})
         guess = "".join(f"; did you mean {near}?" for near in closest(kind, groups))
         raise UserError(f"list {kind}: no such kind{guess}; there are {', '.join(groups)}")
-    rows = {path.stem: told(path, group) for path in files}
+    rows = {path.stem: f"{tag(folder, group, path.stem)}{first_sentence(path.read_text('utf-8'))}" for path in files}
     if group == "experiment":
-        rows |= {name: f"experiment={of} aggregator={by}" for name, of, by in named_by_rule(folder)}
+        for name, of, by in named_by_rule(folder):
+            rows[name] = f"{tag(folder, group, of)}experiment={of} aggregator={by}"
     return sorted(rows.items())
 
 
-def told(path: Path, group: str) -> str:
-    """What the first comment of a configuration file says, and of data, where it comes from."""
-    text = path.read_text(encoding="utf-8")
-    if group != "data":
-        return first_sentence(text)
-    needed = any(re.search(rf"^{name}:", text, re.MULTILINE) for name in LOOKED_FOR)
-    return f"[{'yours' if needed else 'embedded'}] {first_sentence(text)}"
+def tag(folder: Path, group: str, name: str) -> str:
+    """Whether a choice works as it is (`embedded`), or needs data (`yours`), a download of weights, an extra."""
+    if group == "experiment":
+        group, name = "data", data_of(folder, name) or DATA
+    if group not in ("data", "encoder"):
+        return ""
+    text = (folder / group / f"{name}.yaml").read_text(encoding="utf-8")
+    if group == "data":
+        return f"[{'yours' if any(re.search(f'^{key}:', text, re.MULTILINE) for key in LOOKED_FOR) else 'embedded'}] "
+    needed = next((word for word, sign in SIGNS.items() if sign in text), "embedded")
+    return f"[{needed}] "
+
+
+def data_of(folder: Path, experiment: str) -> str | None:
+    """The data that an experiment chooses, or one that it starts from; None where it takes those of every run."""
+    text = (folder / "experiment" / f"{experiment}.yaml").read_text(encoding="utf-8")
+    own = re.search(r"override /data: (\w+)", text)
+    found = (data_of(folder, base) for base in reversed(bases_of(text.splitlines())))
+    return own[1] if own else next(filter(None, found), None)
+
+
+def bases_of(lines: Sequence[str]) -> list[str]:
+    """Names in the defaults of a configuration file: other files of its group."""
+    if not any(line.startswith("defaults:") for line in lines):
+        return []
+    entries = yaml.load("\n".join(lines), Loader=QUICK)["defaults"]
+    return [entry for entry in entries if isinstance(entry, str) and entry != "_self_"]
 
 
 def first_sentence(text: str) -> str:

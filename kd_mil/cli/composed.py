@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from kd_mil.cli.arguments import CONFIG_DIR
+from kd_mil.cli.catalogue import bases_of
 from kd_mil.cli.experiments import OWN
 from kd_mil.cli.help import settings_of
 from kd_mil.core.errors import UserError
@@ -58,14 +59,6 @@ def comments_of(file: Path, group: str, package: str) -> dict[str, str]:
             found |= comments_of(base, group, package)
     prefix = f"{package}." if package else ""
     return found | {f"{prefix}{key.partition('=')[0]}": comment for key, comment in settings_of(lines) if comment}
-
-
-def bases_of(lines: Sequence[str]) -> list[str]:
-    """Names in the defaults of a file: other files of its group."""
-    if not any(line.startswith("defaults:") for line in lines):
-        return []
-    entries: Any = OmegaConf.to_container(OmegaConf.create("\n".join(lines)))["defaults"]  # type: ignore[index,call-overload]
-    return [entry for entry in entries if isinstance(entry, str) and entry != "_self_"]
 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 import kd_mil.__main__ as front
 from kd_mil.cli.arguments import CONFIG_DIR
-from kd_mil.cli.catalogue import catalogue, first_sentence
+from kd_mil.cli.catalogue import DATA, catalogue, data_of, first_sentence
 from kd_mil.cli.composed import comments, composed, experiment_file, shown_settings
 from kd_mil.cli.experiments import check_experiment, own_experiments, register_experiments
 from kd_mil.core.errors import UserError
@@ -72,6 +72,29 @@ def test_data_say_whether_they_are_embedded():
     rows = dict(catalogue(CONFIG_DIR, "data"))
     assert rows["digits_mil"].startswith("[embedded]")
     assert rows["colon_nuclei"].startswith("[yours]")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "needs"),
+    [
+        ("experiments", "weno_clam_sb", "embedded"),
+        ("experiments", "weno_dsmil", "embedded"),
+        ("experiments", "resolution_teacher", "embedded"),
+        ("experiments", "d2l_colon", "yours"),
+        ("experiments", "weno_dsmil_released", "yours"),
+        ("encoders", "small_cnn", "embedded"),
+        ("encoders", "uni", "weights"),
+        ("encoders", "lite0", "extra"),
+    ],
+)
+def test_what_a_choice_needs(kind, name, needs):
+    assert dict(catalogue(CONFIG_DIR, kind))[name].startswith(f"[{needs}] ")
+
+
+@pytest.mark.parametrize("path", sorted((CONFIG_DIR / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_data_of_an_experiment_are_those_that_it_composes(path):
+    _, choices = composed([f"experiment={path.stem}"])
+    assert choices["data"] == (data_of(CONFIG_DIR, path.stem) or DATA)
 
 
 @pytest.mark.parametrize(
