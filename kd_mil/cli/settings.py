@@ -22,8 +22,8 @@ PLAIN: dict[Any, tuple[type, ...]] = {
     list: (list,),
 }
 """What may stand where a class asks for one of these."""
-OTHERS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_", "threads")
-"""What stands beside the arguments of a class: Hydra's words, and under `trainer` the threads of the process."""
+OTHERS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_", "threads", "compile")
+"""What stands beside the arguments of a class: Hydra's words, and under `trainer` what is of the process."""
 WORDS = {
     float: "a number",
     int: "an integer",

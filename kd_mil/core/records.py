@@ -127,7 +127,8 @@ def config_hash(config: dict[str, Any]) -> str:
     """Hash of what determines a result: the configuration without places, pictures, and how and on what it runs."""
     apart = ("run_dir", "ckpt_path", "overwrite", "paths", "callbacks", "logger", "sweep", "trainer")
     fixed = {key: _without_places(value) for key, value in config.items() if key not in apart}
-    fixed["trainer"] = {key: value for key, value in config.get("trainer", {}).items() if key not in DEVICES}
+    trainer = {key: value for key, value in config.get("trainer", {}).items() if key not in DEVICES}
+    fixed["trainer"] = {key: value for key, value in trainer.items() if (key, value) != NOT_COMPILED}
     callbacks = config.get("callbacks", {}).items()
     fixed["callbacks"] = {key: _without_places(value) for key, value in callbacks if value and not _only_shows(value)}
     return hashlib.sha256(json.dumps(fixed, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -135,6 +136,8 @@ def config_hash(config: dict[str, Any]) -> str:
 
 DEVICES = ("accelerator", "devices", "num_nodes", "strategy", "plugins")
 """Settings of the trainer that say which processes share a run: it is the same on any."""
+NOT_COMPILED = ("compile", False)
+"""What runs of earlier versions were without saying so."""
 PLACES = ("data_dir", "cache_dir", "dirpath", "directory")
 SHOWS = ("kd_mil.callbacks.", "kd_mil.training.progress.", "lightning.pytorch.callbacks.Progress")
 """Where callbacks live that draw and write, and change nothing that is trained."""

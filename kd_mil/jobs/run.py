@@ -20,6 +20,7 @@ from kd_mil.core.atomic import remove_all_unfinished
 from kd_mil.core.checkpoints import read_checkpoint
 from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
+from kd_mil.core.machine.compiling import call_as_written, compile_parts, require_compiler
 from kd_mil.core.machine.devices import device_name, use_accelerator
 from kd_mil.core.machine.threads import use_threads
 from kd_mil.core.records import RunRecord
@@ -37,6 +38,9 @@ from kd_mil.training.results import log_hyperparameters, measured_while_training
 from kd_mil.training.selection import require_selection
 from kd_mil.training.stop_on_signal import StopOnSignal
 
+OF_THE_PROCESS = ("threads", "compile")
+"""Settings under `trainer` that its class does not take."""
+
 
 def main(config: DictConfig) -> float | None:
     """One run as design and configuration say; returns the validation score of what is tested."""
@@ -48,6 +52,7 @@ def main(config: DictConfig) -> float | None:
     check_optimizer(config.optimizer)
     check_value("trainer.threads", plain["trainer"]["threads"], int | None)
     use_threads(plain["trainer"]["threads"], record.earlier_threads)
+    check_compilation(plain["trainer"])
     L.seed_everything(config.seed, workers=True, verbose=False)
     new_method = instantiate(config.method, _convert_="all")
     data: DistillationData = instantiate(config.data, _convert_="all")
@@ -59,9 +64,7 @@ def main(config: DictConfig) -> float | None:
         return show_finished(record)
     teach(data, plain)
     L.seed_everything(config.seed, workers=True, verbose=False)  # whether slides had to be read or predicted first
-    method: Method = new_method(**data.model_inputs)
-    method.model_card = model_card(plain, data)
-    train_on_bags(method, data, plain)
+    method = built(new_method, data, plain)
     choose_monitor(config, method, of_cases=getattr(data, "reported_cases", None) is not None)
     shorten_phases(config, method)
     last = directory / "checkpoints" / "last.ckpt"
@@ -99,6 +102,32 @@ def main(config: DictConfig) -> float | None:
     return metrics.get(config.monitor)
 
 
+def check_compilation(trainer: Mapping[str, Any]) -> None:
+    """Refuse to compile where that cannot be done.
+
+    Raises:
+        UserError: no compiler, or several processes.
+    """
+    check_value("trainer.compile", trainer["compile"], bool)
+    if not trainer["compile"]:
+        return
+    if trainer["devices"] not in (1, "1") or trainer.get("num_nodes", 1) != 1:
+        raise UserError(
+            "trainer.compile=true: for trainer.devices=1 alone, ranks look at each other's rows; leave it out"
+        )
+    require_compiler(on_gpu=trainer["accelerator"] != "cpu" and torch.cuda.is_available())
+
+
+def built(new_method: Any, data: DistillationData, plain: dict[str, Any]) -> Method:
+    """The method for these data, with its model card."""
+    if plain["trainer"]["compile"]:
+        new_method = compile_parts(new_method)
+    method: Method = new_method(**data.model_inputs)
+    method.model_card = model_card(plain, data)
+    train_on_bags(method, data, plain)
+    return method
+
+
 def begin(record: RunRecord, configuration: Mapping[str, str], known: Mapping[str, Any]) -> None:
     """The first changes in the folder of a run, whose lock this process holds."""
     if record.overwrite:
@@ -114,7 +143,7 @@ def build_trainer(config: DictConfig, more: Sequence[L.Callback] = ()) -> L.Trai
     callbacks += more
     loggers = [instantiate(one, _convert_="all") for one in config.logger.values() if one is not None]
     plain: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
-    settings = {key: value for key, value in plain.items() if key != "threads"}  # of the process, set before
+    settings = {key: value for key, value in plain.items() if key not in OF_THE_PROCESS}
     return instantiate(settings, _convert_="all", callbacks=callbacks, logger=loggers)
 
 
@@ -136,7 +165,8 @@ def starting_point(config: DictConfig, record: RunRecord) -> str | None:
 
 
 def evaluate(trainer: L.Trainer, method: Method, data: DistillationData) -> dict[str, float]:
-    """Metrics of the checkpoint to test (`select`): validation again, then test, once."""
+    """Metrics of the checkpoint to test (`select`): validation again, then test, once; nothing is compiled any more."""
+    call_as_written(method)
     best = best_checkpoint(trainer)
     method.scores.clear()  # of the last epoch, which need not be the one tested
     [val] = trainer.validate(method, datamodule=data, ckpt_path=best, verbose=False)

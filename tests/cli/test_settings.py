@@ -15,7 +15,7 @@ from kd_mil.cli.expected import EXPECTED, check_seeds, check_types
 from kd_mil.cli.settings import check_settings, check_value, choices_of, constructor_hints, union_members
 from kd_mil.core.errors import UserError
 from kd_mil.jobs.before_training import choose_monitor
-from kd_mil.jobs.run import shorten_phases
+from kd_mil.jobs.run import OF_THE_PROCESS, shorten_phases
 from kd_mil.training.slurm import Slurm
 from tests.support.configs import EXPERIMENTS, compose_run
 from tests.support.tiny_images import write_pictures
@@ -282,7 +282,7 @@ def test_one_batch_goes_through_every_phase(experiment, settings, batches, tmp_p
     choose_monitor(config, method)
     shorten_phases(config, method)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    settings = {key: value for key, value in config.trainer.items() if key != "threads"}
+    settings = {key: value for key, value in config.trainer.items() if key not in OF_THE_PROCESS}
     trainer = instantiate(settings, _convert_="all", callbacks=[Count()], **quiet)
     trainer.fit(method, datamodule=data)
     assert seen == batches
