@@ -7,6 +7,7 @@ from pathlib import Path
 
 import networkx as nx
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 
 from docs.draw_architecture import BLOCK, PACKAGE, PAGE, ROOMS, diagram, room_graph
@@ -116,6 +117,23 @@ def test_modules_and_files_a_page_names_exist(page):
             assert (ROOT / path).exists() or path == "kd_mil/conf", path  # where conf/ lies in the wheel
         for path in re.findall(r"`(\w+(?:/\w+)+\.py)`", code):
             assert (ROOT / path).exists() or (PACKAGE / path).exists(), path
+
+
+def test_the_number_of_the_version_is_the_same_everywhere():
+    [project] = re.findall(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    [cited] = re.findall(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    newest = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0]
+    assert project == cited == newest
+
+
+def test_continuous_integration_tests_the_versions_that_are_promised():
+    project = (ROOT / "pyproject.toml").read_text()
+    promised = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', project)
+    [matrix] = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())["jobs"]["tests"]["strategy"][
+        "matrix"
+    ].values()
+    assert matrix == promised
+    assert f'requires-python = ">={promised[0]}"' in project
 
 
 def test_the_picture_in_the_page_is_the_one_of_the_code():
