@@ -14,8 +14,9 @@ from kd_mil.core.errors import UserError
 from kd_mil.evaluation.statistics.pooling import Pooling
 from kd_mil.reporting.cohort.files import write_cohort
 from kd_mil.reporting.cohort.page import PAGE, shown
+from kd_mil.reporting.cohort.reading import read_predictions
 from kd_mil.reporting.cohort.scores import ALL, ANALYTIC, Score, comparisons_of, scores_of, subgroup_scores
-from kd_mil.reporting.cohort.table import Cohort, by_case, read_predictions, with_labels
+from kd_mil.reporting.cohort.table import Cohort, by_case, with_labels
 from kd_mil.slides.slide_labels import read_labels
 
 SHOWN = ("auroc", "ap", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "f1", "brier", "ece")

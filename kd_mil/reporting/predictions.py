@@ -171,3 +171,14 @@ def probabilities(cells: pd.Series, path: Path) -> np.ndarray:
             f"{path}, line {cells.index[index]}: column {cells.name!r} holds {cell}, which is no probability"
         )
     return values
+
+
+def class_numbers(cells: pd.Series, count: int, path: Path) -> np.ndarray:
+    """A column (N,) of whole numbers in [0, count), int64; the rest as in `probabilities`."""
+    values = pd.to_numeric(cells, errors="coerce").to_numpy(np.float64)
+    for index in np.flatnonzero(~np.isin(values, np.arange(count)))[:1]:
+        cell = str(cells.iloc[index]) or "an empty cell"
+        raise UserError(
+            f"{path}, line {cells.index[index]}: column {cells.name!r} holds {cell}, no class below {count}"
+        )
+    return values.astype(np.int64)

@@ -1,25 +1,18 @@
 """A cohort: what a model says of slides or cases, and their labels.
 
-cohort = with_labels(read_predictions(Path("predictions")), labels)
+cohort = with_labels(read_predictions(Path("predictions")), labels)  # of `reading`
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from kd_mil.core.errors import UserError
-from kd_mil.core.run_files import read_json, read_metrics, read_record
 from kd_mil.core.suggestions import did_you_mean
-from kd_mil.core.tables import read_table
 from kd_mil.evaluation.statistics.pooling import Pooling, cases_of, pooled_labels, pooled_probs, pooled_words
-from kd_mil.reporting.predictions import held_out, probabilities
-
-MODEL = "model.json"
-"""What `kd_mil.predict` says of the model, beside `slides.csv`."""
 
 
 @dataclass(frozen=True)
@@ -64,103 +57,6 @@ class Cohort:
             cases=[self.cases[index] for index in kept],
             groups=self.groups.iloc[kept] if len(self.groups) else self.groups,
         )
-
-
-def read_predictions(folder: Path) -> Cohort:
-    """What `kd_mil.predict` wrote into a folder, or a run on bags says of its test part.
-
-    Raises:
-        UserError: no such folder, or a damaged file in it.
-    """
-    if (folder / "slides.csv").is_file():
-        return _predicted(folder)
-    if (folder / "bags.csv").is_file():
-        return _tested(folder)
-    raise UserError(f"predictions={folder}: neither slides.csv of kd_mil.predict nor bags.csv of a run there")
-
-
-def _predicted(folder: Path) -> Cohort:
-    if not (folder / MODEL).is_file():
-        raise UserError(f"{folder / MODEL} is missing: predict again with this version, which writes it")
-    model, table = read_json(folder / MODEL), read_table(folder / "slides.csv", ("slide_id",))
-    try:
-        names, point = tuple(map(str, model["class_names"])), str(model["operating_point"])
-        slides, cases = dict(model["thresholds"]), dict(model.get("case_thresholds") or model["thresholds"])
-        decides = str(model["decides"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / MODEL} is damaged: predict again with overwrite=true") from error
-    notes = table["note"] if "note" in table else pd.Series("", index=table.index)
-    left_out = {name: f"no prediction: {note}" for name, note in zip(table["slide_id"], notes, strict=True) if note}
-    table = table[notes == ""]
-    probs = class_probs(table, tuple(slides), names, folder / "slides.csv")
-    ids = table["slide_id"].tolist()
-    whose = table["case_id"].tolist() if "case_id" in table else list(ids)  # of cases that were predicted as bags
-    return Cohort(ids, names, probs, slides, cases, decides, point, cases=whose, left_out=left_out)
-
-
-def _tested(folder: Path) -> Cohort:
-    metrics, record = read_metrics(folder / "metrics.json"), read_record(folder / "run.json")
-    table, tested = read_table(folder / "bags.csv", ("bag_id", "label")), held_out(folder)
-    labels = table["label"].astype(int).to_numpy()
-    roles = list(dict.fromkeys(key.split("/")[1] for key in metrics if key.startswith("test/")))
-    names = _class_names(folder, table, roles)
-    probs = class_probs(table, roles, names, folder / "bags.csv")
-    thresholds = {role: _or_half(metrics.get(f"test/{role}/bag_threshold")) for role in probs}
-    of_cases = {role: _or_half(metrics.get(f"test/{role}/case_threshold"), thresholds[role]) for role in probs}
-    decides = [*str(record.get("monitor")).split("/"), ""][1]
-    ids = table["bag_id"].tolist()
-    return Cohort(
-        ids,
-        names,
-        probs,
-        thresholds,
-        of_cases,
-        decides if decides in probs else next(iter(probs)),
-        "youden",
-        unit="bag",
-        labels=labels,
-        cases=list(ids) if tested is None else tested.cases,
-    )
-
-
-def _class_names(folder: Path, table: pd.DataFrame, roles: Sequence[str]) -> tuple[str, ...]:
-    """Of more than two classes by the columns, of two by the split file of the run; `0` and `1` without one."""
-    for role in roles:
-        names = [name.removeprefix(f"{role}_prob_") for name in table if name.startswith(f"{role}_prob_")]
-        if len(names) > 2:
-            return tuple(names)
-    known = {"0": "0", "1": "1"}
-    if (folder / "splits.csv").is_file():
-        splits = read_table(folder / "splits.csv", ("bag_id",))
-        name_of = dict(zip(splits["bag_id"], splits["label"], strict=True)) if "label" in splits else {}
-        known |= {
-            index: name_of[bag] for bag, index in zip(table["bag_id"], table["label"], strict=True) if bag in name_of
-        }
-    return known["0"], known["1"]
-
-
-def _or_half(value: float | None, otherwise: float = 0.5) -> float:
-    return otherwise if value is None else value
-
-
-def class_probs(
-    table: pd.DataFrame, roles: Sequence[str], class_names: Sequence[str], path: Path
-) -> dict[str, np.ndarray]:
-    """Probabilities (N, C) of each role from the columns `{role}_prob`, or `{role}_prob_{class}` for more than two.
-
-    Raises:
-        UserError: a cell that is no number in [0, 1].
-    """
-    found = {}
-    for role in roles:
-        names = [f"{role}_prob"] if len(class_names) == 2 else [f"{role}_prob_{name}" for name in class_names]
-        if not set(names) <= set(table):
-            continue
-        columns = np.stack([probabilities(table[name], path) for name in names], 1)
-        found[role] = np.concatenate([1 - columns, columns], 1) if len(names) == 1 else columns
-    if not found:
-        raise UserError(f"{path}: no column of probabilities, such as student_prob")
-    return found
 
 
 def with_labels(cohort: Cohort, table: pd.DataFrame, path: str) -> Cohort:
