@@ -35,7 +35,7 @@ class PairedDifference:
     high: float | None
     """95 % bootstrap interval over test cases; None where there are no predictions to resample."""
     p: float | None
-    """Paired t test over `independent` differences; None for fewer than two, or equal ones."""
+    """Paired t test over `independent` differences; None for fewer than two, equal ones, or costs."""
     p_holm: float | None = None
     """Corrected for the number of points and roles compared in this metric."""
     independent: int = 0
@@ -200,6 +200,7 @@ def paired_difference(
     low, high = bounds(mean_of([difference(entry.resampled[i], other.resampled[j]) for i, j in pairs]))
     independent, over = independent_differences(differences, [runs[i] for i, _ in pairs])
     spread = len(independent) > 1 and np.ptp(independent) > ROUNDING  # else a t test takes rounding for certainty
+    spread &= not entry.metric.startswith(COST)  # counted, not sampled
     p = float(stats.ttest_1samp(independent, 0).pvalue) if spread else None
     mean, values = float(differences.mean()), differences.tolist()
     return PairedDifference(len(pairs), mean, values, low, high, p, None, len(independent), over)

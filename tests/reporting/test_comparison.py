@@ -1,5 +1,7 @@
 """Differences over pairs of the same seed and test bags, against scipy and by hand."""
 
+import json
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -45,6 +47,21 @@ def test_equal_differences_are_no_certainty(runs):
     entries = entries_of(points, ["bag_auroc"], resamples=10, seed=0)
     compare(entries, points, baselines_of(points, "mil"))
     assert [entry.versus.p for entry in entries if entry.versus] == [None, None, None]
+
+
+def test_costs_differ_without_a_p_value(tmp_path):
+    """They are counted on bags of some size or other, which is no chance."""
+    for experiment, gflop in (("weno", 2.0), ("mil", 1.0)):
+        for seed in range(3):
+            directory = make_run(tmp_path, experiment, [], seed, 1.0)
+            metrics = json.loads((directory / "metrics.json").read_text()) | {"cost/gflop": gflop * (1 + seed / 10)}
+            (directory / "metrics.json").write_text(json.dumps(metrics))
+    points = points_of(find_runs([tmp_path]))
+    entries = entries_of(points, ["cost/gflop"], 10, 0)
+    compare(entries, points, baselines_of(points, "mil"))
+    [versus] = [entry.versus for entry in entries if entry.versus is not None]
+    assert (versus.pairs, versus.difference) == (3, pytest.approx(1.1))
+    assert versus.p is None
 
 
 def test_a_baseline_must_be_one_point(runs):
