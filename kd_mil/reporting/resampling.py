@@ -82,8 +82,10 @@ class CaseDraws:
             return None
         return self.scores(directory, *found)
 
-    def scores(self, directory: Path, owners: np.ndarray, score: Weighted) -> Scores:
-        """A score of a run's rows over the resamples; `owners` (N,) are their bags or images."""
+    def scores(self, directory: Path, owners: np.ndarray, score: Weighted) -> Scores | None:
+        """A score of a run's rows over the resamples; `owners` (N,) are their bags or images. None of a single case."""
+        if len(self._pools[directory]) < 2:
+            return None
         chunks = self.counts(directory, len(owners))
         return np.concatenate([score(counts[:, owners].astype(np.float64)) for counts in chunks])
 

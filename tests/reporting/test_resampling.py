@@ -206,6 +206,12 @@ def test_the_interval_is_that_of_whole_cases_where_they_group_bags(run):
     assert by_case[2] - by_case[0] > 1.5 * (by_bag[1] - by_bag[0])
 
 
+def test_a_single_case_has_no_resamples(run):
+    """Each would be the case itself, and the interval as wide as nothing."""
+    group(run, lambda bag_id: "the only one")
+    assert draws_of(run).resample(run, "student", "bag_auroc") is None
+
+
 def test_runs_that_share_cases_draw_them_alike_and_others_apart(tmp_path):
     """A case that two test sets share is drawn as often in both, wherever it stands there."""
     names = [f"b{i}" for i in range(60)]
