@@ -14,17 +14,22 @@ from kd_mil.core.checks import whole
 from kd_mil.core.records import RunRecord
 
 
-def refuse(config: DictConfig) -> None:
-    """What the settings and the directory of a run alone forbid.
+def refuse(config: DictConfig) -> float | None:
+    """What the settings and the directory of a run alone forbid; the score of one on embedded data that is finished.
 
     Raises:
         UserError: a setting that cannot be, or the directory holds another run.
     """
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     require(plain["paths"], run_root="a folder, or leave it out")
-    RunRecord(Path(plain["run_dir"]).absolute(), plain, overwrite=config.overwrite)
+    record = RunRecord(Path(plain["run_dir"]).absolute(), plain, overwrite=config.overwrite)
     check_trainer(plain["trainer"])
     whole("cost_of", config.cost_of, 0)
+    if not record.finished:
+        return None
+    from kd_mil.jobs import finished
+
+    return finished.answer_of(record, plain["data"])
 
 
 @command("run", first=refuse)

@@ -44,13 +44,14 @@ register_experiments(CONFIG_DIR, Path.cwd())
 
 
 def command(
-    config_name: str, first: Callable[[DictConfig], None] | None = None
+    config_name: str, first: Callable[[DictConfig], Any] | None = None
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Make a function of the configuration a command line: `python -m kd_mil.<command> key=value ...`.
 
     Help, and what the command line alone forbids, must not wait for the imports of PyTorch and Lightning. So a command
     is a light module, its function imports the work from `kd_mil.jobs`, and what can be refused without these libraries
-    is refused by `first`, before the classes that the configuration names are imported.
+    is refused by `first`, before the classes that the configuration names are imported. What it returns, unless that is
+    None, is the answer of the command, which then does nothing more.
 
     A mistake of the user's ends with one line and exit code 2; `HYDRA_FULL_ERROR=1` shows the traceback. Bugs keep
     their traceback and exit code 1.
@@ -74,13 +75,14 @@ def command(
             # Hydra prints and swallows composition errors unless asked for the full error.
             os.environ[FULL_ERROR] = "1"
 
-            def check(config: DictConfig) -> None:
+            def check(config: DictConfig) -> Any:
                 check_additions(HydraConfig.get().overrides.task, config_name)
                 plain: Any = OmegaConf.to_container(config, resolve=True)
                 check_types(config_name, plain)
-                if first is not None:
-                    first(config)
-                check_settings(plain)
+                answer = None if first is None else first(config)
+                if answer is None:
+                    check_settings(plain)
+                return answer
 
             @functools.wraps(task)
             def quiet_task(config: DictConfig) -> Any:
@@ -93,8 +95,8 @@ def command(
                 if not verbose:
                     os.environ.pop(FULL_ERROR)
                 with one_line_for_each_mistake(verbose):
-                    check(config)
-                    return task(config)
+                    answer = check(config)
+                    return task(config) if answer is None else answer
 
             try:
                 with one_line_for_each_mistake(verbose):

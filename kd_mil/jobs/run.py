@@ -33,8 +33,9 @@ from kd_mil.jobs.teach import teach
 from kd_mil.methods.base.bag_targets import train_on_bags
 from kd_mil.methods.base.method import Method
 from kd_mil.prediction.slide_cost import measured_costs
+from kd_mil.training.final_table import print_results, show_finished
 from kd_mil.training.keep_time import KeepTime
-from kd_mil.training.results import log_hyperparameters, measured_while_training, print_results, show_finished
+from kd_mil.training.results import log_hyperparameters, measured_while_training
 from kd_mil.training.selection import require_selection
 from kd_mil.training.stop_on_signal import StopOnSignal
 

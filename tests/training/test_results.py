@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from kd_mil.training.results import print_results
+from kd_mil.training.final_table import print_results
 
 METRICS = {"test/teacher/bag_auroc": 0.91234, "test/student/bag_auroc": None, "val/teacher/bag_loss": 0.5}
 
