@@ -14,7 +14,7 @@ from kd_mil.models.outputs import Prediction
 from kd_mil.prediction.case_bags import CasePredictor, part_of
 from kd_mil.prediction.ledger import Ledger
 from kd_mil.prediction.outputs import Model, OutputSettings, write_table
-from kd_mil.reporting.cohort.table import read_predictions
+from kd_mil.reporting.cohort.reading import read_predictions
 from tests.support.methods import make_weno
 from tests.support.slides_in_memory import Bag
 
