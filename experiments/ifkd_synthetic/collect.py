@@ -50,6 +50,9 @@ DIFFERENCES = (
         )
     ),
     ("student of 34 epochs - stage one for 68", ("long_student", "student"), ("long_teacher", "teacher")),
+    ("student of 34 epochs - its stage one", ("long_student", "student"), ("long_student", "stage_one")),
+    ("student of 34 epochs - class activation map", ("long_student", "student"), ("cam", "model")),
+    ("student of 34 epochs - U-Net on masks", ("long_student", "student"), ("unet", "model")),
 )
 RESAMPLES = 10_000
 
