@@ -15,7 +15,7 @@ from benchmarks.machine import Clock, milliseconds, ratio
 
 BEFORE = "a927d41"
 """The last commit before these places were mended; taken from the history of this checkout."""
-ROUNDS, REPEATS = 3, 7
+ROUNDS, REPEATS = 2, 5
 COLUMNS = ("where", "before_median_ms", "now_median_ms", "speedup", "reference", "over_reference", "goal")
 ROOT = Path(__file__).resolve().parents[1]
 MOST_OVER = {
