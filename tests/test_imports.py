@@ -38,7 +38,7 @@ MAY_IMPORT = {
         "slides.overlays",
     },
     "slides.overlays": {"core", "slides.formats", "slides.annotations"},
-    "slides.synthetic": {"core", "slides.coverage"},
+    "slides.synthetic": {"core", "slides.coverage", "slides.over_slides"},
     "data": {"core"},
     "data.features": {
         "core",

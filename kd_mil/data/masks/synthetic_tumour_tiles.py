@@ -43,4 +43,5 @@ class SyntheticTumourTiles(OutlinedTiles):
         self.synthetic = synthetic
 
     def entries(self) -> list[SlideEntry]:
-        return list_slides(build_synthetic_slides(self.cache_dir, self.synthetic, self.seed))
+        processes = self.loading.num_workers
+        return list_slides(build_synthetic_slides(self.cache_dir, self.synthetic, self.seed, processes))

@@ -2,14 +2,11 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from kd_mil.core.atomic import atomic_path
 from kd_mil.core.errors import UserError
@@ -26,9 +23,6 @@ CACHE_VERSION = 2
 
 REMEDY = "remove it, it is made anew"
 """What to do about a damaged file of the cache."""
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 class CutSlide(NamedTuple):
@@ -140,14 +134,3 @@ def require_space(folder: Path, needed: int) -> None:
             f"the tiles need {needed / 1e9:.1f} GB in {str(folder)!r}, which has {free / 1e9:.1f} GB: "
             "set paths.cache_dir=FOLDER, or data.cache=false to read them from the slides"
         )
-
-
-def over_slides(
-    work: Callable[[Item], Result], items: Sequence[Item], description: str, processes: int
-) -> list[Result]:
-    """The results of `work` in order, with a bar over the slides; 0 processes work in this one."""
-    bar = {"total": len(items), "desc": description, "unit": "slide", "disable": None, "leave": False}
-    if processes == 0:
-        return [work(item) for item in tqdm(items, **bar)]
-    with ProcessPoolExecutor(processes) as pool:
-        return list(tqdm(pool.map(work, items), **bar))

@@ -8,7 +8,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
 
 from kd_mil.core.errors import UserError, one_line
-from kd_mil.data.tiles.cache import CutSlide, TileCache, over_slides, read_tile
+from kd_mil.data.tiles.cache import CutSlide, TileCache, read_tile
+from kd_mil.slides.over_slides import over_slides
 from kd_mil.slides.slide_list import SlideEntry, require_files
 
 

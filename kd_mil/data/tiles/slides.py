@@ -17,11 +17,12 @@ from kd_mil.data.bags import Bags, BagSplits
 from kd_mil.data.classes import Classes
 from kd_mil.data.datamodules import BagDataModule, Loading, Pooling, Unit
 from kd_mil.data.split_columns import Folds, choose_parts
-from kd_mil.data.tiles.cache import CutSlide, TileCache, over_slides, require_space
+from kd_mil.data.tiles.cache import CutSlide, TileCache, require_space
 from kd_mil.data.tiles.files import TileFiles, TilesInCache, TilesInSlides
 from kd_mil.data.tiles.listing import require_tiles, slide_classes, without
 from kd_mil.data.tiles.skipping import readable_cuts
 from kd_mil.slides.annotations.annotations import AnnotationSettings, read_annotation
+from kd_mil.slides.over_slides import over_slides
 from kd_mil.slides.overlays.slide_picture import SlidePicture, picture_of
 from kd_mil.slides.slide_content import of_equal_content
 from kd_mil.slides.slide_labels import with_labels

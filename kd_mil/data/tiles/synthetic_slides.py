@@ -31,4 +31,5 @@ class SyntheticSlides(SlideBags):
         self.synthetic = synthetic
 
     def entries(self) -> list[SlideEntry]:
-        return list_slides(build_synthetic_slides(self.cache_dir, self.synthetic, self.seed))
+        processes = self.loading.num_workers
+        return list_slides(build_synthetic_slides(self.cache_dir, self.synthetic, self.seed, processes))

@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from uuid import uuid4
 from xml.etree import ElementTree
@@ -17,11 +18,11 @@ import pandas as pd
 import shapely
 from PIL import Image
 from skimage.draw import polygon2mask
-from tqdm import tqdm
 
 from kd_mil.core.atomic import atomic_path
 from kd_mil.core.errors import UserError
 from kd_mil.slides.coverage import mask_coverage
+from kd_mil.slides.over_slides import over_slides
 from kd_mil.slides.synthetic.layout import Layout
 from kd_mil.slides.synthetic.layout_drawing import Truth, draw_layout
 from kd_mil.slides.synthetic.painting import Painter
@@ -103,8 +104,10 @@ def plan_slides(settings: SyntheticSettings) -> list[SlidePlan]:
     return plans
 
 
-def build_synthetic_slides(out_dir: Path, settings: SyntheticSettings, seed: int) -> Path:
+def build_synthetic_slides(out_dir: Path, settings: SyntheticSettings, seed: int, processes: int = 0) -> Path:
     """Build the set, or find it: a finished set of the same settings and seed is not touched.
+
+    `processes` draw the slides; 0 = this one does.
 
     The folder `out_dir/synthetic_slides_<hash>` appears once it is complete. It holds `slides.csv` (columns
     `slide_path,slide_id,case_id,label,split,annotation_path,mpp`, paths relative to it), `slides/*.tif`,
@@ -119,7 +122,7 @@ def build_synthetic_slides(out_dir: Path, settings: SyntheticSettings, seed: int
     if not folder.exists():
         unfinished = out_dir / f".{folder.name}.{uuid4().hex[:8]}.part"
         try:
-            _build(unfinished, settings, seed)
+            _build(unfinished, settings, seed, processes)
             (unfinished / "settings.json").write_text(text + "\n")
             _publish(unfinished, folder)
         finally:
@@ -127,11 +130,11 @@ def build_synthetic_slides(out_dir: Path, settings: SyntheticSettings, seed: int
     return folder / "slides.csv"
 
 
-def _build(folder: Path, settings: SyntheticSettings, seed: int) -> None:
-    painter = Painter(seed, settings.mpp)
+def _build(folder: Path, settings: SyntheticSettings, seed: int, processes: int) -> None:
     plans = plan_slides(settings)
-    for plan in tqdm(plans, desc="synthetic slides", unit="slide", disable=None):
-        write_slide(folder, plan, settings, seed, painter)
+    painter_of(seed, settings.mpp)  # once, for all processes that are forked from this one
+    over_slides(partial(_write, folder, settings, seed), plans, "synthetic slides", processes)
+    painter_of.cache_clear()
     slide_list = pd.DataFrame(
         {
             "slide_path": [f"slides/{plan.slide_id}.tif" for plan in plans],
@@ -144,6 +147,16 @@ def _build(folder: Path, settings: SyntheticSettings, seed: int) -> None:
         }
     )
     slide_list.to_csv(folder / "slides.csv", index=False)
+
+
+@lru_cache(maxsize=1)
+def painter_of(seed: int, mpp: float) -> Painter:
+    """The painter of a set; a process draws its textures once."""
+    return Painter(seed, mpp)
+
+
+def _write(folder: Path, settings: SyntheticSettings, seed: int, plan: SlidePlan) -> None:
+    write_slide(folder, plan, settings, seed, painter_of(seed, settings.mpp))
 
 
 def _publish(unfinished: Path, folder: Path) -> None:

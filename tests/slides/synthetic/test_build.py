@@ -258,6 +258,11 @@ def test_rebuilding_gives_the_same_bytes_and_another_seed_other_slides(slide_lis
         assert other[name] != first[name]
 
 
+def test_two_processes_draw_the_slides_of_one(slide_list: Path, tmp_path: Path) -> None:
+    again = build_synthetic_slides(tmp_path, SMALL, seed=0, processes=2)
+    assert digests(again.parent) == digests(slide_list.parent)
+
+
 def test_a_finished_set_is_not_built_again(slide_list: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kd_mil.slides.synthetic.build._build", lambda *_: pytest.fail("built again"))
     assert build_synthetic_slides(slide_list.parent.parent, SMALL, seed=0) == slide_list
