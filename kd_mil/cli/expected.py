@@ -26,7 +26,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
     },
     "predict": {
         **{"ckpt": str | list[str] | None, "slides": str | None, "features": str | None, "out": str, **MPP},
-        **{"labels": str | None, "report_by": Literal["slide", "case"], "case_pooling": Literal["max", "mean"]},
+        **{"labels": str | None, "report_by": Literal["slide", "case"], "case_pooling": Literal["max", "mean"] | None},
         **{"subgroups": list[str], "operating_point": str | None, "calibrated": bool},
         **{"bag_by": Literal["slide", "case"]},
         **{"overwrite": bool, "on_error": OnError, "trust": bool, "backend": str | None, "device": str},
@@ -39,8 +39,8 @@ EXPECTED: dict[str, dict[str, Any]] = {
     },
     "evaluate": {
         **{"predictions": str | None, "labels": str | None, "out": str | None, "against": str | None},
-        **{"report_by": Literal["slide", "case"], "case_pooling": Literal["max", "mean"], "subgroups": list[str]},
-        **{"resamples": int, "seed": int},
+        **{"report_by": Literal["slide", "case"], "case_pooling": Literal["max", "mean"] | None},
+        **{"subgroups": list[str], "resamples": int, "seed": int},
     },
     "reproduce": {
         **{"paper": str | None, "table": str, "scale": Literal["paper", "small"], "seeds": list[int], "out": str},

@@ -1,5 +1,6 @@
 """Predictions of a cohort against its labels: scores with intervals, and the tables behind them."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +31,8 @@ class Evaluation:
     labels: str | None
     """CSV of labels; None for a run, which has its own."""
     report_by: Literal["slide", "case"] = "slide"
-    case_pooling: Pooling = "max"
+    case_pooling: Pooling | None = None
+    """None: as when the thresholds of cases were chosen; `max` where that is not said."""
     subgroups: Sequence[str] = ()
     against: str | None = None
     """Predictions of another model for the same slides."""
@@ -49,7 +51,16 @@ class Evaluation:
             cohort = with_labels(cohort, table, self.labels)
         elif cohort.labels is None:
             raise UserError(f"labels is not set: give a CSV slide_id,label[,case_id] of the slides in {folder}")
-        return by_case(cohort, self.case_pooling) if self.report_by == "case" else cohort
+        if self.report_by != "case":
+            return cohort
+        pooling, chosen = self.case_pooling or cohort.case_pooling or "max", cohort.case_pooling
+        if chosen not in (None, pooling):
+            warnings.warn(
+                f"case_pooling={pooling}: the thresholds of cases were chosen with {chosen} in training, "
+                "so decisions on cases are not at the operating point",
+                stacklevel=3,
+            )
+        return by_case(cohort, pooling)
 
 
 def main(config: DictConfig) -> None:

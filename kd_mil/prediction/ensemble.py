@@ -14,6 +14,7 @@ from torch import Tensor
 from kd_mil.cards.card import ModelCard
 from kd_mil.core.errors import UserError
 from kd_mil.core.hashing import digest
+from kd_mil.evaluation.statistics.pooling import Pooling
 from kd_mil.methods.base.bag_method import BagMethod
 from kd_mil.methods.base.weight_average import evaluating
 from kd_mil.models.outputs import Prediction
@@ -39,6 +40,12 @@ class MeanOperatingPoints:
     def thresholds(self, point: str, of: str = "bags") -> dict[str, float]:
         """Mean of the members' thresholds of an operating point; errors as theirs."""
         return mean_of([member.operating.thresholds(point, of) for member in self.members])
+
+    @property
+    def case_pooling(self) -> Pooling | None:
+        """How all members pooled the cases of their thresholds; None where they differ, or do not say."""
+        said = {member.operating.case_pooling for member in self.members}
+        return said.pop() if len(said) == 1 else None
 
     @property
     def temperature_of(self) -> dict[str, float]:

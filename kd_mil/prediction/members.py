@@ -106,6 +106,7 @@ def write_model(out: Path, method: BagMethod | Ensemble, model: Model) -> None:
         "operating_point": model.operating_point,
         "thresholds": dict(model.thresholds),
         "case_thresholds": of_cases,
+        "case_pooling": method.operating.case_pooling,
         "instance_thresholds": dict(model.instance_thresholds),
         "temperatures": dict(method.operating.temperature_of),
     }

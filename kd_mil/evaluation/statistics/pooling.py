@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 Pooling = Literal["max", "mean"]
+POOLINGS: tuple[Pooling, ...] = ("max", "mean")
 
 
 class PooledCases(NamedTuple):

@@ -15,7 +15,7 @@ from kd_mil.evaluation.case_metrics import calibration_scores, case_scores
 from kd_mil.evaluation.metrics import Scores
 from kd_mil.evaluation.statistics.calibration import fit_temperature
 from kd_mil.evaluation.statistics.operating_points import POINTS, operating_points
-from kd_mil.evaluation.statistics.pooling import Pooling, cases_of, pooled_labels, pooled_probs
+from kd_mil.evaluation.statistics.pooling import POOLINGS, Pooling, cases_of, pooled_labels, pooled_probs
 from kd_mil.evaluation.tables import Columns
 
 
@@ -32,6 +32,8 @@ class OperatingPoints(nn.Module):
     """The same of cases, from the probabilities of their bags."""
     temperatures: Tensor
     """(roles,) float64, by which the log-odds of bags are divided."""
+    pooled_by: Tensor
+    """Position in `POOLINGS` of what made the probabilities of those cases; -1 where no cases were reported."""
 
     def __init__(self, roles: Sequence[str]) -> None:
         super().__init__()
@@ -39,6 +41,7 @@ class OperatingPoints(nn.Module):
         for name in ("bags", "cases"):
             self.register_buffer(name, torch.full((len(roles), len(POINTS)), -1.0, dtype=torch.float64))
         self.register_buffer("temperatures", torch.ones(len(roles), dtype=torch.float64))
+        self.register_buffer("pooled_by", torch.tensor(-1))
 
     def choose(
         self, role: str, probs: Tensor, labels: Tensor, cases: Sequence[str] | None = None, pooling: Pooling = "max"
@@ -51,6 +54,8 @@ class OperatingPoints(nn.Module):
         self.temperatures[number] = fit_temperature(bag_probs, bag_labels)
         if probs.shape[1] != 2:
             return
+        if cases is not None:
+            self.pooled_by.fill_(POOLINGS.index(pooling))
         grouped = cases_of([str(index) for index in range(len(labels))] if cases is None else cases)
         pairs = {
             "bags": (bag_probs, bag_labels),
@@ -103,6 +108,11 @@ class OperatingPoints(nn.Module):
     def temperature_of(self) -> Mapping[str, float]:
         """Temperature by role."""
         return dict(zip(self.roles, self.temperatures.tolist(), strict=True))
+
+    @property
+    def case_pooling(self) -> Pooling | None:
+        """How the cases were pooled for which thresholds were chosen; None where none were."""
+        return POOLINGS[int(self.pooled_by)] if self.pooled_by >= 0 else None
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any, **kwargs: Any) -> None:
         """Checkpoints from before there were points have none."""

@@ -3,8 +3,9 @@
 cohort = read_predictions(Path("predictions"))
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import pandas as pd
 from kd_mil.core.errors import UserError
 from kd_mil.core.run_files import read_json, read_metrics, read_record
 from kd_mil.core.tables import read_table
+from kd_mil.evaluation.statistics.pooling import POOLINGS, Pooling
 from kd_mil.reporting.cohort.table import Cohort
 from kd_mil.reporting.predictions import class_numbers, held_out, probabilities
 
@@ -35,7 +37,7 @@ def read_predictions(folder: Path) -> Cohort:
 def _predicted(folder: Path) -> Cohort:
     if not (folder / MODEL).is_file():
         raise UserError(f"{folder / MODEL} is missing: predict again with this version, which writes it")
-    names, slides, cases, decides, point = _model(folder / MODEL)
+    names, slides, cases, decides, point, pooling = _model(folder / MODEL)
     table = _once(read_table(folder / "slides.csv", ("slide_id",)), "slide_id", folder / "slides.csv")
     notes = table["note"] if "note" in table else pd.Series("", index=table.index)
     left_out = {name: f"no prediction: {note}" for name, note in zip(table["slide_id"], notes, strict=True) if note}
@@ -43,11 +45,11 @@ def _predicted(folder: Path) -> Cohort:
     probs = class_probs(table, tuple(slides), names, folder / "slides.csv")
     ids = table["slide_id"].tolist()
     whose = table["case_id"].tolist() if "case_id" in table else list(ids)  # of cases that were predicted as bags
-    return Cohort(ids, names, probs, slides, cases, decides, point, cases=whose, left_out=left_out)
+    return Cohort(ids, names, probs, slides, cases, decides, point, pooling, cases=whose, left_out=left_out)
 
 
-def _model(path: Path) -> tuple[tuple[str, ...], dict[str, float], dict[str, float], str, str]:
-    """Classes, thresholds of slides and of cases by role, the role that decides, and the operating point."""
+def _model(path: Path) -> tuple[tuple[str, ...], dict[str, float], dict[str, float], str, str, Pooling | None]:
+    """Classes, thresholds of slides and of cases by role, who decides, operating point, pooling of cases."""
     model = read_json(path)
     try:
         names, decides = tuple(map(str, model["class_names"])), str(model["decides"])
@@ -55,7 +57,10 @@ def _model(path: Path) -> tuple[tuple[str, ...], dict[str, float], dict[str, flo
         cases = {role: float((model.get("case_thresholds") or slides)[role]) for role in slides}
         if decides not in slides or len(names) < 2:
             raise ValueError(decides)
-        return names, slides, cases, decides, str(model["operating_point"])
+        pooling = model.get("case_pooling")
+        if pooling not in (None, *POOLINGS):
+            raise ValueError(pooling)
+        return names, slides, cases, decides, str(model["operating_point"]), pooling
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is damaged: predict again with overwrite=true") from error
 
@@ -86,10 +91,16 @@ def _tested(folder: Path) -> Cohort:
         of_cases,
         decides if decides in probs else next(iter(probs)),
         "youden",
+        _pooling_of(record),
         unit="bag",
         labels=class_numbers(table["label"], len(names), path),
         cases=list(ids) if tested is None else tested.cases,
     )
+
+
+def _pooling_of(record: Mapping[str, Any]) -> Pooling | None:
+    given = [word.partition("=")[2] for word in record.get("overrides", []) if word.startswith("data.case_pooling=")]
+    return next((pooling for pooling in POOLINGS if given[-1:] == [pooling]), None)
 
 
 def _class_names(folder: Path, table: pd.DataFrame, roles: Sequence[str]) -> tuple[str, ...]:

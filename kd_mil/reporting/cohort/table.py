@@ -31,6 +31,8 @@ class Cohort:
     """The role whose decision counts."""
     operating_point: str
     """Name of the rule by which the thresholds were chosen."""
+    case_pooling: Pooling | None = None
+    """How cases were pooled when their thresholds were chosen; None = not said."""
     unit: str = "slide"
     labels: np.ndarray | None = None
     """(N,) int64."""
@@ -123,7 +125,10 @@ def by_case(cohort: Cohort, how: Pooling) -> Cohort:
 
 
 def evaluated_rows(cohort: Cohort) -> pd.DataFrame:
-    """The table that all numbers can be computed from: id, `case_id`, `label`, probabilities, decisions, groups."""
+    """The table that all numbers can be computed from: id, `case_id`, `label`, probabilities, decisions, groups.
+
+    A group called like one of the others has `_given` behind its name.
+    """
     assert cohort.labels is not None
     columns: dict[str, Any] = {f"{cohort.unit}_id": cohort.ids}
     if cohort.unit != "case":
@@ -135,5 +140,5 @@ def evaluated_rows(cohort: Cohort) -> pd.DataFrame:
         else:
             columns |= {f"{role}_prob_{name}": probs[:, c] for c, name in enumerate(cohort.class_names)}
         columns[f"{role}_decision"] = [cohort.class_names[index] for index in cohort.decided(role)]
-    extra = {name: cohort.groups[name].tolist() for name in cohort.groups if name not in columns}
+    extra = {f"{name}_given" if name in columns else name: cohort.groups[name].tolist() for name in cohort.groups}
     return pd.DataFrame(columns | extra)

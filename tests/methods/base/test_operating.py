@@ -33,8 +33,10 @@ def test_they_travel_with_the_weights_and_old_weights_have_none():
     fresh = OperatingPoints(["teacher", "student"])
     fresh.load_state_dict(chosen().state_dict())
     assert fresh.thresholds("sensitivity_95") == chosen().thresholds("sensitivity_95")
+    assert fresh.case_pooling == "max"
     old = OperatingPoints(["teacher"])
     old.load_state_dict({})
+    assert old.case_pooling is None
     with pytest.raises(UserError, match="the checkpoint holds none"):
         old.thresholds("youden")
     with pytest.raises(UserError, match=r"operating_point=yoden: choose .* did you mean 'youden'"):

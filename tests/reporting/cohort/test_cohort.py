@@ -20,6 +20,7 @@ MODEL = {
     "operating_point": "youden",
     "thresholds": {"teacher": 0.4, "student": 0.6},
     "case_thresholds": {"teacher": 0.45, "student": 0.65},
+    "case_pooling": "max",
 }
 
 
@@ -87,9 +88,25 @@ def test_every_number_again_from_the_rows(folder, unit):
 def test_a_case_is_as_positive_as_its_most_positive_slide(folder):
     slides, cases = evaluated(folder)[0]["evaluated"], evaluated(folder, report_by="case")[0]["evaluated"]
     assert cases.set_index("case_id").teacher_prob.to_dict() == slides.groupby("case_id").teacher_prob.max().to_dict()
-    means = evaluated(folder, report_by="case", case_pooling="mean")[0]["evaluated"]
+    with pytest.warns(UserWarning, match="thresholds of cases were chosen with max in training"):
+        means = evaluated(folder, report_by="case", case_pooling="mean")[0]["evaluated"]
     expected = slides.groupby("case_id").teacher_prob.mean()
     assert means.set_index("case_id").teacher_prob.to_dict() == pytest.approx(expected.to_dict())
+
+
+def test_cases_are_pooled_as_training_pooled_them(folder):
+    (folder / "model.json").write_text(json.dumps(MODEL | {"case_pooling": "mean"}))
+    slides, cases = evaluated(folder)[0]["evaluated"], evaluated(folder, report_by="case")[0]["evaluated"]
+    expected = slides.groupby("case_id").teacher_prob.mean()
+    assert cases.set_index("case_id").teacher_prob.to_dict() == pytest.approx(expected.to_dict())
+
+
+def test_a_column_of_labels_called_like_a_prediction_is_kept(folder):
+    labels = pd.read_csv(folder / "labels.csv").assign(teacher_prob=range(41))
+    labels.to_csv(folder / "labels.csv", index=False)
+    rows = evaluated(folder)[0]["evaluated"]
+    assert rows.teacher_prob.between(0, 1).all()
+    assert rows.teacher_prob_given.tolist() == list(range(40))
 
 
 def test_intervals_draw_cases_and_delong_needs_independent_rows(folder):
