@@ -69,7 +69,7 @@ MAY_IMPORT = {
         "slides.formats.image_decoding",
     },
     "training": {"core"},
-    "cards": {"core"},
+    "cards": {"core", "models.outputs"},
     "methods.base": {"core", "cards", "data.batches", "evaluation", "models"},
     "methods.weno": {"core", "data.batches", "evaluation", "models", "methods.base"},
     "methods.distill_to_label": {"core", "data.batches", "evaluation", "models", "methods.base"},

@@ -6,10 +6,11 @@ method.predict(features)["student"].instance_probs
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kd_mil.cards.card import refuse_foreign_targets, without_downloads
 from kd_mil.cards.moved_targets import with_targets_of_today
@@ -17,12 +18,35 @@ from kd_mil.cards.recipes import build
 from kd_mil.core.checkpoints import read_with_card
 from kd_mil.core.errors import UserError
 from kd_mil.core.exported import CONFIG, WEIGHTS
+from kd_mil.models.outputs import Prediction
 
 LEEWAY = 10_000_000
 """Weights by which a method may exceed those of its checkpoint, all the same."""
 
 
-def load(path: str | Path, *, trust: bool = False) -> Any:
+class LoadedMethod(Protocol):
+    """What every method offers that `load` gives; methods on bags and on images have more."""
+
+    model_card: dict[str, Any]
+    """Networks, data, tiling and training it came from."""
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, the negative one first."""
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """By role, the probability from which on it decides for the second of two classes."""
+
+    def predict(self, given: np.ndarray | Tensor, /) -> dict[str, Prediction]:
+        """By role, the word on one bag (N, ...), or on images (B, 3, H, W), as the training data stored them."""
+
+    def eval(self) -> "LoadedMethod": ...
+
+    def to(self, *args: Any, **kwargs: Any) -> "LoadedMethod": ...
+
+
+def load(path: str | Path, *, trust: bool = False) -> LoadedMethod:
     """The method of a run, or of one checkpoint, with its weights, on the CPU and in eval mode.
 
     Whatever data it was trained on. Hydra is not needed, and stays as it was.
@@ -55,7 +79,7 @@ def checkpoint_path(given: str | None) -> Path:
     return path / "checkpoints" / "best.ckpt" if path.is_dir() else path
 
 
-def built_method(checkpoint: dict[str, Any], path: Path, trust: bool) -> nn.Module:
+def built_method(checkpoint: dict[str, Any], path: Path, trust: bool) -> Any:
     """The method that the card of a checkpoint describes, with the checkpoint's weights, in eval mode.
 
     Raises:
