@@ -35,6 +35,11 @@ test: $(READY) ## all tests
 test-fast: $(READY) ## tests without the slow ones
 	$(SINGLE) $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
+lowest: ## all tests on the oldest dependencies that pyproject.toml allows, in .venv-lowest; needs uv
+	uv venv --allow-existing --python 3.11 .venv-lowest
+	uv pip install --python .venv-lowest --resolution lowest-direct --editable '.[dev]'
+	$(SINGLE) .venv-lowest/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 lint: $(READY) ## style and types
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
@@ -55,7 +60,7 @@ campaign: $(READY) ## odd and hostile inputs, killed processes, 1 to 4 ranks; re
 	$(SINGLE) $(PYTHON) -m tests.campaign record=experiments/faults
 
 clean: ## remove what commands made, virtual environment and runs included
-	rm -rf .venv runs multirun .cache build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-lowest runs multirun .cache build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test test-fast lint format bench docs campaign clean
+.PHONY: help setup demo test test-fast lowest lint format bench docs campaign clean
