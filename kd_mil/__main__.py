@@ -22,7 +22,8 @@ COMMANDS = {
 }
 """What each does; the files beside this one."""
 MORE = {
-    "list": "experiments, methods, aggregators, encoders, data, ...: [embedded] works as it is, [yours] needs data",
+    "list": "experiments, methods, aggregators, encoders, data, ...: [embedded] works as it is; others "
+    "need data or code ([yours]), a download ([weights]), an extra ([extra])",
     "show": "all settings of a run, each with its comment: kd-mil show experiment=weno_dsmil",
     "init": "an experiment of your own to edit: kd-mil init weno data=feature_bags > mine.yaml; then experiment=mine",
     "completion": 'for the tab key: eval "$(kd-mil completion bash)" in ~/.bashrc, of zsh in ~/.zshrc',

@@ -15,8 +15,8 @@ LOOKED_FOR = ("root", "manifest", "slides", "pairs")
 """Settings of data that a user has to have: what has none of them is embedded, or made when it is first used."""
 DATA = "digits_mil"
 """Of a run that says nothing else."""
-SIGNS = {"weights": "huggingface.co/", "extra": "pip install"}
-"""What an encoder needs, by what its comments name."""
+SIGNS = {"weights": "huggingface.co/", "extra": "pip install", "yours": "A class of your own"}
+"""What an encoder or a segmenter needs, by what its comments name."""
 QUICK = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Written in C where PyYAML has it."""
 
@@ -47,21 +47,27 @@ def catalogue(folder: Path, kind: str) -> list[tuple[str, str]]:
 def tag(folder: Path, group: str, name: str) -> str:
     """Whether a choice works as it is (`embedded`), or needs data (`yours`), a download of weights, an extra."""
     if group == "experiment":
-        group, name = "data", data_of(folder, name) or DATA
-    if group not in ("data", "encoder"):
-        return ""
+        needed = needs(folder, "data", chosen(folder, name, "data") or DATA)
+        network = chosen(folder, name, "segmenter")
+        if needed == "embedded" and network:
+            needed = needs(folder, "segmenter", network)
+        return f"[{needed}] "
+    return f"[{needs(folder, group, name)}] " if group in ("data", "encoder", "segmenter") else ""
+
+
+def needs(folder: Path, group: str, name: str) -> str:
+    """What data, an encoder or a segmenter needs, in one word; `embedded` where it needs nothing."""
     text = (folder / group / f"{name}.yaml").read_text(encoding="utf-8")
     if group == "data":
-        return f"[{'yours' if any(re.search(f'^{key}:', text, re.MULTILINE) for key in LOOKED_FOR) else 'embedded'}] "
-    needed = next((word for word, sign in SIGNS.items() if sign in text), "embedded")
-    return f"[{needed}] "
+        return "yours" if any(re.search(f"^{key}:", text, re.MULTILINE) for key in LOOKED_FOR) else "embedded"
+    return next((word for word, sign in SIGNS.items() if sign in text), "embedded")
 
 
-def data_of(folder: Path, experiment: str) -> str | None:
-    """The data that an experiment chooses, or one that it starts from; None where it takes those of every run."""
+def chosen(folder: Path, experiment: str, group: str) -> str | None:
+    """What an experiment, or one that it starts from, chooses of a group; None where it takes that of every run."""
     text = (folder / "experiment" / f"{experiment}.yaml").read_text(encoding="utf-8")
-    own = re.search(r"override /data: (\w+)", text)
-    found = (data_of(folder, base) for base in reversed(bases_of(text.splitlines())))
+    own = re.search(rf"override /{group}: (\w+)", text)
+    found = (chosen(folder, base, group) for base in reversed(bases_of(text.splitlines())))
     return own[1] if own else next(filter(None, found), None)
 
 

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 import kd_mil.__main__ as front
 from kd_mil.cli.arguments import CONFIG_DIR
-from kd_mil.cli.catalogue import DATA, catalogue, data_of, first_sentence
+from kd_mil.cli.catalogue import DATA, catalogue, chosen, first_sentence
 from kd_mil.cli.composed import comments, composed, experiment_file, shown_settings
 from kd_mil.cli.experiments import check_experiment, own_experiments, register_experiments
 from kd_mil.core.errors import UserError
@@ -82,9 +82,13 @@ def test_data_say_whether_they_are_embedded():
         ("experiments", "resolution_teacher", "embedded"),
         ("experiments", "d2l_colon", "yours"),
         ("experiments", "weno_dsmil_released", "yours"),
+        ("experiments", "ifkd_synthetic", "extra"),
+        ("experiments", "ifkd_from_weno", "yours"),
         ("encoders", "small_cnn", "embedded"),
         ("encoders", "uni", "weights"),
         ("encoders", "lite0", "extra"),
+        ("encoders", "custom", "yours"),
+        ("segmenter", "lite0_mil", "extra"),
     ],
 )
 def test_what_a_choice_needs(kind, name, needs):
@@ -94,7 +98,7 @@ def test_what_a_choice_needs(kind, name, needs):
 @pytest.mark.parametrize("path", sorted((CONFIG_DIR / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_data_of_an_experiment_are_those_that_it_composes(path):
     _, choices = composed([f"experiment={path.stem}"])
-    assert choices["data"] == (data_of(CONFIG_DIR, path.stem) or DATA)
+    assert choices["data"] == (chosen(CONFIG_DIR, path.stem, "data") or DATA)
 
 
 @pytest.mark.parametrize(
