@@ -45,13 +45,15 @@ class Prediction(NamedTuple):
     """What other ways of reading the role say of its instances, scores (N,) by name; computed when called."""
     reading: str | None = None
     """Name of the reading that `instance_probs` are, from bag classifiers; None from instance classifiers."""
+    reading_probs: Callable[[], dict[str, Tensor]] | None = None
+    """Probabilities (N,) that the instance is positive in each of `readings`, where any of them can be the word."""
 
     def on_cpu(self, readings: bool = False) -> "Prediction":
         """The same on the CPU, with its readings as they are computed now, or without."""
         values: list[Any] = [value.cpu() if isinstance(value, Tensor) else value for value in self]
         found = self.readings() if readings and self.readings is not None else None
         scores = None if found is None else {name: column.cpu() for name, column in found.items()}
-        return Prediction(*values)._replace(readings=None if scores is None else lambda: scores)
+        return Prediction(*values)._replace(readings=None if scores is None else lambda: scores, reading_probs=None)
 
     def of_instances(self, rows: slice) -> "Prediction":
         """The same of some of its instances; what is said of bags stays."""
@@ -59,7 +61,7 @@ class Prediction(NamedTuple):
         parts = {name: value[rows] for name in names if (value := getattr(self, name)) is not None}
         found = self.readings
         some = None if found is None else lambda: {name: column[rows] for name, column in found().items()}
-        return self._replace(**parts, readings=some)
+        return self._replace(**parts, readings=some, reading_probs=None)
 
 
 class SegmentationOutput(NamedTuple):

@@ -19,9 +19,10 @@ from kd_mil.evaluation.thresholds import instance_threshold, youden_threshold
 from kd_mil.evaluation.ties import without_rounding
 from kd_mil.methods.base.accumulation import AccumulatingMethod
 from kd_mil.methods.base.bag_losses import PLAIN, BagTargets, bag_loss
+from kd_mil.methods.base.chosen_reading import candidate_columns, settle_reading
 from kd_mil.methods.base.method import refuse_nan
 from kd_mil.methods.base.operating import OperatingPoints
-from kd_mil.methods.base.readings import NAMES, BagReadings, InstanceScore, choose_reading
+from kd_mil.methods.base.readings import NAMES, BagReadings, InstanceScore
 from kd_mil.methods.base.weight_average import evaluating
 from kd_mil.models.outputs import MILOutput, Prediction, critical_logits
 from kd_mil.models.preprocess import Preprocess
@@ -199,8 +200,9 @@ class BagMethod(AccumulatingMethod):
         predictions = self.predict_bags(bags)
         self.shown_readings = {role: prediction.reading for role, prediction in predictions.items()}
         rows = prediction_rows(bags, predictions, self._with_readings)
+        chooses = self.instance_score == "validation" and not self.trainer.testing
         self._bag_rows.add(rows.bags)
-        self._instance_rows.add(rows.instances)
+        self._instance_rows.add(rows.instances | (candidate_columns(predictions) if chooses else {}))
 
     def gather(self) -> PredictionTables:
         bags = self._bag_rows.collect()
@@ -221,8 +223,9 @@ class BagMethod(AccumulatingMethod):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         scores |= self.operating.scores(stage, role, bags, data, of)
         if stage == "val" and self.instance_score == "validation":
-            name = choose_reading(self.tables[stage].readings(role), self.tables[stage].in_positive_bag())
-            self.chosen_readings[number] = NAMES.index(name) if name else -1
+            chosen = settle_reading(self.tables[stage], role)
+            self.chosen_readings[number] = chosen
+            self.shown_readings[role] = NAMES[chosen] if chosen >= 0 else self.shown_readings[role]
         if stage == "val":
             probs, in_positive_bag = instances[f"{role}/probs"], self.tables[stage].in_positive_bag()
             self.instance_thresholds[number] = instance_threshold(probs, in_positive_bag)

@@ -105,11 +105,15 @@ class BagReadings:
         """Scores (N,) of every reading, by name."""
         return {name: self[name].scores for name in self.names}
 
+    def probs(self) -> dict[str, Tensor]:
+        """Probabilities (N,) of every reading, by name."""
+        return {name: self[name].probs for name in self.names}
+
     def predict(self, name: str) -> Prediction:
         """What the network says of the bags, and of their instances in the reading of that name."""
         reading, bag_probs = self[name], self.output.bag_logits.double().softmax(1)
-        attention = self.output.attention
-        return Prediction(bag_probs, reading.probs, reading.scores, attention, reading.class_probs, self.scores, name)
+        word = reading.probs, reading.scores, self.output.attention, reading.class_probs
+        return Prediction(bag_probs, *word, self.scores, name, self.probs)
 
     @cached_property
     def attention(self) -> Reading:

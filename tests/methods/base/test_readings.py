@@ -8,6 +8,8 @@ from torch import nn
 
 from kd_mil.callbacks.predictions import instance_frame
 from kd_mil.core.errors import UserError
+from kd_mil.evaluation.thresholds import instance_threshold
+from kd_mil.methods.base import chosen_reading
 from kd_mil.methods.base import readings as module
 from kd_mil.methods.base.attention_memory import AttentionMemory
 from kd_mil.methods.base.readings import BagReadings, bag_of_one_logits, choose_reading, own_reading
@@ -180,6 +182,25 @@ def test_validation_bags_choose_without_instance_labels_and_the_checkpoint_remem
             assert torch.equal(other.eval().predict_bags(bag)["model"].instance_scores, said.instance_scores)
             assert torch.equal(said.instance_scores, said.readings()[expected])
     assert chosen[0] == chosen[1]
+
+
+@pytest.mark.parametrize("make", [make_mil, make_mhim, make_weno])
+def test_the_threshold_of_instances_is_that_of_the_reading_just_chosen(make, monkeypatch):
+    """In the first epoch the word was attention while validation bags were read."""
+    monkeypatch.setattr(
+        chosen_reading, "choose_reading", lambda scores, _: "bag_of_one" if "bag_of_one" in scores else None
+    )
+    splits = tiny_splits()
+    model = make(instance_score="validation")
+    fit(model, TinyData(splits), epochs=1)
+    role = model.roles[0]
+    with torch.no_grad():
+        scores = model.eval().predict_bags(splits.bags.batch(splits.val))[role].readings()["bag_of_one"]
+    in_positive_bag = splits.bags.labels[splits.bags.bag_of_instance[splits.bags.instances_of(splits.val)]] > 0
+    expected = instance_threshold(scores.sigmoid(), in_positive_bag)
+    assert model.thresholds_of_instances[role] == pytest.approx(expected, rel=1e-6)
+    assert model.shown_readings[role] == "bag_of_one"
+    assert not [name for name in model.tables["val"].instances if "reading_probs" in name]
 
 
 def test_chunks_do_not_show(monkeypatch):
