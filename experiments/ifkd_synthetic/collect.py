@@ -1,7 +1,7 @@
-"""Collect the runs of run.sh: `python experiments/ifkd_synthetic/collect.py OUT_OF_RUN_SH`.
+"""Collect the runs of run.sh: `python experiments/ifkd_synthetic/collect.py OUT_OF_RUN_SH [RESULTS.json]`.
 
-Writes results.json beside it, prints a Markdown table with every value, and paired differences of the Dice of positive
-images with intervals over slides; lines without a finished run are left out.
+Writes results.json, beside it or as named, prints a Markdown table with every value, and paired differences of the
+Dice of positive images with intervals over slides; lines without a finished run are left out.
 """
 
 import json
@@ -30,6 +30,18 @@ LINES = (
     ("student, gm_bce, with switches", "gm_bce", "student"),
     ("stage one, gm_bce, for 68 epochs", "long_teacher", "teacher"),
     ("student, gm_bce, 34 epochs after 34 of stage one", "long_student", "student"),
+    ("student, gm_bce, no switch, layer by layer", "layer", "student"),
+    ("student, gm_bce, no switch, output alone", "output", "student"),
+    ("student, gm_bce, no switch, no pixel cross-entropy", "no_wce", "student"),
+    ("student, gm_bce, periodic switches", "periodic", "student"),
+    *(
+        line
+        for name in ("vgg", "resnet", "sa", "swin")
+        for line in (
+            (f"{name}, stage one for all epochs", f"{name}_teacher", "teacher"),
+            (f"{name}, student with switches", f"{name}_student", "student"),
+        )
+    ),
     ("U-Net on masks", "unet", "model"),
 )
 METRICS = ("f1", "f1_pos", "iou_pos", "dice", "precision", "recall", "precision_pos")
@@ -48,6 +60,22 @@ DIFFERENCES = (
             ("class activation map", ("cam", "model")),
             ("U-Net on masks", ("unet", "model")),
         )
+    ),
+    *(
+        (f"{name} - student of no switch", (folder, "student"), ("gm_bce_no_switch", "student"))
+        for name, folder in (
+            ("layer by layer", "layer"),
+            ("output alone", "output"),
+            ("no pixel cross-entropy", "no_wce"),
+            ("periodic switches", "periodic"),
+            ("switches where better", "gm_bce"),
+            ("OEEM-style", "oeem"),
+            ("OAA-style", "oaa"),
+        )
+    ),
+    *(
+        (f"{name}, student - stage one for all epochs", (f"{name}_student", "student"), (f"{name}_teacher", "teacher"))
+        for name in ("vgg", "resnet", "sa", "swin")
     ),
     ("student of 34 epochs - stage one for 68", ("long_student", "student"), ("long_teacher", "teacher")),
     ("student of 34 epochs - its stage one", ("long_student", "student"), ("long_student", "stage_one")),
@@ -98,8 +126,8 @@ def difference(pairs: list[tuple[Run, str, Run, str]]) -> dict[str, float]:
     return {"mean": float(by_case[:, 0].sum() / by_case[:, 1].sum()), "low": float(low), "high": float(high)}
 
 
-def main(out: Path) -> None:
-    """Write results.json and print the tables."""
+def main(out: Path, target: Path) -> None:
+    """Write the results and print the tables."""
     runs = {folder: finished(out, folder) for _, folder, _ in LINES}
     any_runs = next(found for found in runs.values() if found)
     lines = [line(name.replace("_", " "), dict([next(iter(any_runs.items()))]), name) for name in WHOLE]
@@ -111,7 +139,7 @@ def main(out: Path) -> None:
             pairs = [(runs[folder][seed], role, runs[reference][seed], other) for seed in seeds]
             differences[name] = {"seeds": seeds, **difference(pairs)}
     found = {"lines": lines, "differences_of_positive_dice": differences}
-    Path(__file__).with_name("results.json").write_text(json.dumps(found, indent=1) + "\n")
+    target.write_text(json.dumps(found, indent=1) + "\n")
     print("| line | seeds | " + " | ".join(METRICS) + " |\n|---|---|" + "---|" * len(METRICS))
     for entry in lines:
         print(
@@ -130,4 +158,4 @@ def cell(values: list[float | None]) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]) if sys.argv[2:] else Path(__file__).with_name("results.json"))

@@ -21,6 +21,17 @@ for seed in $seeds; do
   run long_student experiment=ifkd_synthetic method.stage_one=gm_bce method.teacher_epochs=34 trainer.max_epochs=68 method.switch.rule=never
   run long_teacher experiment=ifkd_synthetic method.stage_one=gm_bce method.teacher_epochs=null trainer.max_epochs=68
   # shellcheck disable=SC2086
+  for mode in layer output; do
+    run $mode experiment=ifkd_synthetic method.switch.rule=never method.mode=$mode
+  done
+  run no_wce experiment=ifkd_synthetic method.switch.rule=never method.wce.weight=0
+  run periodic experiment=ifkd_synthetic method.switch.rule=periodic
+  for net in vgg:vgg_mil_small resnet:resnet_mil "sa:sa_mil segmenter.widths=[16,32,64]" swin:swin_mil; do
+    # shellcheck disable=SC2086
+    run "${net%%:*}_teacher" experiment=ifkd_synthetic segmenter=${net#*:} method.teacher_epochs=null
+    # shellcheck disable=SC2086
+    run "${net%%:*}_student" experiment=ifkd_synthetic segmenter=${net#*:}
+  done
   run cam experiment=cam_baseline $rival
   run unet experiment=unet_supervised segmenter.name=tf_efficientnet_lite0 segmenter.pretrained=true method.augment=true trainer.max_epochs=34
   # shellcheck disable=SC2086

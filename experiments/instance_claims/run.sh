@@ -2,7 +2,7 @@
 # Every way to score instances from bag labels, on the same bags: sh experiments/instance_claims/run.sh OUT SET [SEEDS]
 # SET: colon (COLON=colon.csv of docs/formats.md), kather_RATIO, cifar_RATIO (CIFAR=OUT of weno_transport/cifar_features.py), or
 # procedural (PROCEDURAL=manifest.csv of kd_mil.extract).
-# A finished run is skipped, an interrupted one goes on.
+# METHODS="alone_best weno" runs those alone. A finished run is skipped, an interrupted one goes on.
 set -e
 out=$1 set=$2 seeds=${3:-0 1 2}
 net="encoder.out_features=128 optimizer.lr=1e-3 trainer=cpu trainer.threads=1 callbacks.figures=null"
@@ -12,6 +12,7 @@ mining="hpm=threshold hpm.threshold=0.9 hpm.start_share=0.5 hpm.fallback=all"
 run() { # METHOD key=value ...
   method=$1
   shift
+  case " ${METHODS:-$method} " in *" $method "*) ;; *) return ;; esac
   # shellcheck disable=SC2086
   python -m kd_mil.run "$@" $data $net hydra.run.dir="$out/$set/$method/$name"
 }

@@ -19,7 +19,7 @@ from kd_mil.data.datamodules import Loading
 from kd_mil.data.patches.cifar10_mil import Cifar10MIL
 from kd_mil.models.encoders.lite0 import Lite0
 
-RATIOS = (0.05, 0.2)
+RATIOS = (0.01, 0.05, 0.1, 0.2, 0.5, 0.7)
 SEEDS = range(3)
 
 
