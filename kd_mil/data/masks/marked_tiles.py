@@ -93,7 +93,8 @@ class MarkedTiles(OutlinedTiles):
 
     def label_facts(self, entry: SlideEntry) -> list[Any]:
         table = [] if entry.slide_id in self._negative else [file_digest(self._table(entry))]
-        return [*super().label_facts(entry), entry.slide_id in self._negative, entry.split, *table, self.positive_from]
+        said = [entry.slide_id in self._negative, entry.split, *table, self.role, self.positive_from]
+        return [*super().label_facts(entry), *said]
 
     def labelled(self, entry: SlideEntry, slide: Slide, tiles: Tiles) -> tuple[np.ndarray, np.ndarray]:
         nothing = np.zeros(len(tiles.coords), dtype=bool)

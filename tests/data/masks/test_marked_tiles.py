@@ -95,3 +95,21 @@ def test_mistakes_are_named(slide_list, tmp_path):
     (tmp_path / "instances" / "odd.parquet").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"odd\.parquet: not readable"):
         read_marks(tmp_path / "instances" / "odd.parquet", "student")
+
+
+def test_tiles_kept_are_those_of_the_role_that_marked_them(slide_list, tmp_path):
+    """One table holds the probabilities of all roles."""
+    folder = marks(tmp_path, slides := pd.read_csv(slide_list).slide_id)
+    for name in slides:
+        path = tmp_path / "instances" / f"{name}.csv"
+        table = pd.read_csv(path)
+        table["teacher_prob"] = ((table.x == 192) & (table.y == 256)).astype(float)
+        table.to_csv(path, index=False)
+    found = {}
+    for role in ("student", "teacher"):
+        data = tiles(slide_list, folder, tmp_path, role=role)
+        data.setup()
+        train = data.splits.train[data.bags.labels[data.splits.train] == 1].tolist()
+        found[role] = {data.bags.bag_ids[index].rsplit("_", 2)[1] for index in train}
+    assert found["teacher"] == {"192"}
+    assert "192" not in found["student"]
