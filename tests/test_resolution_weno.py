@@ -84,12 +84,61 @@ def test_a_teacher_of_other_classes_or_without_the_role(tmp_path):
 
 def test_a_teacher_that_was_trained_on_what_is_held_out_here(tmp_path):
     checkpoint = tmp_path / "run" / "checkpoints" / "best.ckpt"
-    refuse_seen(checkpoint, ["a"])
+    refuse_seen(checkpoint, {"a": "a"})
     checkpoint.parent.mkdir(parents=True)
     (tmp_path / "run" / "splits.csv").write_text("bag_id,split\na,train\nb,test\n")
-    refuse_seen(checkpoint, ["b", "c"])
+    refuse_seen(checkpoint, {"b": "b", "c": "c"})
     with pytest.raises(UserError, match=r"trained on slide 'a', which is held out here: .*data\.split_file="):
-        refuse_seen(checkpoint, ["b", "a"])
+        refuse_seen(checkpoint, {"b": "b", "a": "a"})
+
+
+@pytest.mark.parametrize("rows", ["bag_id,case_id,split\na,p,train\n", "bag_id,case_id,split\np,p,train\n"])
+def test_a_teacher_that_was_trained_on_another_slide_of_a_case_that_is_held_out_here(tmp_path, rows):
+    """Also one whose bags were cases."""
+    checkpoint = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    (tmp_path / "run" / "splits.csv").write_text(rows)
+    refuse_seen(checkpoint, {"b": "q"})
+    with pytest.raises(UserError, match=r"trained on case 'p', of which slide 'b' is held out here: .*split_file="):
+        refuse_seen(checkpoint, {"b": "p"})
+
+
+def said_of_all(folder, path, classes=None):
+    """A folder as `kd_mil.predict` writes it, one tile a slide."""
+    (folder / "instances").mkdir(parents=True)
+    for name in pd.read_csv(path).slide_path.str.removesuffix(".png"):
+        table = {"x": [64], "y": [64], "tile_size_level0": [32], "student_prob": [0.75]}
+        pd.DataFrame(table).to_parquet(folder / "instances" / f"{name}.parquet")
+    if classes is not None:
+        (folder / "model.json").write_text(json.dumps({"class_names": classes}))
+    return {"teacher": None, "predictions": str(folder)}
+
+
+def test_predictions_teach_the_slides_that_the_split_file_trains_on(tmp_path):
+    path = slides(tmp_path)
+    parts = pd.read_csv(path).assign(bag_id=lambda table: table.slide_path.str.removesuffix(".png"))
+    parts["split"] = parts.split.map({"train": "val", "val": "test", "test": "train"})
+    parts[["bag_id", "split"]].to_csv(tmp_path / "splits.csv", index=False)
+    given = said_of_all(tmp_path / "said", path)
+    data = taught_slides(tmp_path, path, split_file=str(tmp_path / "splits.csv"), **given)
+    known = data.taught.probs.isfinite().all(1)
+    for part in ("train", "val", "test"):
+        for bag in getattr(data.splits, part).tolist():
+            assert known[data.bags.instances_of(torch.tensor([bag]))].any() == (part == "train")
+
+
+def test_a_teacher_that_has_the_classes_in_another_order_is_refused(tmp_path):
+    path = slides(tmp_path)
+    given = said_of_all(tmp_path / "said", path, ["tumour", "normal"])
+    with pytest.raises(UserError, match=r"data\.classes=\['normal', 'tumour'\]: .* those of 'normal': give both"):
+        taught_slides(tmp_path, path, **given)
+    (tmp_path / "said" / "model.json").write_text(json.dumps({"class_names": ["benign", "malignant"]}))
+    taught_slides(tmp_path, path, **given)
+
+
+def test_cases_are_no_bags_of_taught_slides(tmp_path):
+    with pytest.raises(UserError, match=r"data\.bag_by=case: a teacher's word is that on single slides"):
+        taught_slides(tmp_path, slides(tmp_path), bag_by="case")
 
 
 @pytest.mark.slow

@@ -50,7 +50,9 @@ def teach(data: Any, plain: Mapping[str, Any]) -> None:
     one_of("data.role", data.role, method.roles)
     if list(card.class_names) != list(data.class_names):
         raise UserError(f"data.teacher={path} tells {card.class_names} apart, these data {list(data.class_names)}")
-    refuse_seen(path, [data.bags.bag_ids[bag] for bag in torch.cat([data.splits.val, data.splits.test]).tolist()])
+    held_out = torch.cat([data.splits.val, data.splits.test]).tolist()
+    cases = data.bags.case_ids or data.bags.bag_ids
+    refuse_seen(path, {data.bags.bag_ids[bag]: cases[bag] for bag in held_out})
     on_gpu = plain["trainer"]["accelerator"] in ("auto", "gpu", "cuda") and cuda_available()
     method.to(usable_device("cuda" if on_gpu else "cpu"))
     with FileLock(out / ".lock"):
@@ -59,20 +61,26 @@ def teach(data: Any, plain: Mapping[str, Any]) -> None:
     data.teach(out)
 
 
-def refuse_seen(checkpoint: Path, held_out: Sequence[str]) -> None:
-    """Refuse a teacher whose run trained on slides that validate or test here; a lone checkpoint says nothing of them.
+def refuse_seen(checkpoint: Path, held_out: Mapping[str, str]) -> None:
+    """Refuse a teacher whose run trained on cases that validate or test here; a lone checkpoint says nothing of them.
+
+    Args:
+        checkpoint: of the teacher.
+        held_out: case of each slide, by its id.
 
     Raises:
-        UserError: naming the first.
+        UserError: naming the first slide.
     """
     splits = checkpoint.parent.parent / "splits.csv"
     if not splits.is_file():
         return
-    table = read_table(splits, ("bag_id", "split"))
-    trained = set(table["bag_id"][table["split"] == "train"])
-    for name in held_out:
-        if name in trained:
+    table = read_table(splits, ("bag_id", "split"), ("case_id",))
+    table = table[table["split"] == "train"]
+    slides, cases = set(table["bag_id"]), set(table["case_id" if "case_id" in table else "bag_id"])
+    for name, case in held_out.items():
+        if name in slides or case in cases:
+            seen = f"slide {name!r}, which" if name in slides else f"case {case!r}, of which slide {name!r}"
             raise UserError(
-                f"data.teacher={checkpoint} was trained on slide {name!r}, which is held out here: give both runs one "
+                f"data.teacher={checkpoint} was trained on {seen} is held out here: give both runs one "
                 f"split, data.split_file={splits}"
             )

@@ -14,7 +14,7 @@ from kd_mil.data.datamodules import Loading
 from kd_mil.data.masks.outlined_tiles import OutlinedTiles
 from kd_mil.data.splits import read_split_file
 from kd_mil.data.tiles.listing import slide_classes
-from kd_mil.data.tiles.marks import highest_within, marks_table, read_marks
+from kd_mil.data.tiles.marks import highest_within, marks_table, read_marks, refuse_other_order
 from kd_mil.slides.formats.reader import Slide
 from kd_mil.slides.slide_list import SlideEntry, list_slides
 from kd_mil.slides.tiles.tiling import Tiles
@@ -87,7 +87,8 @@ class MarkedTiles(OutlinedTiles):
                 f"slide {unsaid[0]!r} of {self.slides} has no part: give a column `split`, or data.slide_splits=CSV "
                 "(bag_id,split), such as splits.csv of the run that marked the tiles"
             )
-        labels, _ = slide_classes(entries, self.classes)
+        labels, names = slide_classes(entries, self.classes)
+        refuse_other_order(Path(self.predictions), names)
         self._negative = {entry.slide_id for entry, label in zip(entries, labels.tolist(), strict=True) if label == 0}
         return entries
 

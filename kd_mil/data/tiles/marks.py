@@ -10,6 +10,7 @@ from scipy.spatial import KDTree
 
 from kd_mil.core.errors import UserError
 from kd_mil.core.readable import readable
+from kd_mil.core.run_files import read_json
 
 
 def marks_table(predictions: Path, slide_id: str) -> Path:
@@ -19,6 +20,25 @@ def marks_table(predictions: Path, slide_id: str) -> Path:
         if path.is_file():
             return path
     raise UserError(f"no predictions for slide {slide_id!r} in {found[0].parent}: run kd_mil.predict on it")
+
+
+def refuse_other_order(predictions: Path, class_names: Sequence[str]) -> None:
+    """Refuse classes that the model of the predictions has in another order: what it calls positive is negative here.
+
+    Args:
+        predictions: folder that `kd_mil.predict` wrote; one without `model.json`, or with other names, says nothing.
+        class_names: of the slides here, the one without tumour first.
+
+    Raises:
+        UserError: the same names in another order.
+    """
+    path = predictions / "model.json"
+    theirs = list(map(str, read_json(path).get("class_names") or ())) if path.is_file() else []
+    if sorted(theirs) == sorted(class_names) and theirs != list(class_names):
+        raise UserError(
+            f"data.classes={list(class_names)}: the model that wrote {predictions} has the order {theirs}, its "
+            f"probabilities are those of {theirs[1]!r}: give both the same order"
+        )
 
 
 def marks_of(predictions: Path, slide_id: str, role: str) -> tuple[np.ndarray, np.ndarray]:

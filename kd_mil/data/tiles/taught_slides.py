@@ -13,7 +13,7 @@ from kd_mil.core.errors import UserError
 from kd_mil.data.bags import BagSplits
 from kd_mil.data.datamodules import Loading
 from kd_mil.data.tiles.cache import CutSlide
-from kd_mil.data.tiles.marks import marks_table, points_within, read_columns, table_columns
+from kd_mil.data.tiles.marks import marks_table, points_within, read_columns, refuse_other_order, table_columns
 from kd_mil.data.tiles.slides import SlideBags
 from kd_mil.slides.slide_list import SlideEntry
 
@@ -41,6 +41,9 @@ class TaughtSlides(SlideBags):
         predictions: folder that `kd_mil.predict` wrote for the training slides, instead.
         role: whose probabilities.
         **settings: further arguments of `SlideBags`.
+
+    Raises:
+        UserError: cases as bags: tiles are taught slide by slide.
     """
 
     taught: Taught
@@ -55,6 +58,8 @@ class TaughtSlides(SlideBags):
         **settings: Any,
     ) -> None:
         super().__init__(slides, loading, **settings)
+        if self.bag_by != "slide":
+            raise UserError(f"data.bag_by={self.bag_by}: a teacher's word is that on single slides, leave it out")
         self.teacher, self.role = teacher, role
         self.predictions = None if predictions is None else Path(predictions)
 
@@ -64,10 +69,13 @@ class TaughtSlides(SlideBags):
                 "data=taught_slides takes data.teacher=RUN, a model of these slides, or data.predictions=FOLDER that "
                 "kd_mil.predict wrote for them: give one of them"
             )
-        splits = super().load()
-        if self.predictions is not None:
-            self.teach(self.predictions, splits)
-        return splits
+        return super().load()
+
+    def setup(self, stage: str | None = None) -> None:
+        """As of slides; then the word of the folder on those that train, once it is known which do."""
+        super().setup(stage)
+        if self.predictions is not None and not hasattr(self, "taught"):
+            self.teach(self.predictions)
 
     def fingerprint(self) -> str:
         """Also of what the teacher said."""
@@ -81,14 +89,14 @@ class TaughtSlides(SlideBags):
         """The slides that a teacher has to predict: those of the training part."""
         return [self.cuts[bag].entry for bag in self.splits.train.tolist()]
 
-    def teach(self, predictions: Path, splits: BagSplits | None = None) -> None:
+    def teach(self, predictions: Path) -> None:
         """Take the teacher's word on training slides from a folder that `kd_mil.predict` wrote.
 
         Raises:
-            UserError: a slide, the role or a class that is not there.
+            UserError: a slide, the role or a class that is not there, or as `refuse_other_order`.
         """
-        splits = splits or self.splits
-        bags, training = splits.bags, set(splits.train.tolist())
+        bags, training = self.splits.bags, set(self.splits.train.tolist())
+        refuse_other_order(predictions, bags.class_names)
         words = []
         for bag, cut in enumerate(self.cuts):
             negative = self.negatives_known and int(bags.labels[bag]) == 0

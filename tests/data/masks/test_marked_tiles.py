@@ -113,3 +113,10 @@ def test_tiles_kept_are_those_of_the_role_that_marked_them(slide_list, tmp_path)
         found[role] = {data.bags.bag_ids[index].rsplit("_", 2)[1] for index in train}
     assert found["teacher"] == {"192"}
     assert "192" not in found["student"]
+
+
+def test_marks_of_a_model_with_the_classes_in_another_order_are_refused(slide_list, tmp_path):
+    folder = marks(tmp_path, pd.read_csv(slide_list).slide_id)
+    (tmp_path / "model.json").write_text('{"class_names": ["positive", "negative"]}')
+    with pytest.raises(UserError, match=r"its probabilities are those of 'negative': give both the same order"):
+        tiles(slide_list, folder, tmp_path).setup()
