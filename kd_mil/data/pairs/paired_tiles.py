@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_only
 
 from kd_mil.core.checks import at_least, one_of, share
 from kd_mil.core.errors import UserError
 from kd_mil.data.pairs.paired_slides import label_of
 from kd_mil.data.pairs.slide_pieces import UNLABELLED, Piece, SlidePieces
-from kd_mil.data.tiles.marks import highest_within, marks_of
+from kd_mil.data.tiles.marks import highest_within, marks_of, refuse_other_order
 from kd_mil.slides.annotations.annotations import read_annotation, tumour_fraction
 from kd_mil.slides.formats.reader import Slide
 from kd_mil.slides.slide_list import SlideEntry
@@ -30,8 +31,8 @@ class PairedTiles(SlidePieces):
     tumour area on and negative without any; tiles between are left out, those of the first class's slides are negative.
     `predictions`: nobody labels tiles; in slides of other classes than the first, a tile is positive where a model of
     slides, such as WENO's student, gave a probability of at least `positive_from`, and the others are left out, so that
-    nothing but slide labels trains or selects. Where slides are outlined, outlines then label **test** tiles. Slides
-    without a label give tiles without one: auxiliary images.
+    nothing but slide labels trains or selects. Where slides are outlined, outlines then label **test** tiles, if the
+    list says which slides test (`split`). Slides without a label give tiles without one: auxiliary images.
 
     Args:
         slides: folder, pattern or CSV of slides (`slide_path`, `label`, `case_id`, `split`, `annotation_path`).
@@ -100,8 +101,20 @@ class PairedTiles(SlidePieces):
                 f"data.labels_from={self.labels_from} tells tumour from none, but slides have the labels {names}: "
                 "give data.classes=[normal,tumour]"
             )
+        if self.predictions is not None:
+            refuse_other_order(Path(self.predictions), names)
+            self._say_who_judges(entries)
         self._slide_classes = names
         return names
+
+    def _say_who_judges(self, entries: Sequence[SlideEntry]) -> None:
+        """One line where test tiles are labelled by predictions in spite of outlines: nobody knows yet which test."""
+        outlined = [entry for entry in entries if entry.annotation_path is not None]
+        if outlined and (self.division.split_file is not None or any(entry.split is None for entry in outlined)):
+            rank_zero_only(print)(
+                "data.labels_from=predictions: test tiles have labels by predictions, too, and none by outlines: for "
+                "those give the slides a column `split`, and no data.split_file"
+            )
 
     def labelled(self, entry: SlideEntry, slide: Slide, boxes: Sequence[Box], names: Sequence[str]) -> list[Piece]:
         labels = self._labels(entry, slide, np.array(boxes))
@@ -116,7 +129,8 @@ class PairedTiles(SlidePieces):
         label, side, corners = label_of(entry, self._slide_classes), int(boxes[0, 2]), boxes[:, :2]
         if self.labels_from == "slides" or label in (0, UNLABELLED):
             return np.full(len(boxes), label)
-        if self.labels_from == "outlines" or (entry.split == "test" and entry.annotation_path is not None):
+        tests = entry.split == "test" and self.division.split_file is None  # which goes before the list
+        if self.labels_from == "outlines" or (tests and entry.annotation_path is not None):
             if entry.annotation_path is None:
                 return np.full(len(boxes), UNLABELLED)
             tumour = tumour_fraction(read_annotation(entry.annotation_path, slide), corners, side)

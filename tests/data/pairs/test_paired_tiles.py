@@ -78,6 +78,29 @@ def test_labels_by_outlines_slides_and_predictions(tmp_path):
     assert marked.instance_source["tile_size"] == 64
 
 
+def test_a_split_file_keeps_outlines_out_of_training_and_that_is_said(tmp_path, capsys):
+    """s7 tests by the list, and trains by the file."""
+    path = slides(tmp_path)
+    (tmp_path / "predicted").mkdir()
+    given = {"labels_from": "predictions", "predictions": marks(tmp_path / "predicted")}
+    listed = made(path, **given)
+    assert "test tiles have labels by predictions" not in capsys.readouterr().out
+    part = {0: "train", 1: "val", 2: "test", 3: "train"}
+    rows = [(f"{name}", part[int(name[1]) // 2]) for name in listed.source.ids if name[:2] != "s7"]
+    pd.DataFrame([*rows, ("s7_192_192", "train")], columns=["image_id", "split"]).to_csv(tmp_path / "p.csv", index=False)
+    filed = made(path, split_file=str(tmp_path / "p.csv"), **given)
+    assert labels_of(filed, "s7_") == [1], "what the model marked, and nothing by outlines"
+    assert "test tiles have labels by predictions, too, and none by outlines" in capsys.readouterr().out
+
+
+def test_predictions_of_a_model_with_the_classes_in_another_order_are_refused(tmp_path):
+    (tmp_path / "predicted").mkdir()
+    given = {"labels_from": "predictions", "predictions": marks(tmp_path / "predicted")}
+    (tmp_path / "predicted" / "model.json").write_text('{"class_names": ["tumour", "normal"]}')
+    with pytest.raises(UserError, match=r"its probabilities are those of 'normal': give both the same order"):
+        PairedTiles(slides(tmp_path), TISSUE, tile_size=64, **given).setup()
+
+
 def test_the_student_is_read_from_the_pyramid(tmp_path):
     data = made(slides(tmp_path), student_downsample=4, tiles_per_slide=3)
     assert data.images["student"][0].shape == (3, 16, 16)
