@@ -1,6 +1,6 @@
 """A model of slides predicts the training slides of a run that learns from it, once for all such runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 

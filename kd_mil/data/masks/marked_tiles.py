@@ -14,7 +14,7 @@ from kd_mil.data.datamodules import Loading
 from kd_mil.data.masks.outlined_tiles import OutlinedTiles
 from kd_mil.data.splits import read_split_file
 from kd_mil.data.tiles.listing import slide_classes
-from kd_mil.data.tiles.marks import highest_within, marks_table, read_marks, refuse_other_order
+from kd_mil.data.tiles.marks import highest_within, marks_table, read_marks, refuse_other_order, refuse_outlined
 from kd_mil.slides.formats.reader import Slide
 from kd_mil.slides.slide_list import SlideEntry, list_slides
 from kd_mil.slides.tiles.tiling import Tiles
@@ -70,6 +70,14 @@ class MarkedTiles(OutlinedTiles):
         self.classes, self.role, self.positive_from = classes, role, positive_from
         self._negative: set[str] = set()
         """Ids of the slides of the first class."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """As of all images; UserError for a split file that trains, or selects, on labels of the test."""
+        super().setup(stage)
+        for part in ("train", "val"):
+            tiles = [(self._slides[self._locations[at].slide], at) for at in getattr(self.splits, part).tolist()]
+            marked = ((slide, self.bags.bag_ids[at]) for slide, at in tiles if slide.slide_id not in self._negative)
+            refuse_outlined(marked, part)
 
     def entries(self) -> list[SlideEntry]:
         if self.slides is None or self.predictions is None:

@@ -12,7 +12,7 @@ from kd_mil.core.checks import at_least, one_of, share
 from kd_mil.core.errors import UserError
 from kd_mil.data.pairs.paired_slides import label_of
 from kd_mil.data.pairs.slide_pieces import UNLABELLED, Piece, SlidePieces
-from kd_mil.data.tiles.marks import highest_within, marks_of, refuse_other_order
+from kd_mil.data.tiles.marks import highest_within, marks_of, refuse_other_order, refuse_outlined
 from kd_mil.slides.annotations.annotations import read_annotation, tumour_fraction
 from kd_mil.slides.formats.reader import Slide
 from kd_mil.slides.slide_list import SlideEntry
@@ -92,6 +92,15 @@ class PairedTiles(SlidePieces):
         self.tiles_per_slide, self.seed = tiles_per_slide, seed
         self._slide_classes: list[str] = []
 
+    def setup(self, stage: str | None = None) -> None:
+        """As of all pairs; UserError for a split file that trains, or selects, on labels of the test."""
+        super().setup(stage)
+        if self.labels_from == "predictions":
+            for part in ("train", "val"):
+                pieces = self.pieces_of_part(part)
+                marked = (one for one in pieces if label_of(one.slide, self._slide_classes) != 0)
+                refuse_outlined(((one.slide, one.name) for one in marked), part)
+
     def classes_of(self, entries: Sequence[SlideEntry]) -> list[str]:
         names = self.classes or sorted({entry.label for entry in entries if entry.label is not None})
         for entry in entries:
@@ -109,11 +118,10 @@ class PairedTiles(SlidePieces):
 
     def _say_who_judges(self, entries: Sequence[SlideEntry]) -> None:
         """One line where test tiles are labelled by predictions in spite of outlines: nobody knows yet which test."""
-        outlined = [entry for entry in entries if entry.annotation_path is not None]
-        if outlined and (self.division.split_file is not None or any(entry.split is None for entry in outlined)):
+        if any(entry.annotation_path is not None and entry.split is None for entry in entries):
             rank_zero_only(print)(
                 "data.labels_from=predictions: test tiles have labels by predictions, too, and none by outlines: for "
-                "those give the slides a column `split`, and no data.split_file"
+                "those give the slides a column `split`"
             )
 
     def labelled(self, entry: SlideEntry, slide: Slide, boxes: Sequence[Box], names: Sequence[str]) -> list[Piece]:
@@ -129,8 +137,7 @@ class PairedTiles(SlidePieces):
         label, side, corners = label_of(entry, self._slide_classes), int(boxes[0, 2]), boxes[:, :2]
         if self.labels_from == "slides" or label in (0, UNLABELLED):
             return np.full(len(boxes), label)
-        tests = entry.split == "test" and self.division.split_file is None  # which goes before the list
-        if self.labels_from == "outlines" or (tests and entry.annotation_path is not None):
+        if self.labels_from == "outlines" or (entry.split == "test" and entry.annotation_path is not None):
             if entry.annotation_path is None:
                 return np.full(len(boxes), UNLABELLED)
             tumour = tumour_fraction(read_annotation(entry.annotation_path, slide), corners, side)

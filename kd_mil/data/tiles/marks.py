@@ -1,6 +1,6 @@
 """What a model of slides said of their tiles: the tables of `kd_mil.predict`, read back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from scipy.spatial import KDTree
 from kd_mil.core.errors import UserError
 from kd_mil.core.readable import readable
 from kd_mil.core.run_files import read_json
+from kd_mil.slides.slide_list import SlideEntry
 
 
 def marks_table(predictions: Path, slide_id: str) -> Path:
@@ -39,6 +40,24 @@ def refuse_other_order(predictions: Path, class_names: Sequence[str]) -> None:
             f"data.classes={list(class_names)}: the model that wrote {predictions} has the order {theirs}, its "
             f"probabilities are those of {theirs[1]!r}: give both the same order"
         )
+
+
+def refuse_outlined(tiles: Iterable[tuple[SlideEntry, str]], part: str) -> None:
+    """Refuse tiles in training or validation that have labels by outlines: those of slides that the list tests on.
+
+    Args:
+        tiles: slide and name of each tile of the part, where the slide is not known to be without tumour.
+        part: `train` or `val`.
+
+    Raises:
+        UserError: a split file has put one there.
+    """
+    for slide, name in tiles:
+        if slide.split == "test" and slide.annotation_path is not None:
+            raise UserError(
+                f"data.split_file puts {name!r} into {part}, whose label is that of outlines, as its slide is one of the "
+                "test: change the `split` of the slide instead"
+            )
 
 
 def marks_of(predictions: Path, slide_id: str, role: str) -> tuple[np.ndarray, np.ndarray]:

@@ -120,3 +120,17 @@ def test_marks_of_a_model_with_the_classes_in_another_order_are_refused(slide_li
     (tmp_path / "model.json").write_text('{"class_names": ["positive", "negative"]}')
     with pytest.raises(UserError, match=r"its probabilities are those of 'negative': give both the same order"):
         tiles(slide_list, folder, tmp_path).setup()
+
+
+def test_a_split_file_brings_no_label_by_outlines_into_training(slide_list, tmp_path):
+    slides = pd.read_csv(slide_list)
+    folder = marks(tmp_path, slides.slide_id)
+    data = tiles(slide_list, folder, tmp_path)
+    data.setup()
+    data.write_split_file(tmp_path / "same.csv")
+    tiles(slide_list, folder, tmp_path, split_file=str(tmp_path / "same.csv")).setup()
+    table = pd.read_csv(tmp_path / "same.csv")
+    table["split"] = table.split.map({"train": "test", "val": "val", "test": "train"})
+    table.to_csv(tmp_path / "other.csv", index=False)
+    with pytest.raises(UserError, match=r"data\.split_file puts '.*' into train, whose label is that of outlines"):
+        tiles(slide_list, folder, tmp_path, split_file=str(tmp_path / "other.csv")).setup()

@@ -78,18 +78,27 @@ def test_labels_by_outlines_slides_and_predictions(tmp_path):
     assert marked.instance_source["tile_size"] == 64
 
 
-def test_a_split_file_keeps_outlines_out_of_training_and_that_is_said(tmp_path, capsys):
-    """s7 tests by the list, and trains by the file."""
+def test_a_split_file_brings_no_label_by_outlines_into_training(tmp_path):
+    """s7 tests by the list: whole, its split can be read back, but it cannot train."""
     path = slides(tmp_path)
     (tmp_path / "predicted").mkdir()
     given = {"labels_from": "predictions", "predictions": marks(tmp_path / "predicted")}
     listed = made(path, **given)
-    assert "test tiles have labels by predictions" not in capsys.readouterr().out
+    listed.write_split_file(tmp_path / "same.csv")
+    assert made(path, split_file=str(tmp_path / "same.csv"), **given).counts() == listed.counts()
     part = {0: "train", 1: "val", 2: "test", 3: "train"}
-    rows = [(f"{name}", part[int(name[1]) // 2]) for name in listed.source.ids if name[:2] != "s7"]
-    pd.DataFrame([*rows, ("s7_192_192", "train")], columns=["image_id", "split"]).to_csv(tmp_path / "p.csv", index=False)
-    filed = made(path, split_file=str(tmp_path / "p.csv"), **given)
-    assert labels_of(filed, "s7_") == [1], "what the model marked, and nothing by outlines"
+    rows = [(name, part[int(name[1]) // 2]) for name in listed.source.ids]
+    pd.DataFrame(rows, columns=["image_id", "split"]).to_csv(tmp_path / "other.csv", index=False)
+    with pytest.raises(UserError, match=r"data\.split_file puts 's7_.*' into train, whose label is that of outlines"):
+        made(path, split_file=str(tmp_path / "other.csv"), **given)
+
+
+def test_without_parts_of_slides_predictions_label_test_tiles_and_that_is_said(tmp_path, capsys):
+    path = slides(tmp_path)
+    pd.read_csv(path).drop(columns="split").to_csv(path, index=False)
+    (tmp_path / "predicted").mkdir()
+    data = made(path, labels_from="predictions", predictions=marks(tmp_path / "predicted"))
+    assert labels_of(data, "s7_") == [1]
     assert "test tiles have labels by predictions, too, and none by outlines" in capsys.readouterr().out
 
 
