@@ -86,8 +86,8 @@ class Bags:
             class_names: of the labels, the negative class first.
 
         Raises:
-            UserError: no bags, instances of different kinds, features that are not finite, coordinates of some bags
-                only, or what `Bags` refuses.
+            UserError: no bags, instances of different kinds, features that are not finite, labels or coordinates that
+                are not one for each instance, coordinates of some bags only, or what `Bags` refuses.
 
         Examples:
             >>> bags = Bags.from_list([(torch.randn(20, 16), 0), (torch.randn(30, 16), 1)], ["normal", "tumour"])
@@ -101,7 +101,7 @@ class Bags:
             sizes=torch.tensor([len(bag.instances) for bag in single]),
             labels=torch.tensor([int(bag.label) for bag in single]),
             bag_ids=ids,
-            instance_labels=torch.cat([instance_labels_of(bag) for bag in single]),
+            instance_labels=torch.cat([instance_labels_of(*pair) for pair in zip(single, ids, strict=True)]),
             coords=coords_of(single, ids),
             case_ids=[bag.case_id or name for bag, name in zip(single, ids, strict=True)],
             class_names=tuple(class_names),
@@ -122,6 +122,10 @@ class Bags:
             raise UserError(
                 f"bag sizes add up to {total}, but there are {self.instances.shape[0]} instances "
                 f"and {len(self.instance_labels)} instance labels"
+            )
+        if isinstance(self.coords, Tensor) and tuple(self.coords.shape) != (total, 2):
+            raise UserError(
+                f"{total} instances, but coords of shape {tuple(self.coords.shape)}: give one (x, y) for each"
             )
         for bag in (self.sizes < 1).nonzero().flatten().tolist():
             raise UserError(f"bag {self.bag_ids[bag]!r} is empty: remove it or give it instances")

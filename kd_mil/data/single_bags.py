@@ -51,20 +51,41 @@ def instances_of(bags: Sequence[Bag], ids: Sequence[str]) -> list[Tensor]:
     return instances
 
 
-def instance_labels_of(bag: Bag) -> Tensor:
-    """(N,) int64 labels of a bag's instances, -1 where unknown."""
+def instance_labels_of(bag: Bag, name: str) -> Tensor:
+    """(N,) int64 labels of a bag's instances, -1 where unknown.
+
+    Raises:
+        UserError: not one for each instance, or one that is no whole number, such as a share of tumour.
+    """
     if bag.instance_labels is None:
         return torch.full((len(bag.instances),), -1)
-    return torch.as_tensor(bag.instance_labels).long()
+    labels = torch.as_tensor(bag.instance_labels)
+    if labels.shape != (len(bag.instances),):
+        raise UserError(
+            f"bag {name!r} has {len(bag.instances)} instances, but instance_labels of shape {tuple(labels.shape)}: "
+            "give one for each"
+        )
+    if not torch.equal(labels.long().to(labels.dtype), labels):
+        raise UserError(f"bag {name!r} has instance_labels that are no whole numbers: give 0 or 1, -1 where unknown")
+    return labels.long()
 
 
 def coords_of(bags: Sequence[Bag], ids: Sequence[str]) -> Tensor | None:
     """(N, 2) int64 positions of all instances; None where no bag has any.
 
     Raises:
-        UserError: some bags have them, others have none.
+        UserError: some bags have them, others have none; or not one (x, y) for each instance.
     """
     given = [bag.coords is not None for bag in bags]
     if any(given) and not all(given):
         raise UserError(f"bag {ids[given.index(False)]!r} has no coords, others have: give them for all, or for none")
-    return torch.cat([torch.as_tensor(bag.coords).long() for bag in bags]) if all(given) else None
+    if not all(given):
+        return None
+    coords = [torch.as_tensor(bag.coords).long() for bag in bags]
+    for bag, name, own in zip(bags, ids, coords, strict=True):
+        if own.shape != (len(bag.instances), 2):
+            raise UserError(
+                f"bag {name!r} has {len(bag.instances)} instances, but coords of shape {tuple(own.shape)}: "
+                "give one (x, y) for each"
+            )
+    return torch.cat(coords)

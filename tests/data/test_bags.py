@@ -5,6 +5,7 @@ import torch
 
 from kd_mil.core.errors import UserError
 from kd_mil.data.bags import Bags
+from kd_mil.data.single_bags import Bag
 
 SIZES = [3, 1, 4]
 
@@ -99,3 +100,25 @@ def test_malformed_sets_are_refused(changes, message):
 def test_one_class_alone_is_refused():
     with pytest.raises(UserError, match="all bags have the one class"):
         make_bags(class_names=("only",))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"instance_labels": [[0, 1, 1], [0]]}, r"bag '0' has 2 instances, but instance_labels of shape \(3,\)"),
+        ({"instance_labels": [[0, 0.5], [1, 1]]}, "bag '0' has instance_labels that are no whole numbers"),
+        ({"coords": [[[0, 0]] * 3, [[0, 0]]]}, r"bag '0' has 2 instances, but coords of shape \(3, 2\)"),
+        ({"coords": [[0, 1], [0, 1]]}, r"bag '0' has 2 instances, but coords of shape \(2,\)"),
+    ],
+)
+def test_what_is_said_of_instances_is_said_of_each(given, message):
+    """Two lengths that add up to the right one would shift all that follows."""
+    pairs = [dict(zip(given, values, strict=True)) for values in zip(*given.values(), strict=True)]
+    bags = [Bag(torch.zeros(2, 4), label, **own) for label, own in enumerate(pairs)]
+    with pytest.raises(UserError, match=message):
+        Bags.from_list(bags)
+
+
+def test_coordinates_are_as_many_as_instances():
+    with pytest.raises(UserError, match=r"4 instances, but coords of shape \(3, 2\)"):
+        Bags(torch.zeros(4, 2), torch.tensor([2, 2]), torch.tensor([0, 1]), ["a", "b"], coords=torch.zeros(3, 2).long())

@@ -55,8 +55,8 @@ def refuse_outlined(tiles: Iterable[tuple[SlideEntry, str]], part: str) -> None:
     for slide, name in tiles:
         if slide.split == "test" and slide.annotation_path is not None:
             raise UserError(
-                f"data.split_file puts {name!r} into {part}, whose label is that of outlines, as its slide is one of the "
-                "test: change the `split` of the slide instead"
+                f"data.split_file puts {name!r} into {part}, whose label is that of outlines: its slide tests by the "
+                "list; change the `split` of the slide instead"
             )
 
 
