@@ -188,11 +188,12 @@ def image_files(config: Mapping[str, Any], model: ImageModel) -> list[ImageFile]
         downsample = model.mpp / config["mpp"]
         if downsample < 0.99:
             raise UserError(f"mpp={config['mpp']:g}: coarser than the {model.mpp:g} µm per pixel of the network")
-    return [ImageFile(path, name, case, downsample) for path, name, case in listed_images(Path(config["images"]))]
+    listed = listed_images(Path(config["images"]))
+    return [ImageFile(path, name, case, downsample, label) for path, name, case, label in listed]
 
 
-def listed_images(source: Path) -> list[tuple[Path, str, str]]:
-    """(path, id, case) of the images of a folder, or of a CSV `image_path[,image_id][,case_id]`.
+def listed_images(source: Path) -> list[tuple[Path, str, str, str | None]]:
+    """(path, id, case, label) of the images of a folder, or of a CSV `image_path[,image_id][,case_id][,label]`.
 
     Raises:
         UserError: nothing there, or an id that is repeated or cannot name a file.
@@ -200,9 +201,9 @@ def listed_images(source: Path) -> list[tuple[Path, str, str]]:
     if source.suffix.lower() == ".csv":
         table = read_table(source, ("image_path",), ("image_id", "case_id", "label", "split"))
         rows = [(source.parent / row["image_path"], row) for row in table.to_dict("records")]
-        found = [(path, row.get("image_id") or path.stem, row.get("case_id") or "") for path, row in rows]
+        found = [(path, row.get("image_id") or path.stem, row) for path, row in rows]
     else:
-        found = [(path, path.stem, "") for path in image_paths(source)]
+        found = [(path, path.stem, dict[Any, Any]()) for path in image_paths(source)]
     if not found:
         raise UserError(f"images={source}: no images there")
     seen: set[str] = set()
@@ -211,4 +212,4 @@ def listed_images(source: Path) -> list[tuple[Path, str, str]]:
         if name in seen:
             raise UserError(f"images={source}: two images are named {name!r}: give a CSV with a column image_id")
         seen.add(name)
-    return [(path, name, case or name) for path, name, case in found]
+    return [(path, name, row.get("case_id") or name, row.get("label") or None) for path, name, row in found]

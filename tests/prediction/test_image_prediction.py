@@ -120,6 +120,9 @@ def test_tiles_of_slides_and_image_files(tmp_path):
     with torch.no_grad():
         probs = method.student(whole.permute(2, 0, 1)[None]).logits.double().softmax(1)
     assert images.student_prob["s0"] == pytest.approx(probs[0, 1].item(), abs=1e-4)
+    (tmp_path / "images.csv").write_text("image_path,image_id,label\ns0.png,a,normal\ns1.png,b,\n")
+    listed = predicted(tmp_path, f"images={tmp_path / 'images.csv'}", "mpp=2.0").set_index("image_id")
+    assert listed.label.fillna("").to_dict() == {"a": "normal", "b": ""}
 
 
 @pytest.mark.parametrize(
