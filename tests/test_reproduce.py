@@ -23,7 +23,7 @@ def test_what_is_missing_is_run_once(tmp_path):
     found = lines(tmp_path)
     assert found.ours.astype(float).between(0, 1).all()
     assert found[["seeds", "runs"]].to_numpy().tolist() == [[1, 1]] * 2
-    assert set(found.note) == {"the figure prints no numbers"}
+    assert set(found.note) == {f"the figure prints no numbers; with {TINY.removeprefix('settings=')}"}
     assert "p. unknown" in after.stdout
     [record] = (tmp_path / "reproduce" / "runs").rglob("run.json")
     written = record.stat().st_mtime_ns

@@ -11,8 +11,11 @@ from kd_mil.reporting.comparison import entry_of
 from kd_mil.reporting.html import TEMPLATES
 from kd_mil.reporting.published.tables import Cell, PublishedTable
 from kd_mil.reporting.resampling import CaseDraws
-from kd_mil.reporting.runs import Point, Run
+from kd_mil.reporting.runs import Point, Run, settings
 from kd_mil.reporting.tables import in_cell
+
+OF_THE_MACHINE = ("trainer", "trainer.accelerator", "trainer.devices", "loading.num_workers", "loading.resident_gib")
+"""Settings of a run that change no number beyond rounding."""
 
 
 class Line(NamedTuple):
@@ -36,7 +39,7 @@ class Line(NamedTuple):
     """Ends of the 95 % interval of the mean over test cases."""
     high: float | None
     note: str
-    """Why there is nothing, or what is missing; empty where all is there."""
+    """Why there is nothing, what is missing, or what runs had set beside the table's; empty where all is as it says."""
 
 
 def lines_of(
@@ -66,7 +69,7 @@ def _line(
     table: PublishedTable, cell: Cell, runs: Mapping[tuple[str, ...], Run], missing: str, draws: CaseDraws
 ) -> Line:
     begin = (table.name, cell.row, cell.column, cell.metric, cell.published)
-    asked = [runs.get(tuple(settings)) for settings in cell.runs]
+    asked = [runs.get(tuple(words)) for words in cell.runs]
     finished = [run for run in asked if run is not None and run.finished]
     if not finished:
         why = cell.no_data or missing
@@ -84,7 +87,19 @@ def _line(
     to_go = "" if len(finished) == len(asked) else f"{len(asked) - len(finished)} runs not finished"
     seeds = len({run.record.get("seed") for run in finished})
     counts = (seeds, len(finished), entry.sd, entry.low, entry.high)
-    return Line(*begin, entry.mean, difference, *counts, notes(cell.unpublished, undefined or to_go))
+    more = further_settings(cell, runs)
+    return Line(*begin, entry.mean, difference, *counts, notes(cell.unpublished, undefined or to_go, more))
+
+
+def further_settings(cell: Cell, runs: Mapping[tuple[str, ...], Run]) -> str:
+    """What finished runs of a cell had set beside, or instead of, what the table says: `with trainer.max_epochs=1`."""
+    found: dict[str, None] = {}
+    for words in cell.runs:
+        run, own = runs.get(tuple(words)), settings(words)
+        if run is not None and run.finished:
+            pairs = ((key, value) for key, value in run.overrides.items() if key not in OF_THE_MACHINE)
+            found |= {f"{key}={value}": None for key, value in pairs if own.get(key) != value}
+    return f"with {' '.join(found)}" if found else ""
 
 
 def notes(*parts: str) -> str:

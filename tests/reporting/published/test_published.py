@@ -103,7 +103,8 @@ def test_lines_stand_beside_the_paper_and_say_what_is_missing(tmp_path: Path):
     [table] = tables_of("weno", "1a")
     cells = [one for one in table.cells("small", [0, 1]) if one.row == "ABMIL + WENO"]
     directories = [
-        make_run(tmp_path, "weno", [], seed, 1.0, status=status) for seed, status in ((0, "finished"), (1, "running"))
+        make_run(tmp_path, "weno", [text for text in words if "seed=" not in text], seed, 1.0, status=status)
+        for words, seed, status in zip(cells[0].runs, (0, 1), ("finished", "running"), strict=True)
     ]
     for directory in directories:
         metrics = json.loads((directory / "metrics.json").read_text())
@@ -130,3 +131,18 @@ def test_lines_stand_beside_the_paper_and_say_what_is_missing(tmp_path: Path):
     written = pd.read_csv(tmp_path / "weno_1a.csv")
     assert list(written) == list(Line._fields)
     assert written.published.tolist() == [0.7427, second.published]
+
+
+def test_a_line_says_what_its_runs_had_set_beside_the_table(tmp_path):
+    """As in a trial of one epoch, whose folder the table then finds; where a run computes says nothing."""
+    [table] = tables_of("weno", "1a")
+    [first, *_] = table.cells("small", [0])
+    own = [text for text in first.runs[0] if not text.startswith("seed=")]
+    for further, note in (
+        (["trainer=gpu", "loading.num_workers=4"], ""),
+        (["trainer.max_epochs=1", "data.val_fraction=0.5"], "with trainer.max_epochs=1 data.val_fraction=0.5"),
+    ):
+        run = Run(make_run(tmp_path / str(len(note)), "weno", [*own, *further], 0, 1.0))
+        [line] = lines_of(table, [first], {tuple(first.runs[0]): run}, "", 20, 0)
+        missing = f"{first.metric} is undefined or not among the metrics"
+        assert line.note == (f"{missing}; {note}" if note else missing)
