@@ -1,9 +1,9 @@
 # %% [markdown]
-# # Distill-to-Label: a teacher on bags, a student on its words
+# # Distill-to-Label: a teacher on bags, a student on its answers
 #
-# Distill-to-Label (Thiagarajan et al. 2019) trains a bag classifier with virtual adversarial training, which asks for equal answers when
-# instances are moved a little or some are left out, and then a fresh network on its answers for single instances. The digits of scikit-learn are embedded:
-# a bag of handwritten digits is positive if it holds a 9.
+# Distill-to-Label (Thiagarajan et al. 2019) first trains a bag classifier with virtual adversarial training: answers must stay equal when instances
+# are changed a little or some are left out. Then it trains a new network on this classifier's answers for single instances. The digits of
+# scikit-learn are embedded: a bag of handwritten digits is positive if it holds a 9.
 
 # %%
 import json

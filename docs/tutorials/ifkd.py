@@ -33,7 +33,7 @@ for role in ("teacher", "student"):
     )
 
 # %% [markdown]
-# Image, truth, and what each network says:
+# Image, truth, and the mask of each network:
 
 # %%
 Image(sorted(Path(OUT, "figures").glob("*overlays*.png"))[-1], width=700)
@@ -44,7 +44,7 @@ Image(sorted(Path(OUT, "figures").glob("*overlays*.png"))[-1], width=700)
 # ```bash
 # kd-mil run experiment=ifkd_vgg data=patch_masks data.root=images
 # kd-mil segment ckpt=RUN images=new_images out=segments
-# python -m kd_mil.chain slides=slides.csv out=chain
+# kd-mil chain slides=slides.csv 'classes=[normal,tumour]' out=chain
 # ```
 #
-# The last line goes from slide labels to masks: WENO's student marks tiles, IFKD segments them.
+# The last line, which needs `pip install 'kd-mil[lite]'`, goes from slide labels to masks: WENO's student marks tiles, IFKD segments them.

@@ -30,7 +30,7 @@ kd_mil(f"run experiment=resolution_baseline phase_epochs=12 select=last trainer=
 # ## What the student can do
 #
 # The baseline is the same network at the same low resolution, trained on labels. Here all images have labels, and twelve epochs of them do
-# more than the teacher's word; distillation pays where unlabelled pairs are many (`experiment=resolution_kd_ad`; the record of CIFAR-10).
+# more than the teacher's answers; distillation pays where unlabelled pairs are many (`experiment=resolution_kd_ad`; the record of CIFAR-10).
 
 # %%
 for name, role in (("kd", "teacher"), ("kd", "student"), ("baseline", "model")):
@@ -41,7 +41,7 @@ for name, role in (("kd", "teacher"), ("kd", "student"), ("baseline", "model")):
     print(name, {key.removeprefix("test/"): round(value, 3) for key, value in found.items()})
 
 # %% [markdown]
-# Images at both resolutions, and what teacher and student say:
+# Images at both resolutions, and the answers of teacher and student:
 
 # %%
 Image(sorted(Path(OUT, "kd", "figures").glob("pairs*.png"))[-1], width=700)

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # WENO: find the tumour tiles from slide labels
 #
-# Slides have one label each: "tumour somewhere", yes or no. A bag classifier, the teacher, learns that. Its attention becomes soft labels
-# for single tiles, a tile classifier, the student, learns those, and both share one encoder (Qu et al., NeurIPS 2022).
+# Slides have one label each: "tumour somewhere", yes or no. A bag classifier, the teacher, learns these labels. Its attention becomes soft labels
+# for single tiles. A tile classifier, the student, learns those. Both share one encoder (Qu et al., NeurIPS 2022).
 #
 # Bags of features are made up here, so that the truth is known: 3 of 20 instances of a positive bag are positive.
 
@@ -87,7 +87,7 @@ for name, values in scores.items():
 # ## Better labels
 #
 # What limits a student is its labels. `pseudo_labels="transport"` asks the teacher for each instance as a bag of one, averages that with the
-# student's own word, and turns both into labels by optimal transport, with a share of positive instances that validation bags estimate:
+# student's own answer, and turns both into labels by optimal transport, with a share of positive instances that validation bags estimate:
 # `experiment=weno_transport` on the command line, an extension that is not in the paper.
 
 # %%
@@ -107,7 +107,7 @@ figure.tight_layout()
 # %% [markdown]
 # ## The same on slides
 #
-# On the command line all of this is one line, on procedural slides with exact truth, or on yours:
+# On the command line all of this is one line, on procedural slides with exact truth, or on features of your own:
 #
 # ```bash
 # kd-mil run experiment=weno_dsmil
