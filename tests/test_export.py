@@ -67,6 +67,26 @@ def test_clam_reads_what_was_exported(command, store, tmp_path):
     assert counts.loc["tumour"].tolist() == [0, 1, 1]
 
 
+@pytest.mark.parametrize("layout", ["clam", "torchmil"])
+def test_positions_in_micrometres_become_pixels_by_the_mpp_of_the_table(command, tmp_path, layout):
+    """As STAMP keeps them; at 0.5 µm per pixel 256 µm are 512 pixels."""
+    for name in ("a", "b"):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["feats"], file["coords"] = np.ones((2, 4), np.float32), np.array([[0.0, 0.0], [256.0, 0.0]])
+            file.attrs.update({"unit": "um", "tile_size_um": 256.0, "extractor": "x"})
+    (tmp_path / "t.csv").write_text("slide_id,label,feature_path,mpp\na,0,a.h5,0.5\nb,1,b.h5,0.25\n")
+    code, _, errors = command("features=t.csv", f"format={layout}", "out=out")
+    assert code == 0, errors
+    found = {}
+    for name in ("a", "b"):
+        if layout == "torchmil":
+            found[name] = np.load(tmp_path / "out" / "coords" / f"{name}.npy")
+        else:
+            with h5py.File(tmp_path / "out" / "h5_files" / f"{name}.h5") as file:
+                found[name] = file["coords"][()]
+    assert [found[name].tolist() for name in ("a", "b")] == [[[0, 0], [512, 0]], [[0, 0], [1024, 0]]]
+
+
 def test_torchmil_reads_what_was_exported(command, store, tmp_path):
     code, _, errors = command(f"features={store}", "format=torchmil", "out=out", "classes=[normal,tumour]")
     assert code == 0, errors

@@ -17,6 +17,7 @@ from kd_mil.core.errors import UserError, one_line
 from kd_mil.data.classes import Classes, class_index, class_of
 from kd_mil.data.features.files.feature_file import FeatureFile
 from kd_mil.data.features.files.layouts import existing_features
+from kd_mil.data.features.files.tile_facts import slide_mpp_of
 from kd_mil.data.splits import PARTS
 
 WriteBag = Callable[[Mapping[str, Any], FeatureFile], None]
@@ -26,7 +27,8 @@ WriteBag = Callable[[Mapping[str, Any], FeatureFile], None]
 def export_clam(table: pd.DataFrame, folder: Path, out: Path) -> pd.DataFrame:
     """CLAM: `h5_files/ID.h5`, `pt_files/ID.pt`, `dataset.csv` with labels, `splits/splits_0*.csv` with a split.
 
-    Features become float32, coordinates int32. Slides without coordinates have no h5 file.
+    Features become float32, coordinates int32. Slides without coordinates in pixels have no h5 file; those in
+    micrometres (STAMP) are scaled by a column `mpp` of the table, µm per level-0 pixel.
 
     Args:
         table: as from `layouts.feature_table`.
@@ -41,7 +43,7 @@ def export_clam(table: pd.DataFrame, folder: Path, out: Path) -> pd.DataFrame:
     """
 
     def write(row: Mapping[str, Any], bag: FeatureFile) -> None:
-        name, features, coords = row["slide_id"], single_precision(bag), bag.coords()
+        name, features, coords = row["slide_id"], single_precision(bag), bag.coords(slide_mpp_of(bag, row))
         with atomic_path(out / "pt_files" / f"{name}.pt") as path:
             torch.save(torch.from_numpy(features), path)
         if coords is not None:
@@ -97,7 +99,8 @@ def export_torchmil(
     numbers = {slide_id: class_of(label, index, f"slide {slide_id!r}") for slide_id, label in rows}
 
     def write(row: Mapping[str, Any], bag: FeatureFile) -> None:
-        name, patch_labels, coords = row["slide_id"], bag.instance_labels(tumour_threshold), bag.coords()
+        name, patch_labels = row["slide_id"], bag.instance_labels(tumour_threshold)
+        coords = bag.coords(slide_mpp_of(bag, row))
         arrays = {"features": single_precision(bag), "labels": np.array([numbers[name]])}
         arrays |= {} if coords is None else {"coords": coords.numpy()}
         arrays |= {"patch_labels": patch_labels.numpy()} if (patch_labels >= 0).all() else {}

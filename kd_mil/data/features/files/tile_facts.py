@@ -51,9 +51,8 @@ def tile_facts(bag: FeatureFile, row: Mapping[str, Any]) -> TileFacts:
     Raises:
         UserError: no positions, none in pixels, or a side of the tiles that nobody can tell.
     """
-    own, of_coords = own_attributes(bag.path, bag.attributes[0]), bag.attributes[2]
-    source = source_of(bag.path, bag.width, *bag.attributes)
-    slide_mpp = mpp_of(dict(row), str(bag.path)) or own.get("slide_mpp")
+    of_coords, source = bag.attributes[2], source_of(bag.path, bag.width, *bag.attributes)
+    slide_mpp = slide_mpp_of(bag, row)
     coords = bag.coords(slide_mpp)
     if coords is None:
         advice = "" if bag.stored_coords is None else " in pixels: give the table a column mpp, µm per level-0 pixel"
@@ -80,6 +79,12 @@ def tile_facts(bag: FeatureFile, row: Mapping[str, Any]) -> TileFacts:
         extent=bag.stated.extent,
         encoder=SAFE.sub("_", source["encoder"] or "unknown"),
     )
+
+
+def slide_mpp_of(bag: FeatureFile, row: Mapping[str, Any]) -> float | None:
+    """µm per level-0 pixel of the slide, as a row's cell `mpp` says it, else the file; None where neither does."""
+    own: Mapping[str, Any] = own_attributes(bag.path, bag.attributes[0])
+    return mpp_of(dict(row), str(bag.path)) or own.get("slide_mpp")
 
 
 def _nominal(mpp: float | None) -> float | None:
