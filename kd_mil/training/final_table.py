@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ def print_results(
     """Print the test metrics by role, the epoch that was tested, and where pictures and curves are.
 
     Of readings of instances the areas under the ROC curve are enough. What has scores of pixels alone is no network but
-    something to compare with: it stands in metrics.json and in reports.
+    something to compare with: it stands in metrics.json and in reports. Scores that no role has, as those of instances
+    without a positive label, are counted below the table.
 
     Args:
         metrics: of metrics.json.
@@ -32,14 +33,27 @@ def print_results(
     roles = list(dict.fromkeys(role for _, role, name in tests if not name.startswith("pixel_")))
     names = list(dict.fromkeys(key.split("/", 2)[2] for key in metrics if key.startswith("test/")))
     names = [name for name in names if "/" not in name or name.endswith(("/instance_auroc", "/instance_auroc_within"))]
+    rows = {name: [printed(metrics.get(f"test/{role}/{name}")) for role in roles] for name in names}
     table = Table("test metric", *roles, title=note or None)
-    for name in names:
-        values = [metrics.get(f"test/{role}/{name}") for role in roles]
-        table.add_row(name, *("nan" if value is None or math.isnan(value) else f"{value:.4f}" for value in values))
+    for name, values in rows.items():
+        if set(values) != {"nan"}:
+            table.add_row(name, *values)
     console = Console(width=max(Console().width, 60))
     console.print(table)
-    for line in [*tested(record), *places(directory)]:
+    for line in [*undefined(rows), *tested(record), *places(directory)]:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def printed(value: float | None) -> str:
+    """A score with four digits; `nan` where it is undefined or missing."""
+    return "nan" if value is None or math.isnan(value) else f"{value:.4f}"
+
+
+def undefined(rows: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """How many rows have no value at all, and one of them by name."""
+    names = [name for name, values in rows.items() if set(values) == {"nan"}]
+    if names:
+        yield f"undefined with these labels: {len(names)} scores, such as {names[0]} (null in metrics.json)"
 
 
 def tested(record: Mapping[str, Any]) -> Iterator[str]:

@@ -25,6 +25,15 @@ def test_the_epoch_that_was_tested_is_named(select, line, tmp_path, capsys):
     assert any("bag_auroc" in text and "0.9123" in text for text in lines)
 
 
+def test_scores_that_no_role_has_are_counted_in_place_of_rows(tmp_path, capsys):
+    nothing = {"test/teacher/instance_auroc": None, "test/student/instance_auroc": float("nan")}
+    print_results(METRICS | nothing | {"test/student/instance_ap": None}, tmp_path, {})
+    table, line = capsys.readouterr().out.split("undefined with these labels: ")
+    assert "instance" not in table
+    assert "bag_auroc" in table
+    assert line.startswith("2 scores, such as instance_auroc (null in metrics.json)\n")
+
+
 def test_figures_and_curves_are_named_where_there_are_some(tmp_path, capsys):
     directory = tmp_path / "a run"
     directory.mkdir()
