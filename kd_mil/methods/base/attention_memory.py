@@ -26,6 +26,7 @@ class AttentionMemory(nn.Module):
     low: Tensor
     high: Tensor
     scores: Tensor
+    """(N, ...) of every instance; infinite, above any range, before its bag was first seen."""
 
     def __init__(
         self, normalisation: Normalisation = "training_set", keep_scores: bool = False, classes: int | None = None
@@ -42,7 +43,7 @@ class AttentionMemory(nn.Module):
         device = next(self.buffers()).device if self._buffers else None
         self.register_buffer("low", torch.zeros(ranges, *self.columns, device=device))
         self.register_buffer("high", torch.ones(ranges, *self.columns, device=device))
-        self.register_buffer("scores", torch.zeros(rows, *self.columns, device=device))
+        self.register_buffer("scores", torch.full((rows, *self.columns), math.inf, device=device))
         self._open = False
 
     def record(self, scores: Tensor, bags: BagBatch, keep: Tensor | None, of_all: Callable[[], Tensor]) -> None:
@@ -126,7 +127,8 @@ def attention_pseudo_labels(
 
     Returns:
         (M,) in [0, 1]; exactly 0 for every instance of a negative bag. Where the range is the bag's own and has
-        no width, as in a bag of one, 1 in a positive bag: nothing tells its instances apart.
+        no width, as in a bag of one, and where the bag was not seen yet, as under `balanced_bags`, 1 in a positive
+        bag: nothing tells its instances apart.
 
     Note:
         Eq. 6-7 do not say over what minimum and maximum run, nor whether attention is taken before or after its

@@ -47,7 +47,7 @@ def test_bank_remembers_instances_that_a_later_phase_skips():
     memory.finalize()
     recorded(memory, [0.9], [0], [0])
     memory.finalize()
-    torch.testing.assert_close(memory.scores, torch.tensor([0.9, 0.3, 0.0, 0.1]))
+    torch.testing.assert_close(memory.scores, torch.tensor([0.9, 0.3, torch.inf, 0.1]))
 
 
 def test_state_dict_brings_its_own_sizes():

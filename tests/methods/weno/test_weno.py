@@ -242,7 +242,7 @@ def test_every_training_instance_has_a_score_even_when_mined():
     model = make_weno(hpm=HardPositiveMining(mode="threshold", threshold=0.0, start_epoch=0))
     splits = tiny_splits()
     fit(model, TinyData(splits))
-    assert (model.memory.scores[splits.bags.instances_of(splits.train)] != 0).all()
+    assert model.memory.scores[splits.bags.instances_of(splits.train)].isfinite().all()
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -273,3 +273,20 @@ def test_student_learns_the_instances_from_bag_labels_alone():
 def test_impossible_switches_are_refused(switches, message):
     with pytest.raises(UserError, match=message):
         make_weno(**switches)
+
+
+@pytest.mark.parametrize("normalisation", ["training_set", "bag"])
+def test_instances_of_bags_that_the_teacher_has_not_seen_have_the_label_of_their_bag(normalisation):
+    """Where most bags are positive, `balanced_bags` leaves some out of the first epoch; the student sees them all."""
+    splits = tiny_splits(bags=40)
+    labels = splits.bags.labels[splits.train]
+    most = splits._replace(train=torch.cat([splits.train[labels > 0], splits.train[labels == 0][:2]]))
+    model = make_weno(normalisation=normalisation)
+    fit(model, TinyData(most, balanced_bags=True))
+    ids, pseudo_labels = (torch.cat(column) for column in zip(*model.notes.pseudo_labels, strict=True))
+    unseen = model.memory.scores[ids].isinf()
+    positive = splits.bags.labels[splits.bags.bag_of_instance[ids].long()] > 0
+    assert (unseen & positive).any()
+    assert (pseudo_labels[unseen & positive] == 1).all()
+    assert (pseudo_labels[~positive] == 0).all()
+    assert (pseudo_labels[~unseen & positive] < 1).any()
