@@ -4,6 +4,7 @@ ensemble = Ensemble(methods); ensemble.predict_pieces(pieces)["teacher"].bag_pro
 """
 
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -64,6 +65,8 @@ class Ensemble:
     def __init__(self, members: Sequence[BagMethod]) -> None:
         self.members = list(members)
         self.operating = MeanOperatingPoints(self.members)
+        self._told: set[str] = set()
+        """Roles that were warned of."""
 
     def to(self, device: torch.device) -> "Ensemble":
         """Move all members."""
@@ -104,10 +107,22 @@ class Ensemble:
         found.spread = {}
         for role in said[0]:
             words = [one[role] for one in said if role in one]
+            self._compare_readings(role, words)
             probs = torch.stack([word.bag_probs for word in words])
             found[role] = mean_prediction(words)
             found.spread[role] = float(probs.std(0, correction=1).max()) if len(words) > 1 else 0.0
         return found
+
+    def _compare_readings(self, role: str, words: Sequence[Prediction]) -> None:
+        """A warning, once for each role, where members read their instances in several ways: each has its own scale."""
+        readings = list(dict.fromkeys(str(word.reading) for word in words))
+        if len(readings) > 1 and role not in self._told:
+            self._told.add(role)
+            warnings.warn(
+                f"members read the instances of the {role} in several ways ({', '.join(readings)}): the mean of their "
+                "tile probabilities has no one meaning, that of slides has; train with one method.instance_score",
+                stacklevel=2,
+            )
 
     @staticmethod
     def _said(member: BagMethod, parts: Sequence[tuple[Tensor, ...]]) -> dict[str, Prediction]:

@@ -44,6 +44,20 @@ def test_the_mean_of_the_members_and_their_spread(members: list[WENO]) -> None:
     assert found["student"].attention is None
 
 
+def test_members_that_read_instances_in_several_ways_are_told_of_once(
+    members: list[WENO], monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    bag = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
+    Ensemble(members).predict_pieces([bag])
+    assert not [warning for warning in recwarn if "in several ways" in str(warning.message)]
+    monkeypatch.setattr(members[1], "instance_score", "bag_of_one")
+    both = Ensemble(members)
+    for _ in range(2):
+        both.predict_pieces([bag])
+    [told] = [warning for warning in recwarn if "in several ways" in str(warning.message)]
+    assert "read the instances of the teacher in several ways (attention, bag_of_one)" in str(told.message)
+
+
 def test_thresholds_and_temperatures_are_means(members: list[WENO], tmp_path: Path) -> None:
     both = Ensemble(members)
     points = [member.operating.thresholds("sensitivity_95")["teacher"] for member in members]
