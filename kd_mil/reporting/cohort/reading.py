@@ -4,11 +4,13 @@ cohort = read_predictions(Path("predictions"))
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from kd_mil.core.errors import UserError
 from kd_mil.core.run_files import read_json, read_metrics, read_record
@@ -19,6 +21,8 @@ from kd_mil.reporting.predictions import class_numbers, held_out, probabilities
 
 MODEL = "model.json"
 """What `kd_mil.predict` says of the model, beside `slides.csv`."""
+CONFIGURATION = ".hydra/config.yaml"
+"""That of a run."""
 
 
 def read_predictions(folder: Path) -> Cohort:
@@ -91,15 +95,19 @@ def _tested(folder: Path) -> Cohort:
         of_cases,
         decides if decides in probs else next(iter(probs)),
         "youden",
-        _pooling_of(record),
+        _pooling_of(folder, record),
         unit="bag",
         labels=class_numbers(table["label"], len(names), path),
         cases=list(ids) if tested is None else tested.cases,
     )
 
 
-def _pooling_of(record: Mapping[str, Any]) -> Pooling | None:
+def _pooling_of(folder: Path, record: Mapping[str, Any]) -> Pooling | None:
+    """How a run pooled the cases that it reported, as its configuration says, or else its overrides; None: not said."""
     given = [word.partition("=")[2] for word in record.get("overrides", []) if word.startswith("data.case_pooling=")]
+    with suppress(OSError, ValueError, AttributeError, yaml.YAMLError):  # without it the overrides remain
+        data = yaml.safe_load((folder / CONFIGURATION).read_text(encoding="utf-8")).get("data")
+        given += [data.get("case_pooling")] if data.get("report_by") == "case" else []
     return next((pooling for pooling in POOLINGS if given[-1:] == [pooling]), None)
 
 

@@ -60,3 +60,22 @@ def test_a_slide_that_is_listed_twice(tmp_path):
     (tmp_path / "model.json").write_text(json.dumps(GOOD))
     with pytest.raises(UserError, match=r"slides.csv, line 3: 's0' is listed twice"):
         read_predictions(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "configuration", "pooling"),
+    [
+        ([], None, None),
+        (["data.case_pooling=mean"], None, "mean"),
+        ([], "data: {report_by: case, case_pooling: mean}", "mean"),
+        ([], "data: {report_by: slide, case_pooling: mean}", None),
+        (["data.case_pooling=mean"], "data: [", "mean"),
+    ],
+)
+def test_cases_of_a_run_are_pooled_as_its_configuration_says(tmp_path, overrides, configuration, pooling):
+    """An experiment of one's own may say so, which no override shows."""
+    run = make_run(tmp_path, "weno", overrides, 0, 1.0)
+    if configuration is not None:
+        (run / ".hydra").mkdir()
+        (run / ".hydra" / "config.yaml").write_text(configuration)
+    assert read_predictions(run).case_pooling == pooling
