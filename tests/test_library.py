@@ -197,7 +197,7 @@ def test_a_recipe_is_what_hydra_builds_too():
         ([(torch.zeros(0, 3), 0)], "empty"),
         ([(torch.zeros(2, 3), 0, "a"), (torch.zeros(2, 3), 1, "a")], "more than once"),
         ([kd_mil.Bag(torch.zeros(2, 3), 0, coords=[[0, 0], [1, 1]]), (torch.zeros(2, 3), 1)], "has no coords"),
-        ([(torch.zeros(2, 3), 0, "a", [1])], "2 instances and 1 instance labels"),
+        ([(torch.zeros(2, 3), 0, "a", [1])], "has 2 instances, but instance_labels of shape"),
     ],
 )
 def test_bags_that_are_none_are_refused(own, message):
