@@ -11,18 +11,21 @@ from rich.table import Column, Table
 from kd_mil.reporting.frontier import COSTS, FrontierPoint
 
 STYLES = {"teacher": ("tab:blue", "*"), "baseline": ("0.45", "s"), "kd": ("tab:orange", "o"), "kd_ad": ("tab:red", "D")}
+COLOURS = [f"tab:{name}" for name in ("orange", "red", "green", "purple", "brown", "pink", "olive", "cyan")]
+"""Of kinds with several settings: neither the teacher's nor the baseline's."""
 
 
 def frontier_figure(points: list[FrontierPoint], metric: str, cost: str, percent: float) -> Figure:
     """Score with intervals against cost on a logarithmic axis, a line for each kind (the paper's Fig. 3)."""
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     axes = figure.subplots()  # an interval need not hold the mean: that of a collapsed student misses it by rounding
     names = {point.name: point.kind for point in points}
     ranked = sorted(names, key=lambda name: list(STYLES).index(names[name]) if names[name] in STYLES else 99)
     for number, name in enumerate(ranked):
         line, kind = sorted((one for one in points if one.name == name), key=lambda point: point.cost), names[name]
-        colour, marker = STYLES.get(kind, (f"C{number}", "^"))
-        colour = f"C{number}" if list(names.values()).count(kind) > 1 else colour
+        own = COLOURS[(number - 2) % len(COLOURS)]
+        colour, marker = STYLES.get(kind, (own, "^"))
+        colour = own if list(names.values()).count(kind) > 1 else colour
         apart = 1.03 ** (number - len(names) / 2)  # intervals of equal cost side by side
         positions, size = [point.cost * apart for point in line], 10 if kind == "teacher" else 6
         scores = [100 * point.score for point in line]
@@ -38,7 +41,7 @@ def frontier_figure(points: list[FrontierPoint], metric: str, cost: str, percent
         side, bottom = f"1/{point.downsample:g}", (point.cost, 0.01)
         axes.annotate(side, bottom, xycoords=("data", "axes fraction"), ha="center", fontsize=8)
     axes.set(xscale="log", xlabel=COSTS[cost], ylabel=f"{metric}, % (95 % interval)")
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     return figure
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.colors import to_hex
 
 from kd_mil.core.errors import UserError
 from kd_mil.evaluation.bootstrap import bootstrap
@@ -234,10 +235,19 @@ def test_a_damaged_file_is_one_line(tmp_path, name):
 
 
 def test_figure_shows_every_kind_with_the_teacher_level():
-    axes = frontier_figure(collect(REPORTS, "accuracy", "gmac", "plain"), "accuracy", "gmac", 2).axes[0]
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert set(labels) == {"teacher", "baseline", "kd", "teacher less 2 %"}
-    assert axes.get_xscale() == "log"
+    figure = frontier_figure(collect(REPORTS, "accuracy", "gmac", "plain"), "accuracy", "gmac", 2)
+    [legend] = figure.legends
+    assert {text.get_text() for text in legend.get_texts()} == {"teacher", "baseline", "kd", "teacher less 2 %"}
+    assert figure.axes[0].get_xscale() == "log"
+
+
+def test_no_two_lines_of_a_figure_have_one_colour():
+    [point] = collect(REPORTS, "accuracy", "gmac", "plain")[-1:]
+    kinds = ["teacher", "baseline", *["kd"] * 4, *["kd_ad"] * 4]
+    points = [point._replace(kind=kind, settings=f"set={number}") for number, kind in enumerate(kinds)]
+    [legend] = frontier_figure(points, "accuracy", "gmac", 2).legends
+    colours = [to_hex(line.get_color()) for line in legend.get_lines()[:10]]
+    assert len(set(colours)) == 10
 
 
 def test_every_number_printed_is_computed_again(tmp_path, capsys, monkeypatch):
