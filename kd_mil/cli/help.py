@@ -8,6 +8,8 @@ from omegaconf import OmegaConf
 
 HIDDEN = ("hydra", "defaults")
 """Parts of a configuration file that are not for users."""
+WIRING = ("_target_", "_partial_")
+"""How a part is built; nor is what only passes a part on, `encoder: ${encoder}`."""
 WIDTH, COLUMN = 118, 34
 
 
@@ -43,7 +45,8 @@ def settings_of(lines: list[str]) -> list[tuple[str, str]]:
             rows[-1] = (rows[-1][0], f"{rows[-1][1]} {comment}")
             continue
         path = [(above, name) for above, name in path if above < indent] + [(indent, key)]
-        if path[0][1] in HIDDEN or key == "_target_" or (found["value"] is None and not comment):
+        wired = key in WIRING or (not comment and found["value"] in (None, f"${{{key}}}"))
+        if path[0][1] in HIDDEN or wired:
             continue
         value = "" if found["value"] is None else f"={found['value']}"
         rows.append((".".join(name for _, name in path) + value, comment))

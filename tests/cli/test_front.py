@@ -12,6 +12,7 @@ from kd_mil.cli.arguments import CONFIG_DIR
 from kd_mil.cli.catalogue import DATA, catalogue, chosen, first_sentence
 from kd_mil.cli.composed import comments, composed, experiment_file, shown_settings
 from kd_mil.cli.experiments import check_experiment, own_experiments, register_experiments
+from kd_mil.cli.help import settings_of
 from kd_mil.core.errors import UserError
 
 
@@ -112,6 +113,17 @@ def test_the_data_of_an_experiment_are_those_that_it_composes(path):
 )
 def test_the_first_sentence(text, sentence):
     assert first_sentence(text) == sentence
+
+
+def test_settings_leave_out_how_parts_are_built():
+    lines = ["_target_: a.B", "_partial_: true", "encoder: ${encoder}", "seed: ${seed}   # of the run", "width: 3"]
+    assert settings_of(lines) == [("seed=${seed}", "of the run"), ("width=3", "")]
+
+
+@pytest.mark.parametrize("file", ["hpm/threshold", "tissue/he", "tiling/20x_256", "run", "extract", "predict"])
+def test_settings_of_users_say_what_they_mean(file):
+    rows = settings_of((CONFIG_DIR / f"{file}.yaml").read_text(encoding="utf-8").splitlines())
+    assert [setting for setting, comment in rows if not comment] in ([], ["mode=threshold"])
 
 
 def test_shown_settings_are_those_of_the_run_with_their_comments():
