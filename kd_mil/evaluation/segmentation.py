@@ -30,6 +30,12 @@ def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
     return blurred[:, 0]
 
 
+def blur_within(maps: Tensor, seen: Tensor, sigma: float) -> Tensor:
+    """As `gaussian_blur`, by pixels that were seen, (B, H, W) bool, alone: the others have no weight, and are 0."""
+    weights = gaussian_blur(seen.float(), sigma).clamp(min=torch.finfo(torch.float32).tiny)
+    return gaussian_blur(maps * seen, sigma) / weights * seen
+
+
 def image_probs(maps: Tensor) -> Tensor:
     """Generalised mean (exponent 4) of each map (B, H, W), (B,) float64: the probability that the image is positive."""
     return maps.double().flatten(1).pow(IMAGE_EXPONENT).mean(1).pow(1 / IMAGE_EXPONENT)

@@ -15,7 +15,7 @@ from kd_mil.core.checks import above, check_id, share, whole
 from kd_mil.core.errors import UserError
 from kd_mil.core.hashing import file_identity
 from kd_mil.data.patches.image_files import decode_image, image_paths
-from kd_mil.evaluation.segmentation import gaussian_blur
+from kd_mil.evaluation.segmentation import blur_within, gaussian_blur
 from kd_mil.prediction.loading import Network
 from kd_mil.prediction.windows import Canvas, grouped, image_map
 from kd_mil.slides.formats.reader import open_slide
@@ -155,8 +155,10 @@ class SlideToSegment:
                 canvas.add(round((y - y0) / pixel), round((x - x0) / pixel), probs)
         picture = picture_of(slide, None, PICTURE_SIDE)
         slide.close()
-        probs = gaussian_blur(torch.from_numpy(canvas.result())[None], network.blur / reduce)[0].numpy()
-        where = (width, height), (x0, y0), canvas.weight > 0
+        seen = canvas.weight > 0
+        maps = torch.from_numpy(canvas.result())[None]
+        probs = blur_within(maps, torch.from_numpy(seen)[None], network.blur / reduce)[0].clamp(0, 1).numpy()
+        where = (width, height), (x0, y0), seen
         return ProbabilityMap(self.name, probs, pixel, *where, picture, slide.mpp)
 
 

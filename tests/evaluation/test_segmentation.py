@@ -15,6 +15,7 @@ from kd_mil.evaluation.hausdorff import hausdorff_distances, outline
 from kd_mil.evaluation.map_reading import MapReading
 from kd_mil.evaluation.segmentation import (
     at_point,
+    blur_within,
     choose_point,
     count_pixels,
     gaussian_blur,
@@ -46,6 +47,18 @@ def test_blur_is_scipys(sigma):
     )
     torch.testing.assert_close(gaussian_blur(maps, sigma), torch.from_numpy(expected), atol=1e-5, rtol=0)
     assert gaussian_blur(maps, 0) is maps
+
+
+def test_what_was_not_seen_has_no_weight_in_a_blur():
+    """A constant stays one up to the rim of what was seen; where all is seen the two blurs are one."""
+    seen = torch.zeros(1, 24, 24, dtype=torch.bool)
+    seen[:, 5:16, 3:20] = True
+    torch.testing.assert_close(blur_within(0.7 * seen, seen, 2.0), 0.7 * seen)
+    maps = example()[0]
+    torch.testing.assert_close(
+        blur_within(maps, torch.ones_like(maps, dtype=torch.bool), 2.0), gaussian_blur(maps, 2.0)
+    )
+    assert torch.equal(blur_within(maps, torch.zeros_like(maps, dtype=torch.bool), 2.0), torch.zeros_like(maps))
 
 
 def test_blur_wider_than_the_image_stays_within_its_range():
