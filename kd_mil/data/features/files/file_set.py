@@ -53,11 +53,11 @@ class FeatureFiles:
 
     def __getitem__(self, positions: Tensor) -> Tensor:
         """Features (M, D) at `positions` (M,) int64, in that order; errors as in `FeatureFile.read`."""
-        instances = torch.empty(len(positions), self.shape[1], dtype=self.dtype)
-        rows = instances.numpy()
+        dtype = torch.empty(0, dtype=self.dtype).numpy().dtype
+        rows = np.empty((len(positions), self.shape[1]), dtype)  # in large pages of memory, as torch's are not
         for owner, first, start, stop in self.runs(positions):
             self.file(owner).read_into(rows[start:stop], first)
-        return instances
+        return torch.from_numpy(rows)
 
     def runs(self, positions: Tensor) -> Iterator[tuple[int, int, int, int]]:
         """Cut `positions` (M,) into pieces whose instances lie one after the other in one file, file after file.
