@@ -46,6 +46,8 @@ class FeatureFiles:
         self.paths, self.dtype, self.max_open, self.max_bytes = list(paths), dtype, max_open, max_bytes
         self.facts = None if facts is None else list(facts)
         self.ends = sizes.cumsum(0)
+        self._starts = [0, *self.ends.tolist()]
+        self._stored = None if facts is None else stored_alike(facts)
         self.shape: tuple[int, ...] = (int(sizes.sum()), width)
         self._open: OrderedDict[int, FeatureFile | RawFile] = OrderedDict()
         self._held = 0
@@ -53,11 +55,13 @@ class FeatureFiles:
 
     def __getitem__(self, positions: Tensor) -> Tensor:
         """Features (M, D) at `positions` (M,) int64, in that order; errors as in `FeatureFile.read`."""
-        dtype = torch.empty(0, dtype=self.dtype).numpy().dtype
-        rows = np.empty((len(positions), self.shape[1]), dtype)  # in large pages of memory, as torch's are not
+        dtype, shape = torch.empty(0, dtype=self.dtype).numpy().dtype, (len(positions), self.shape[1])
+        rows = np.empty(shape, self._stored or dtype)  # in large pages of memory, as torch's are not
         for owner, first, start, stop in self.runs(positions):
             self.file(owner).read_into(rows[start:stop], first)
-        return torch.from_numpy(rows)
+        if rows.dtype == dtype:
+            return torch.from_numpy(rows)
+        return torch.from_numpy(np.empty(shape, dtype)).copy_(torch.from_numpy(rows))  # once, not for every run
 
     def runs(self, positions: Tensor) -> Iterator[tuple[int, int, int, int]]:
         """Cut `positions` (M,) into pieces whose instances lie one after the other in one file, file after file.
@@ -71,26 +75,27 @@ class FeatureFiles:
         stops = np.append(breaks, len(at))[: len(starts)]
         order = np.argsort(at[starts], kind="stable")
         owners = np.searchsorted(ends, at[starts], side="right")
-        befores = np.concatenate([[0], ends])[owners]
-        pieces = (owners, at[starts] - befores, starts, stops)
-        for owner, first, start, stop in zip(*(column[order].tolist() for column in pieces), strict=True):
+        pieces = (owners, at[starts], starts, stops)
+        for owner, place, start, stop in zip(*(column[order].tolist() for column in pieces), strict=True):
             while start < stop:
-                count = min(stop - start, int(ends[owner]) - (int(ends[owner - 1]) if owner else 0) - first)
-                yield owner, first, start, start + count
-                owner, first, start = owner + 1, 0, start + count
+                count = min(stop - start, self._starts[owner + 1] - place)
+                yield owner, place - self._starts[owner], start, start + count
+                owner, place, start = owner + 1, place + count, start + count
 
     def file(self, owner: int) -> FeatureFile | RawFile:
         """One of the files, open."""
         if self._process != os.getpid():  # a forked worker must not read through its parent's file handles
             self._open, self._held, self._process = OrderedDict(), 0, os.getpid()
-        if owner not in self._open:
-            path, facts = self.paths[owner], None if self.facts is None else self.facts[owner]
-            self._open[owner] = FeatureFile(path) if facts is None else open_known(path, facts)
-            self._held += self._open[owner].held_bytes
-        self._open.move_to_end(owner)
+        known = self._open.get(owner)
+        if known is not None:
+            self._open.move_to_end(owner)
+            return known
+        path, facts = self.paths[owner], None if self.facts is None else self.facts[owner]
+        self._open[owner] = file = FeatureFile(path) if facts is None else open_known(path, facts)
+        self._held += file.held_bytes
         while len(self._open) > 1 and (len(self._open) > self.max_open or self._held > self.max_bytes):
             self._held -= self._open.popitem(last=False)[1].held_bytes
-        return self._open[owner]
+        return file
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": OrderedDict(), "_held": 0}
@@ -116,6 +121,13 @@ class FilePositions:
             for _, first, start, stop in pieces:
                 coords[start:stop] = of_file[first : first + stop - start]
         return coords
+
+
+def stored_alike(facts: Sequence[FileFacts]) -> np.dtype | None:
+    """The type of the features of all files, where they are read from their places and the machine has that type."""
+    names = {place.dtype if (place := each.features) is not None and each.is_raw else None for each in facts}
+    only = names.pop() if len(names) == 1 else None
+    return None if only is None or not np.dtype(only).isnative else np.dtype(only)
 
 
 def open_known(path: Path, facts: FileFacts) -> FeatureFile | RawFile:

@@ -1,6 +1,6 @@
 """Arrays of known feature files, read from where they lie without the library of their format."""
 
-import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +32,12 @@ class RawFile:
     def __init__(self, path: Path, facts: FileFacts) -> None:
         self.path, self.facts = path, facts
         with readable(path):
-            self._file = io.FileIO(path)
-            facts.require_current(path, self._file.fileno())
+            self._file = os.open(path, os.O_RDONLY)
+        facts.require_current(path, self._file)
 
     def __del__(self) -> None:
         if hasattr(self, "_file"):
-            self._file.close()
+            os.close(self._file)
 
     @property
     def stated(self) -> Statements:
@@ -97,11 +97,10 @@ class RawFile:
 
     def _read_into(self, values: np.ndarray, offset: int) -> None:
         with readable(self.path):
-            self._file.seek(offset)
-            done = self._file.readinto(values.data)
+            done = os.preadv(self._file, (values.data,), offset)
             rest = values.reshape(-1).view(np.uint8).data[done:] if done < values.nbytes else b""
             while len(rest):
-                count = self._file.readinto(rest)
+                count = os.preadv(self._file, (rest,), offset + values.nbytes - len(rest))
                 if not count:
                     raise UserError(f"{self.path} ended while it was read: has it been replaced? start again")
                 rest = rest[count:]

@@ -199,11 +199,11 @@ def test_runs_are_read_at_once_file_after_file(files):
     assert list(reader.runs(torch.empty(0, dtype=torch.long))) == []
 
 
-@pytest.mark.parametrize("stored", ["<f4", ">f4", "<f2", "<i4"])
+@pytest.mark.parametrize("stored", ["<f4 <f4", ">f4 >f4", "<f2 <f2", "<i4 <i4", "<f2 <f4", "<f4 >f4"])
 def test_known_files_are_read_from_their_places_in_any_type(stored, tmp_path):
     paths = [
-        write(tmp_path / f"{name}.npy", features=(FEATURES * 3 + start).astype(stored))
-        for start, name in enumerate("ab")
+        write(tmp_path / f"{start}.npy", features=(FEATURES * 3 + start).astype(dtype))
+        for start, dtype in enumerate(stored.split())
     ]
     facts = [inspect(path, None)[0] for path in paths]
     everything = torch.from_numpy(np.concatenate([FEATURES * 3, FEATURES * 3 + 1])).half()
