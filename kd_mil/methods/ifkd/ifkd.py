@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from kd_mil.core.checks import at_least
+from kd_mil.core.checks import at_least, share
 from kd_mil.core.draws import apart
 from kd_mil.core.errors import UserError
 from kd_mil.core.machine.dealing import dealing
@@ -22,6 +22,7 @@ from kd_mil.methods.base.segmentation_method import SegmentationMethod
 from kd_mil.methods.base.snapshot import Select, Snapshot
 from kd_mil.methods.ifkd.kept_networks import BestSoFar, complete_earlier_state, frozen_copy
 from kd_mil.methods.ifkd.losses import GM_EXPONENT, DistillationMode, teacher_dice, teacher_gm_bce
+from kd_mil.methods.ifkd.pasting import paste_negatives
 from kd_mil.methods.ifkd.role_switch import RoleSwitch
 from kd_mil.methods.ifkd.stage_two import PixelCrossEntropy, student_terms
 from kd_mil.models.outputs import SegmentationOutput
@@ -40,23 +41,22 @@ class IFKD(SegmentationMethod):
         instance_shape: (C, H, W) of the images.
         num_classes: 2.
         segmenter: factory of the network, one architecture for both roles.
-        teacher_epochs: length of stage one; None = no other stage: the segmenter of multiple-instance learning alone,
-            to compare with a student that was trained as long.
-        stage_one: loss of stage one, `dice` against the image label everywhere (released), or `gm_bce`, cross-entropy
-            of the generalised mean (the base works).
+        teacher_epochs: length of stage one; None = no other stage: multiple-instance learning alone, to compare with.
+        stage_one: its loss, `dice` against the image label everywhere (released), or `gm_bce`, cross-entropy of the
+            generalised mean (the base works).
         gm_exponent: of that mean, >= 1: 1 is the mean of the map, large values near its maximum.
         mode: which map teaches which, Fig. 2: `fusion`, `layer` or `output`.
+        paste: share of the positive images that get a rectangle of a negative one, in both stages (`pasting`).
         wce: the pixel cross-entropy of stage two.
         switch: when and how roles are switched.
-        reload: the epoch that stage one hands on, and that counts as the student's best: its `best` by the monitor, or
-            the `last`, where validation is too small to tell.
+        reload: the epoch that a stage hands on or promotes: its `best` by the monitor, or the `last`, where validation
+            is too small to tell.
         **training: preprocess, reading, optimizer, gradient_clip, seed of `SegmentationMethod`.
 
     The role `stage_one` is the teacher as stage one left it; `teacher` is the one of the present, which after a switch
     is a student that was promoted.
 
-    Raises:
-        UserError: more than two classes, no epoch of stage one, or an exponent below 1.
+    Raises `UserError` for more than two classes, or a value out of range.
     """
 
     roles = ("stage_one", "teacher", "student")
@@ -78,6 +78,7 @@ class IFKD(SegmentationMethod):
         stage_one: Literal["dice", "gm_bce"] = "dice",
         gm_exponent: float = GM_EXPONENT,
         mode: DistillationMode = "fusion",
+        paste: float = 0.0,
         reload: Select = "best",
         **training: Any,
     ) -> None:
@@ -87,6 +88,7 @@ class IFKD(SegmentationMethod):
         if teacher_epochs is not None:
             at_least("method.teacher_epochs", teacher_epochs, 1)
         at_least("method.gm_exponent", gm_exponent, 1)
+        share("method.paste", paste)
         self.new_segmenter, self.instance_shape = segmenter, tuple(instance_shape)
         self.teacher = segmenter(instance_shape=self.instance_shape)
         self.student = segmenter(instance_shape=self.instance_shape)
@@ -95,7 +97,7 @@ class IFKD(SegmentationMethod):
         self.snapshot = Snapshot(self.best, "network", "score", mode="max", select=reload)
         teacher = Phase("teacher", teacher_epochs, "method.teacher_epochs")
         self.phases = Phases(teacher) if teacher_epochs is None else Phases(teacher, Phase("student"))
-        self.mode, self.wce, self.switch = mode, wce, switch
+        self.mode, self.paste, self.wce, self.switch = mode, paste, wce, switch
         gm_bce = partial(teacher_gm_bce, exponent=gm_exponent)
         self.teacher_loss = teacher_dice if stage_one == "dice" else gm_bce
         self.metric = "image_loss"
@@ -207,15 +209,16 @@ class IFKD(SegmentationMethod):
         role, optimizer = list(zip(("teacher", "student"), self.optimizer_list(), strict=True))[self.stage_two]
         terms: dict[str, Tensor] = {}
         with dealing(batch.share) as deal:
-            images, labels = self.preprocess(batch.images), deal.own(batch.labels)
+            labels = deal.own(batch.labels)
+            images, pasted = paste_negatives(self.preprocess(batch.images), batch.labels, self.paste, deal)
             with torch.set_grad_enabled(not self.stage_two):
                 teacher: SegmentationOutput = self.teacher(images)
             if self.stage_two:
-                found = student_terms(self.student(images), teacher, labels, self.mode, self.wce)
+                found = student_terms(self.student(images), teacher, labels, self.mode, self.wce, pasted)
                 terms = {name: deal.mean(values) for name, values in found.items()}
                 loss = terms["distillation"] + self.wce.weight * terms.get("wce", 0.0)
             else:
-                loss = deal.mean(self.teacher_loss(teacher.sides, teacher.fused, labels))
+                loss = deal.mean(self.teacher_loss(teacher.sides, teacher.fused, labels, pasted))
         self.step_optimizers(loss, optimizer)
         self.log_loss(role, loss, len(batch.labels), **terms)
 

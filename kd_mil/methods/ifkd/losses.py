@@ -35,36 +35,57 @@ def polar_dice(probs: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
     return soft_dice(torch.where(positive, probs, 1 - probs), torch.where(positive, targets, 1 - targets))
 
 
-def teacher_dice(sides: Tensor, fused: Tensor, labels: Tensor) -> Tensor:
+def teacher_dice(sides: Tensor, fused: Tensor, labels: Tensor, pasted: Tensor | None = None) -> Tensor:
     """Stage one, L^t: Dice of each side and of the fused map against a mask of the image label throughout.
 
     Args:
         sides: (B, S, H, W) side outputs in [0, 1].
         fused: (B, H, W) their fixed convex combination f_w.
         labels: (B,) int64 in {0, 1}.
+        pasted: (B, H, W) bool, pixels known to be negative; None = none.
 
     Returns:
         (B,).
     """
-    label_mask = labels.float().view(-1, 1, 1).expand_as(fused)
+    label_mask = teacher_targets(torch.ones_like(fused), labels, pasted)
     return torch.stack([polar_dice(probs, label_mask, labels) for probs in (*sides.unbind(1), fused)]).sum(0)
 
 
-def generalised_mean(probs: Tensor, exponent: float = GM_EXPONENT) -> Tensor:
-    """GM_r(p) = (mean of p^r over the pixels)^(1/r), the probability (B,) of an image from its map (B, H, W)."""
-    powers = probs.float().flatten(1).pow(exponent).mean(1)
-    return powers.clamp_min(LEAST_PROB**exponent).pow(1 / exponent)
+def generalised_mean(probs: Tensor, exponent: float = GM_EXPONENT, pasted: Tensor | None = None) -> Tensor:
+    """GM_r(p) = (mean of p^r over the pixels)^(1/r), the probability (B,) of an image from its map (B, H, W).
+
+    Pixels `pasted` (B, H, W), never all of an image, are left out.
+    """
+    powers = probs.float().pow(exponent)
+    means = powers.flatten(1).mean(1) if pasted is None else masked_mean(powers, ~pasted)
+    return means.clamp_min(LEAST_PROB**exponent).pow(1 / exponent)
 
 
-def teacher_gm_bce(sides: Tensor, fused: Tensor, labels: Tensor, exponent: float = GM_EXPONENT) -> Tensor:
-    """The classic alternative of stage one: cross-entropy (B,) of the generalised mean of every map; see above."""
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean (B,) of values (B, H, W) over the pixels of a mask (B, H, W) bool; 0 where it has none."""
+    return (values * mask).flatten(1).sum(1) / mask.flatten(1).sum(1).clamp_min(1)
+
+
+def teacher_gm_bce(
+    sides: Tensor, fused: Tensor, labels: Tensor, pasted: Tensor | None = None, exponent: float = GM_EXPONENT
+) -> Tensor:
+    """The classic alternative of stage one: cross-entropy (B,) of the generalised mean of every map; see above.
+
+    With pasted pixels, the mean is over the others, and that of the cross-entropy of the pasted ones is added.
+    """
     maps = (*sides.unbind(1), fused)
-    return torch.stack([cross_entropy_of(generalised_mean(probs, exponent), labels.float()) for probs in maps]).sum(0)
+    losses = [cross_entropy_of(generalised_mean(probs, exponent, pasted), labels.float()) for probs in maps]
+    if pasted is not None:
+        losses += [masked_mean(cross_entropy_of(probs, torch.zeros_like(fused)), pasted) for probs in maps]
+    return torch.stack(losses).sum(0)
 
 
-def teacher_targets(teacher_maps: Tensor, labels: Tensor) -> Tensor:
-    """T of L_kd: the teacher's map in positive images, 0 in negative ones; (B, ..., H, W) as given."""
-    return teacher_maps.float() * (labels > 0).view(-1, *[1] * (teacher_maps.dim() - 1))
+def teacher_targets(teacher_maps: Tensor, labels: Tensor, pasted: Tensor | None = None) -> Tensor:
+    """T of L_kd: the teacher's map in positive images, 0 in negative ones and in pasted pixels; (B, ..., H, W)."""
+    targets = teacher_maps.float() * (labels > 0).view(-1, *[1] * (teacher_maps.dim() - 1))
+    if pasted is None:
+        return targets
+    return targets * ~pasted.view(len(pasted), *[1] * (targets.dim() - 3), *pasted.shape[1:])
 
 
 def distillation_loss(
@@ -74,6 +95,7 @@ def distillation_loss(
     teacher_fused: Tensor,
     labels: Tensor,
     mode: DistillationMode = "fusion",
+    pasted: Tensor | None = None,
 ) -> Tensor:
     """L_kd, the Dice (B,) of the student's maps against the teacher's, Fig. 2.
 
@@ -83,12 +105,13 @@ def distillation_loss(
         labels: (B,) int64 in {0, 1}; the target of negative images is 0, whatever the teacher says.
         mode: `fusion`, the teacher's fused map teaches every map (c); `layer`, side by side and fused by fused (a);
             `output`, fused by fused alone (b).
+        pasted: (B, H, W) bool, pixels known to be negative; None = none.
     """
-    whole = teacher_targets(teacher_fused, labels)
+    whole = teacher_targets(teacher_fused, labels, pasted)
     loss = polar_dice(fused, whole, labels)
     if mode == "output":
         return loss
-    parts = teacher_targets(teacher_sides, labels)
+    parts = teacher_targets(teacher_sides, labels, pasted)
     for side, part in zip(sides.unbind(1), parts.unbind(1), strict=True):
         loss = loss + polar_dice(side, whole if mode == "fusion" else part, labels)
     return loss

@@ -40,6 +40,7 @@ def student_terms(
     labels: Tensor,
     mode: DistillationMode,
     how: PixelCrossEntropy,
+    pasted: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """L_kd as `distillation` and, where it has a weight, L_wce as `wce`: (B,) of the images, not yet weighted.
 
@@ -48,10 +49,11 @@ def student_terms(
         labels: (B,) int64 in {0, 1}.
         mode: which map teaches which.
         how: L_wce.
+        pasted: (B, H, W) bool, pixels known to be negative; None = none.
     """
-    distilled = distillation_loss(student.sides, student.fused, teacher.sides, teacher.fused, labels, mode)
+    distilled = distillation_loss(student.sides, student.fused, teacher.sides, teacher.fused, labels, mode, pasted)
     if how.weight == 0:
         return {"distillation": distilled}
-    targets = teacher_targets(teacher.fused, labels)
+    targets = teacher_targets(teacher.fused, labels, pasted)
     pixels = weighted_cross_entropy(student.fused, targets, how.target, how.space, how.easy_examples)
     return {"distillation": distilled, "wce": pixels}
