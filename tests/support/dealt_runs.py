@@ -133,7 +133,9 @@ SGD: dict[str, Any] = {"optimizer": partial(torch.optim.SGD, lr=0.02, momentum=0
 """Adam would make whole steps of the rounding errors that are the gradient of a bias in front of BatchNorm."""
 TURNED = {"preprocess": Preprocess(standardise=True, augment=True)} | SGD
 IMAGE_METHODS: dict[str, Any] = {
-    "ifkd": partial(tiny_ifkd, teacher_epochs=1, switch={"first": 1, "period": 1, "rule": "periodic"}, **TURNED),
+    "ifkd": partial(
+        tiny_ifkd, teacher_epochs=1, paste=0.7, switch={"first": 1, "period": 1, "rule": "periodic"}, **TURNED
+    ),
     "cam": lambda: CAM(**image_parts(**TURNED)),
     "oeem_style": lambda: OEEM(**image_parts(teacher_epochs=1, **TURNED)),
     "oaa_style": lambda: OAA(**image_parts(teacher_epochs=1, **SGD), augment=True),
