@@ -30,6 +30,9 @@ LINES = (
     ("student, gm_bce, with switches", "gm_bce", "student"),
     ("stage one, gm_bce, for 68 epochs", "long_teacher", "teacher"),
     ("student, gm_bce, 34 epochs after 34 of stage one", "long_student", "student"),
+    ("stage one, pasted, for 34 epochs", "long_student_pasted", "stage_one"),
+    ("stage one, pasted, for 68 epochs", "long_teacher_pasted", "teacher"),
+    ("student, pasted, 34 epochs after 34 of stage one", "long_student_pasted", "student"),
     ("student, gm_bce, no switch, layer by layer", "layer", "student"),
     ("student, gm_bce, no switch, output alone", "output", "student"),
     ("student, gm_bce, no switch, no pixel cross-entropy", "no_wce", "student"),
@@ -77,6 +80,18 @@ DIFFERENCES = (
         (f"{name}, student - stage one for all epochs", (f"{name}_student", "student"), (f"{name}_teacher", "teacher"))
         for name in ("vgg", "resnet", "sa", "swin")
     ),
+    *(
+        (f"pasted student of 34 epochs - {what}", ("long_student_pasted", "student"), reference)
+        for what, reference in (
+            ("pasted stage one for 68", ("long_teacher_pasted", "teacher")),
+            ("its stage one", ("long_student_pasted", "stage_one")),
+            ("stage one for 68, not pasted", ("long_teacher", "teacher")),
+            ("student, not pasted", ("long_student", "student")),
+            ("class activation map", ("cam", "model")),
+            ("U-Net on masks", ("unet", "model")),
+        )
+    ),
+    ("pasted stage one for 68 - stage one for 68", ("long_teacher_pasted", "teacher"), ("long_teacher", "teacher")),
     ("student of 34 epochs - stage one for 68", ("long_student", "student"), ("long_teacher", "teacher")),
     ("student of 34 epochs - its stage one", ("long_student", "student"), ("long_student", "stage_one")),
     ("student of 34 epochs - class activation map", ("long_student", "student"), ("cam", "model")),

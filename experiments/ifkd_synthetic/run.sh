@@ -20,6 +20,8 @@ for seed in $seeds; do
   run teacher_dice experiment=ifkd_synthetic method.stage_one=dice method.teacher_epochs=null
   run long_student experiment=ifkd_synthetic method.stage_one=gm_bce method.teacher_epochs=34 trainer.max_epochs=68 method.switch.rule=never
   run long_teacher experiment=ifkd_synthetic method.stage_one=gm_bce method.teacher_epochs=null trainer.max_epochs=68
+  run long_student_pasted experiment=ifkd_synthetic method.stage_one=gm_bce method.teacher_epochs=34 trainer.max_epochs=68 method.switch.rule=never method.paste=0.7
+  run long_teacher_pasted experiment=ifkd_synthetic method.stage_one=gm_bce method.teacher_epochs=null trainer.max_epochs=68 method.paste=0.7
   # shellcheck disable=SC2086
   for mode in layer output; do
     run $mode experiment=ifkd_synthetic method.switch.rule=never method.mode=$mode
