@@ -22,6 +22,7 @@ from kd_mil.core.checks import at_least
 from kd_mil.core.errors import UserError
 from kd_mil.core.machine.compiling import call_as_written, compile_parts, require_compiler
 from kd_mil.core.machine.devices import device_name, use_accelerator
+from kd_mil.core.machine.gpus import stop_asking_nvml
 from kd_mil.core.machine.threads import use_threads
 from kd_mil.core.records import RunRecord
 from kd_mil.core.run_files import read_record, write_json
@@ -140,6 +141,7 @@ def begin(record: RunRecord, configuration: Mapping[str, str], known: Mapping[st
 
 def build_trainer(config: DictConfig, more: Sequence[L.Callback] = ()) -> L.Trainer:
     """Trainer with the callbacks and loggers of the configuration, and more callbacks."""
+    stop_asking_nvml()
     callbacks = [instantiate(one, _convert_="all") for one in config.callbacks.values() if one is not None]
     callbacks += more
     loggers = [instantiate(one, _convert_="all") for one in config.logger.values() if one is not None]

@@ -1,11 +1,14 @@
 """Whether PyTorch finds a GPU: its driver is asked first, because importing PyTorch takes seconds."""
 
 import ctypes
+import os
 import sys
 from pathlib import Path
 
 AMD = Path("/dev/kfd")
 """Compute device of AMD's driver, which PyTorch's builds for ROCm call `cuda`, too."""
+NVML_CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"
+"""Read by PyTorch whenever it is asked for GPUs; `1` since Lightning was imported."""
 
 
 def cuda_available() -> bool:
@@ -15,6 +18,15 @@ def cuda_available() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def stop_asking_nvml() -> None:
+    """Where no driver is, PyTorch asks the CUDA runtime for GPUs, not NVIDIA's management library, as Lightning wants.
+
+    Optimisers ask at every step: a library that is missing takes 0.2 ms to look for, the runtime 3 µs.
+    """
+    if not has_driver():
+        os.environ[NVML_CHECK] = "0"
 
 
 def has_driver() -> bool:

@@ -1,6 +1,7 @@
 """A machine without a driver has no GPU, and PyTorch is not asked."""
 
 import ctypes
+import os
 
 import pytest
 import torch
@@ -40,3 +41,25 @@ def test_pytorch_is_asked_where_a_driver_may_be(platform, library, amd, finds, a
     monkeypatch.setattr(gpus, "AMD", tmp_path if amd else tmp_path / "none")
     assert gpus.cuda_available() is finds
     assert len(asked) == int(finds)
+
+
+@pytest.mark.parametrize(("driver", "expected"), [(True, "1"), (False, "0")])
+def test_nvml_is_asked_where_a_driver_is(driver, expected, monkeypatch):
+    """Asking it does not start CUDA, which forked workers of a process with a GPU need; without a driver it is slow."""
+    monkeypatch.setenv(gpus.NVML_CHECK, "1")
+    monkeypatch.setattr(gpus, "has_driver", lambda: driver)
+    gpus.stop_asking_nvml()
+    assert os.environ[gpus.NVML_CHECK] == expected
+
+
+def test_optimisers_do_not_look_for_a_missing_library(monkeypatch):
+    """PyTorch's own reading of the variable: with `0` a step of an optimiser loads no library."""
+    if gpus.has_driver():
+        pytest.skip("a driver is here")
+    monkeypatch.setenv(gpus.NVML_CHECK, "1")
+    gpus.stop_asking_nvml()
+    monkeypatch.setattr(ctypes, "CDLL", libraries())
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: pytest.fail("NVML is asked"))
+    weight = torch.ones(1, requires_grad=True)
+    weight.sum().backward()
+    torch.optim.AdamW([weight]).step()
