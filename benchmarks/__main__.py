@@ -34,7 +34,6 @@ BENCHMARKS = (
     "aggregators",
     "packing",
     "published_implementations",
-    "time_to_accuracy",
     "feature_store",
     "cohort",
     "start_up",
@@ -44,6 +43,7 @@ BENCHMARKS = (
     "restart",
     "segmentation",
     "viewer",
+    "time_to_accuracy",
 )
 RECORDS = Path("experiments/benchmarks")
 NO_RECORDS = Path("runs/benchmarks")

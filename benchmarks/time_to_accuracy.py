@@ -15,7 +15,7 @@ from kd_mil.core.errors import UserError
 from kd_mil.data.datamodules import BagDataModule
 
 METRIC = "val/student/instance_auroc"
-TIME_LIMIT = 600.0
+TIME_LIMIT = 300.0
 """Seconds of training and evaluation after which a run is given up."""
 UNTIL_STOPPED = ("trainer=cpu", "trainer.max_epochs=100000")
 
