@@ -45,6 +45,9 @@ LINES = (
             (f"{name}, student with switches", f"{name}_student", "student"),
         )
     ),
+    ("vgg, stage one for 34 epochs", "vgg_long_student", "stage_one"),
+    ("vgg, stage one for 68 epochs", "vgg_long_teacher", "teacher"),
+    ("vgg, student, 34 epochs after 34 of stage one", "vgg_long_student", "student"),
     ("U-Net on masks", "unet", "model"),
 )
 METRICS = ("f1", "f1_pos", "iou_pos", "dice", "precision", "recall", "precision_pos")
@@ -80,6 +83,8 @@ DIFFERENCES = (
         (f"{name}, student - stage one for all epochs", (f"{name}_student", "student"), (f"{name}_teacher", "teacher"))
         for name in ("vgg", "resnet", "sa", "swin")
     ),
+    ("vgg, student of 34 epochs - stage one for 68", ("vgg_long_student", "student"), ("vgg_long_teacher", "teacher")),
+    ("vgg, student of 34 epochs - its stage one", ("vgg_long_student", "student"), ("vgg_long_student", "stage_one")),
     *(
         (f"pasted student of 34 epochs - {what}", ("long_student_pasted", "student"), reference)
         for what, reference in (

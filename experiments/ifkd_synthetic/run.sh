@@ -34,6 +34,9 @@ for seed in $seeds; do
     # shellcheck disable=SC2086
     run "${net%%:*}_student" experiment=ifkd_synthetic segmenter=${net#*:}
   done
+  run vgg_long_student experiment=ifkd_synthetic segmenter=vgg_mil_small method.teacher_epochs=34 trainer.max_epochs=68 method.switch.rule=never
+  run vgg_long_teacher experiment=ifkd_synthetic segmenter=vgg_mil_small method.teacher_epochs=null trainer.max_epochs=68
+  # shellcheck disable=SC2086
   run cam experiment=cam_baseline $rival
   run unet experiment=unet_supervised segmenter.name=tf_efficientnet_lite0 segmenter.pretrained=true method.augment=true trainer.max_epochs=34
   # shellcheck disable=SC2086
