@@ -218,7 +218,7 @@ class IFKD(SegmentationMethod):
                 terms = {name: deal.mean(values) for name, values in found.items()}
                 loss = terms["distillation"] + self.wce.weight * terms.get("wce", 0.0)
             else:
-                loss = deal.mean(self.teacher_loss(teacher.sides, teacher.fused, labels, pasted))
+                loss = deal.mean(self.teacher_loss(teacher.sides, teacher.fused, labels, pasted=pasted))
         self.step_optimizers(loss, optimizer)
         self.log_loss(role, loss, len(batch.labels), **terms)
 

@@ -67,7 +67,7 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def teacher_gm_bce(
-    sides: Tensor, fused: Tensor, labels: Tensor, pasted: Tensor | None = None, exponent: float = GM_EXPONENT
+    sides: Tensor, fused: Tensor, labels: Tensor, exponent: float = GM_EXPONENT, pasted: Tensor | None = None
 ) -> Tensor:
     """The classic alternative of stage one: cross-entropy (B,) of the generalised mean of every map; see above.
 

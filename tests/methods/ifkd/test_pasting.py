@@ -77,7 +77,7 @@ def test_losses_leave_pasted_pixels_to_the_background():
     sides = fused[:, None]
     assert generalised_mean(fused, pasted=pasted).item() == pytest.approx(0.8)
     assert torch.equal(teacher_targets(sides, labels, pasted), torch.tensor([[[[0.8, 0.0]]]]))
-    assert teacher_gm_bce(sides, fused, labels, pasted).item() == pytest.approx(
+    assert teacher_gm_bce(sides, fused, labels, pasted=pasted).item() == pytest.approx(
         2 * (-math.log(0.8) - math.log(0.6)), rel=1e-6
     )
     mask = torch.tensor([[[1.0, 0.0]]])
@@ -91,7 +91,7 @@ def test_a_mask_of_nothing_pasted_changes_no_loss():
     sides, fused = torch.rand(3, 2, 4, 4), torch.rand(3, 4, 4)
     labels, nothing = torch.tensor([1, 0, 1]), torch.zeros(3, 4, 4, dtype=torch.bool)
     for loss in (teacher_dice, teacher_gm_bce):
-        torch.testing.assert_close(loss(sides, fused, labels, nothing), loss(sides, fused, labels))
+        torch.testing.assert_close(loss(sides, fused, labels, pasted=nothing), loss(sides, fused, labels))
 
 
 @pytest.mark.parametrize("stage_one", ["dice", "gm_bce"])
