@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -90,15 +91,15 @@ def feature_set(folder: Path, slides: int, count: int) -> FeatureBags:
 
 
 def bag_on_disk(folder: Path, count: int) -> Place:
-    """One training batch, against h5py, and the files that CLAM and TRIDENT write."""
+    """One batch of training, epoch after epoch, against h5py, and the files that CLAM and TRIDENT write."""
     data = feature_set(folder, 6, count)
     with h5py.File(folder / "s0.h5") as file:
         features, coords = file["features"][:], file["coords"][:]
     torch.save(torch.from_numpy(features).float(), folder / "clam.pt")
     write_chunked(folder / "clam.h5", features.astype(np.float32), coords)
-    batches = data.bag_loader()
+    batches = chain.from_iterable(repeat(data.bag_loader()))
     return Place(
-        lambda: next(iter(batches)),
+        lambda: next(batches),
         {
             "h5py": lambda: h5py.File(folder / "s0.h5")["features"][:],
             "CLAM's .pt": lambda: torch.load(folder / "clam.pt"),
@@ -108,18 +109,18 @@ def bag_on_disk(folder: Path, count: int) -> Place:
 
 
 def instances_on_disk(folder: Path, slides: int) -> Place:
-    """One student batch, against opening each file and reading a row from it."""
+    """One student batch, epoch after epoch, against opening each file and reading a row from it."""
     data = feature_set(folder, slides, 32)
-    batches = data.instance_loader()
-    paths = [folder / f"s{number % slides}.h5" for number in range(256)]
+    batches = chain.from_iterable(repeat(data.instance_loader()))
+    paths, rng = [folder / f"s{number}.h5" for number in range(0, slides, 3)], np.random.default_rng(0)
 
     def open_and_read() -> None:
-        for path in paths:
-            handle = os.open(path, os.O_RDONLY)
-            os.pread(handle, 2 * WIDTH, 4096)
+        for slide, row in zip(rng.integers(len(paths), size=256).tolist(), rng.integers(32, size=256), strict=True):
+            handle = os.open(paths[slide], os.O_RDONLY)
+            os.pread(handle, 2 * WIDTH, 4096 + 2 * WIDTH * int(row))
             os.close(handle)
 
-    return Place(lambda: next(iter(batches)), {"open and pread": open_and_read})
+    return Place(lambda: next(batches), {"open and pread": open_and_read})
 
 
 def optimiser() -> Place:

@@ -83,11 +83,15 @@ class FileFacts:
         """Whether the file has positions that can be told in pixels; where it cannot, a warning says why."""
         return self.has_coords and level0_pixels(path, np.empty((0, 2)), self.stated, slide_mpp) is not None
 
-    def require_current(self, path: Path, file: int | None = None) -> None:
-        """UserError where a file, given open by its number or else by its path, is not the one these facts are of."""
+    def require_current(self, path: Path) -> None:
+        """UserError where a file is not the one that these facts are of."""
         with readable(path):
-            status = os.stat(path if file is None else file)
-        if (status.st_size, status.st_mtime_ns) != self.identity[:2]:
+            status = path.stat()
+        self.require_same(path, status)
+
+    def require_same(self, path: Path, status: os.stat_result) -> None:
+        """UserError where the status is not of the file that these facts are of."""
+        if status.st_size != self.identity[0] or status.st_mtime_ns != self.identity[1]:
             raise UserError(f"{path} was changed after it had been checked: start again")
 
     def require_type(self, dtype: torch.dtype, path: Path) -> None:

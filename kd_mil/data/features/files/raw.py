@@ -33,7 +33,8 @@ class RawFile:
         self.path, self.facts = path, facts
         with readable(path):
             self._file = os.open(path, os.O_RDONLY)
-        facts.require_current(path, self._file)
+            status = os.fstat(self._file)
+        facts.require_same(path, status)
 
     def __del__(self) -> None:
         if hasattr(self, "_file"):
