@@ -3,6 +3,7 @@
 distillation_loss(sides, fused, teacher_sides, teacher_fused, labels, mode="fusion").mean()
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -54,11 +55,13 @@ def teacher_dice(sides: Tensor, fused: Tensor, labels: Tensor, pasted: Tensor | 
 def generalised_mean(probs: Tensor, exponent: float = GM_EXPONENT, pasted: Tensor | None = None) -> Tensor:
     """GM_r(p) = (mean of p^r over the pixels)^(1/r), the probability (B,) of an image from its map (B, H, W).
 
-    Pixels `pasted` (B, H, W), never all of an image, are left out.
+    Pixels `pasted` (B, H, W), never all of an image, are left out. By way of logarithms: a power of a small probability
+    is 0 in float32, and the slope of a root there infinite.
     """
-    powers = probs.float().pow(exponent)
-    means = powers.flatten(1).mean(1) if pasted is None else masked_mean(powers, ~pasted)
-    return means.clamp_min(LEAST_PROB**exponent).pow(1 / exponent)
+    logs = exponent * probs.float().clamp_min(LEAST_PROB).log().flatten(1)
+    if pasted is not None:
+        logs = logs.masked_fill(pasted.flatten(1), -math.inf)
+    return ((logs.logsumexp(1) - logs.isfinite().sum(1).log()) / exponent).exp()
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

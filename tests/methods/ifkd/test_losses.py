@@ -78,9 +78,17 @@ def test_generalised_mean():
     lone = torch.zeros(1, 256, 256)
     lone[0, 7, 9] = 1
     assert generalised_mean(lone).item() == pytest.approx(0.0625)
-    empty = torch.zeros(1, 8, 8, requires_grad=True)
-    generalised_mean(empty).sum().backward()
-    assert empty.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("exponent", [1.0, 4.0, 8.0, 50.0])
+@pytest.mark.parametrize("prob", [0.0, 1e-5, 0.01, 0.3, 1.0])
+def test_generalised_mean_of_equal_pixels_is_their_probability_whatever_the_exponent(prob, exponent):
+    probs = torch.full((1, 8, 8), prob, requires_grad=True)
+    mean = generalised_mean(probs, exponent)
+    mean.sum().backward()
+    assert mean.item() == pytest.approx(max(prob, 1e-6), rel=1e-5)
+    assert probs.grad.isfinite().all()
+    assert probs.grad.sum().item() == pytest.approx(float(prob > 0), rel=1e-4)
 
 
 def test_negative_images_are_taught_by_zero_whatever_the_teacher_says():
