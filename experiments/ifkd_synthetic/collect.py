@@ -48,6 +48,20 @@ LINES = (
     ("vgg, stage one for 34 epochs", "vgg_long_student", "stage_one"),
     ("vgg, stage one for 68 epochs", "vgg_long_teacher", "teacher"),
     ("vgg, student, 34 epochs after 34 of stage one", "vgg_long_student", "student"),
+    *(
+        (f"{name}, {what}", folder, role)
+        for name, folder in (
+            ("vgg, weights of maps .2 .2 .6", "vgg_deep"),
+            ("resnet, weights of maps .2 .2 .6", "resnet_deep"),
+            ("vgg, no pixel cross-entropy", "vgg_no_wce"),
+            ("no pixel cross-entropy", "long_no_wce"),
+            ("output alone", "long_student_output"),
+            ("pasted, no pixel cross-entropy", "pasted_no_wce"),
+            ("pasted, output alone", "pasted_output"),
+            ("pasted, 68 epochs after 34, roles switched where better", "pasted_switched"),
+        )
+        for what, role in (("stage one for 34 epochs", "stage_one"), ("student as long", "student"))
+    ),
     ("U-Net on masks", "unet", "model"),
 )
 METRICS = ("f1", "f1_pos", "iou_pos", "dice", "precision", "recall", "precision_pos")
@@ -96,6 +110,19 @@ DIFFERENCES = (
             ("U-Net on masks", ("unet", "model")),
         )
     ),
+    *(
+        (f"{name}, student of 34 epochs - its stage one", (folder, "student"), (folder, "stage_one"))
+        for name, folder in (
+            ("vgg, weights of maps .2 .2 .6", "vgg_deep"),
+            ("resnet, weights of maps .2 .2 .6", "resnet_deep"),
+            ("no pixel cross-entropy", "long_no_wce"),
+            ("output alone", "long_student_output"),
+            ("pasted, no pixel cross-entropy", "pasted_no_wce"),
+            ("pasted, output alone", "pasted_output"),
+            ("pasted, roles switched", "pasted_switched"),
+        )
+    ),
+    ("vgg, student, weights .2 .2 .6 - as set", ("vgg_deep", "student"), ("vgg_long_student", "student")),
     ("pasted stage one for 68 - stage one for 68", ("long_teacher_pasted", "teacher"), ("long_teacher", "teacher")),
     ("student of 34 epochs - stage one for 68", ("long_student", "student"), ("long_teacher", "teacher")),
     ("student of 34 epochs - its stage one", ("long_student", "student"), ("long_student", "stage_one")),

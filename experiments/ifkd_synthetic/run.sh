@@ -36,6 +36,23 @@ for seed in $seeds; do
   done
   run vgg_long_student experiment=ifkd_synthetic segmenter=vgg_mil_small method.teacher_epochs=34 trainer.max_epochs=68 method.switch.rule=never
   run vgg_long_teacher experiment=ifkd_synthetic segmenter=vgg_mil_small method.teacher_epochs=null trainer.max_epochs=68
+  long="experiment=ifkd_synthetic method.teacher_epochs=34 trainer.max_epochs=68 method.switch.rule=never"
+  # shellcheck disable=SC2086
+  for net in vgg:vgg_mil_small resnet:resnet_mil; do
+    run "${net%%:*}_deep" $long segmenter=${net#*:} "segmenter.fusion_weights=[0.2,0.2,0.6]"
+  done
+  # shellcheck disable=SC2086
+  run vgg_no_wce $long segmenter=vgg_mil_small method.wce.weight=0
+  # shellcheck disable=SC2086
+  run long_no_wce $long method.wce.weight=0
+  # shellcheck disable=SC2086
+  run long_student_output $long method.mode=output
+  # shellcheck disable=SC2086
+  run pasted_no_wce $long method.paste=0.7 method.wce.weight=0
+  # shellcheck disable=SC2086
+  run pasted_output $long method.paste=0.7 method.mode=output
+  # shellcheck disable=SC2086
+  run pasted_switched $long method.paste=0.7 trainer.max_epochs=102 method.switch.rule=if_better method.switch.first=34 method.switch.period=34
   # shellcheck disable=SC2086
   run cam experiment=cam_baseline $rival
   run unet experiment=unet_supervised segmenter.name=tf_efficientnet_lite0 segmenter.pretrained=true method.augment=true trainer.max_epochs=34
