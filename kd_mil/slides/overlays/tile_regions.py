@@ -1,6 +1,7 @@
 """Connected groups of tiles: their outlines, and what their tiles measure, in time that grows with the tiles alone."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -54,20 +55,20 @@ def _outlines(boxes: np.ndarray, group: np.ndarray, count: int) -> np.ndarray:
     return outlines
 
 
-def rings_of(outlines: np.ndarray) -> list[Rings]:
-    """Exterior and holes of each polygon (R,), closed rings of [x, y]; integers, where all corners are."""
+def rings_of(outlines: np.ndarray) -> Iterator[Rings]:
+    """Exterior and holes of each polygon (R,) in turn, closed rings of [x, y]; integers, where all corners are."""
     rings, owner = shapely.get_rings(outlines, return_index=True)
     points, ring = shapely.get_coordinates(rings, return_index=True)
-    ends = np.cumsum(np.bincount(ring, minlength=len(rings))).tolist()
-    places = (points.astype(np.int64) if (points == np.rint(points)).all() else points).tolist()
-    found: list[Rings] = [[] for _ in outlines]
-    for start, end, region in zip([0, *ends[:-1]], ends, owner.tolist(), strict=True):
-        found[region].append(places[start:end])
-    return found
+    places = points.astype(np.int64) if (points == np.rint(points)).all() else points
+    parts = iter(np.split(places, np.cumsum(np.bincount(ring, minlength=len(rings)))[:-1]))
+    for count in np.bincount(owner, minlength=len(outlines)).tolist():
+        yield [part.tolist() for part in islice(parts, count)]
 
 
-def summaries(measurements: Mapping[str, np.ndarray], of_tile: np.ndarray, count: int) -> list[dict[str, float]]:
+def summaries(measurements: Mapping[str, np.ndarray], of_tile: np.ndarray, count: int) -> Iterator[dict[str, float]]:
     """Tiles of each region, and mean and maximum of every measurement over them, of what is finite; NaN without any.
+
+    They come in turn, as the rings do: made at once, a million small objects keep Python's garbage collector busy.
 
     Args:
         measurements: values (N,) by name.
@@ -84,4 +85,5 @@ def summaries(measurements: Mapping[str, np.ndarray], of_tile: np.ndarray, count
         with np.errstate(invalid="ignore"):
             columns |= {f"{name} mean": sums / counts, f"{name} max": np.where(counts > 0, largest, np.nan)}
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-    return [dict(zip(columns, row, strict=True)) for row in rows]
+    for row in rows:
+        yield dict(zip(columns, row, strict=True))

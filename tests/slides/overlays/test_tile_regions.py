@@ -27,7 +27,7 @@ def test_regions_are_the_parts_of_the_union_of_all_tiles(draw, seed):
     assert {part.normalize().wkt for part in parts} == {outline.normalize().wkt for outline in regions.outlines}
     assert (np.diff(shapely.area(regions.outlines)) <= 0).all()
     assert shapely.contains(regions.outlines[regions.of_tile], shapely.centroid(boxes)).all()
-    rings = rings_of(regions.outlines)
+    rings = list(rings_of(regions.outlines))
     assert sum(map(len, rings)) == len(parts) + sum(len(part.interiors) for part in parts)
     assert all(ring[0] == ring[-1] and isinstance(ring[0][0], int) for region in rings for ring in region)
     equals = [
