@@ -24,7 +24,7 @@ class RunningViewer(NamedTuple):
 @contextmanager
 def running_viewer(folder: Path, *settings: str) -> Iterator[RunningViewer]:
     """`kd_mil.view` with settings, in a folder."""
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
     words = ["-m", "kd_mil.view", *settings]
     log = folder / f"viewer-{time.monotonic_ns()}.log"
     with log.open("w") as lines:

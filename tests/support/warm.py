@@ -5,6 +5,7 @@ death; only its imports were made before. So are the processes that a command st
 sweep and steps of a chain: their `sys.executable` is `warm_python.py`.
 """
 
+import contextlib
 import functools
 import os
 import select
@@ -41,7 +42,8 @@ class WarmProcess:
         return self.returncode
 
     def terminate(self):
-        os.kill(self.pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
 
     def kill(self):
         os.killpg(self.pid, signal.SIGKILL)
