@@ -59,9 +59,13 @@ LINES = (
             ("pasted, no pixel cross-entropy", "pasted_no_wce"),
             ("pasted, output alone", "pasted_output"),
             ("pasted, 68 epochs after 34, roles switched where better", "pasted_switched"),
+            ("pasted, 102 epochs after 34, roles switched every 34", "pasted_periodic"),
+            ("vgg, weights of maps .2 .2 .6, pasted", "vgg_deep_pasted"),
         )
-        for what, role in (("stage one for 34 epochs", "stage_one"), ("student as long", "student"))
+        for what, role in (("stage one for 34 epochs", "stage_one"), ("its student", "student"))
     ),
+    ("stage one for 34 epochs, every positive image pasted", "all_pasted_teacher", "teacher"),
+    ("stage one for 34 epochs, pasted, exponent 8", "pasted_exponent_8", "teacher"),
     ("U-Net on masks", "unet", "model"),
 )
 METRICS = ("f1", "f1_pos", "iou_pos", "dice", "precision", "recall", "precision_pos")
@@ -111,7 +115,7 @@ DIFFERENCES = (
         )
     ),
     *(
-        (f"{name}, student of 34 epochs - its stage one", (folder, "student"), (folder, "stage_one"))
+        (f"{name}, student - its stage one", (folder, "student"), (folder, "stage_one"))
         for name, folder in (
             ("vgg, weights of maps .2 .2 .6", "vgg_deep"),
             ("resnet, weights of maps .2 .2 .6", "resnet_deep"),
@@ -120,6 +124,7 @@ DIFFERENCES = (
             ("pasted, no pixel cross-entropy", "pasted_no_wce"),
             ("pasted, output alone", "pasted_output"),
             ("pasted, roles switched", "pasted_switched"),
+            ("pasted, roles switched every 34", "pasted_periodic"),
         )
     ),
     ("vgg, student, weights .2 .2 .6 - as set", ("vgg_deep", "student"), ("vgg_long_student", "student")),

@@ -37,6 +37,9 @@ for seed in $seeds; do
   run vgg_long_student experiment=ifkd_synthetic segmenter=vgg_mil_small method.teacher_epochs=34 trainer.max_epochs=68 method.switch.rule=never
   run vgg_long_teacher experiment=ifkd_synthetic segmenter=vgg_mil_small method.teacher_epochs=null trainer.max_epochs=68
   long="experiment=ifkd_synthetic method.teacher_epochs=34 trainer.max_epochs=68 method.switch.rule=never"
+  switched="experiment=ifkd_synthetic method.teacher_epochs=34 method.paste=0.7"
+  run all_pasted_teacher experiment=ifkd_synthetic method.teacher_epochs=null method.paste=1.0
+  run pasted_exponent_8 experiment=ifkd_synthetic method.teacher_epochs=null method.paste=0.7 method.gm_exponent=8
   # shellcheck disable=SC2086
   for net in vgg:vgg_mil_small resnet:resnet_mil; do
     run "${net%%:*}_deep" $long segmenter=${net#*:} "segmenter.fusion_weights=[0.2,0.2,0.6]"
@@ -52,7 +55,11 @@ for seed in $seeds; do
   # shellcheck disable=SC2086
   run pasted_output $long method.paste=0.7 method.mode=output
   # shellcheck disable=SC2086
-  run pasted_switched $long method.paste=0.7 trainer.max_epochs=102 method.switch.rule=if_better method.switch.first=34 method.switch.period=34
+  run pasted_periodic $switched trainer.max_epochs=136 method.switch.rule=periodic method.switch.first=34 method.switch.period=34
+  # shellcheck disable=SC2086
+  run vgg_deep_pasted $long segmenter=vgg_mil_small "segmenter.fusion_weights=[0.2,0.2,0.6]" method.paste=0.7
+  # shellcheck disable=SC2086
+  run pasted_switched $switched trainer.max_epochs=102 method.switch.rule=if_better method.switch.first=34 method.switch.period=34
   # shellcheck disable=SC2086
   run cam experiment=cam_baseline $rival
   run unet experiment=unet_supervised segmenter.name=tf_efficientnet_lite0 segmenter.pretrained=true method.augment=true trainer.max_epochs=34
