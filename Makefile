@@ -25,9 +25,9 @@ endif
 
 demo: $(READY) ## the main job on embedded data: WENO end to end
 	$(PYTHON) -m kd_mil.run experiment=weno_dsmil optimizer.lr=2e-4 method.instance_score=validation \
-		trainer.max_epochs=20 loading.num_workers=2 hydra.run.dir=runs/demo
+		trainer.max_epochs=20 loading.num_workers=2 paths.cache_dir=.cache/demo hydra.run.dir=runs/demo
 	$(PYTHON) -m kd_mil.predict ckpt=runs/demo out=runs/demo/predictions \
-		'slides=.cache/kd_mil/synthetic_slides_*/slides/*0.tif'
+		'slides=.cache/demo/synthetic_slides_*/slides/*0.tif'
 
 test: $(READY) ## all tests
 	$(SINGLE) $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -3,7 +3,7 @@
 python docs/screenshots.py predictions=DIR slides=DIR [slide=ID]
 
 DIR are the output folder of `kd_mil.predict`, and the slides it was made from: `make demo` leaves runs/demo/predictions
-and .cache/kd_mil/synthetic_slides_*/slides.
+and .cache/demo/synthetic_slides_*/slides.
 """
 
 import sys
