@@ -23,11 +23,12 @@ endif
 	$(PYTHON) -m pip install --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-demo: $(READY) ## the main job on embedded data: WENO end to end
-	$(PYTHON) -m kd_mil.run experiment=weno_dsmil optimizer.lr=2e-4 method.instance_score=validation \
-		trainer.max_epochs=20 loading.num_workers=2 paths.cache_dir=.cache/demo hydra.run.dir=runs/demo
+demo: $(READY) ## WENO on slides made here, end to end, in about a minute
+	$(PYTHON) -m kd_mil.run experiment=weno_transport data=synthetic_slides aggregator=dsmil optimizer.lr=5e-4 \
+		method.instance_score=validation trainer.max_epochs=8 loading.num_workers=2 paths.cache_dir=.cache/demo \
+		hydra.run.dir=runs/demo
 	$(PYTHON) -m kd_mil.predict ckpt=runs/demo out=runs/demo/predictions \
-		'slides=.cache/demo/synthetic_slides_*/slides/*0.tif'
+		'slides=.cache/demo/synthetic_slides_*/slides/*_0*0.tif'
 
 test: $(READY) ## all tests
 	$(SINGLE) $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder

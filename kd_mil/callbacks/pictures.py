@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from kd_mil.core.atomic import atomic_path
+from kd_mil.core.atomic import PNG_LEVEL, atomic_path
 
 
 def show_figure(figure: Figure, trainer: Trainer, tag: str, path: Path | None = None, dpi: float | None = None) -> None:
@@ -29,7 +29,7 @@ def show_figure(figure: Figure, trainer: Trainer, tag: str, path: Path | None = 
     pixels = drawn(figure, dpi)
     if path is not None:
         with atomic_path(path) as temporary:
-            Image.fromarray(pixels).save(temporary, format="PNG", dpi=(figure.dpi, figure.dpi))
+            Image.fromarray(pixels).save(temporary, format="PNG", dpi=(figure.dpi, figure.dpi), compress_level=PNG_LEVEL)
     if writer is not None:
         writer.add_image(tag, pixels, trainer.current_epoch, dataformats="HWC")
 

@@ -20,6 +20,8 @@ ABANDONED_SECONDS = 3600.0
 """An unfinished file of another machine that was not written to for this long belongs to nobody any more."""
 LONGEST_NAME = 200
 """Bytes of a file name up to which its unfinished file bears it, too; 255 are the most a name may have."""
+PNG_LEVEL = 2
+"""Of zlib's 9: a heat map takes a third of the time of level 6 and 7 % more space."""
 
 
 @contextmanager
@@ -108,8 +110,9 @@ def require_writable(folder: Path) -> None:
 
 def write_figure(path: Path, figure: Any, dpi: float | None = None) -> None:
     """Draw a figure of Matplotlib into a PNG that is either whole or not there; without `dpi`, as the figure says."""
+    settings = {"compress_level": PNG_LEVEL}
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi="figure" if dpi is None else dpi)
+        figure.savefig(temporary, format="png", dpi="figure" if dpi is None else dpi, pil_kwargs=settings)
 
 
 def write_arrays(path: Path, arrays: dict[str, "np.ndarray"]) -> None:

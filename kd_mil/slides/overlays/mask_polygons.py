@@ -19,7 +19,8 @@ def mask_polygons(mask: np.ndarray, min_pixels: int = 1, tolerance: float = 0.0)
     kept |= ~_without_small(~kept, min_pixels)
     rows, starts, ends = _runs(kept)
     boxes = shapely.box(starts, rows, ends, rows + 1)
-    parts = shapely.get_parts(shapely.simplify(shapely.union_all(boxes), tolerance))
+    outlines = shapely.simplify(shapely.union_all(boxes), tolerance, preserve_topology=tolerance > 0)
+    parts = shapely.get_parts(outlines)
     polygons = [part for part in parts if part.geom_type == "Polygon" and not part.is_empty]
     return sorted(polygons, key=lambda polygon: -polygon.area)
 

@@ -1,6 +1,6 @@
 """Connected groups of tiles: their outlines, and what their tiles measure, in time that grows with the tiles alone."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple
 
@@ -36,14 +36,16 @@ def merge_tiles(corners: np.ndarray, sizes: np.ndarray | int) -> Regions:
     adjoins = (shared >= 0).all(1) & (shared > 0).any(1)
     edges = (np.ones(int(adjoins.sum()), bool), (first[adjoins], second[adjoins]))
     count, group = connected_components(coo_array(edges, (len(boxes), len(boxes))), directed=False)
-    outlines = _outlines(boxes, group, count)
+    whole = (shared == (ends - starts)[first]) & (shared == (ends - starts)[second])
+    edge_to_edge = ((shared == 0) & whole[:, ::-1]).any(1)[adjoins & (first != second)].all()
+    outlines = _outlines(boxes, group, count, shapely.coverage_union_all if edge_to_edge else shapely.union_all)
     order = np.lexsort((np.unique(group, return_index=True)[1], -shapely.area(outlines)))
     place = np.empty(count, np.int64)
     place[order] = np.arange(count)
     return Regions(outlines[order], place[group])
 
 
-def _outlines(boxes: np.ndarray, group: np.ndarray, count: int) -> np.ndarray:
+def _outlines(boxes: np.ndarray, group: np.ndarray, count: int, union: Callable[..., np.ndarray]) -> np.ndarray:
     """The union (count,) of the boxes (N,) of each group; groups of as many boxes are joined together."""
     order, lengths = np.argsort(group, kind="stable"), np.bincount(group, minlength=count)
     starts = np.cumsum(lengths) - lengths
@@ -51,7 +53,10 @@ def _outlines(boxes: np.ndarray, group: np.ndarray, count: int) -> np.ndarray:
     for length in np.unique(lengths).tolist():
         alike = np.flatnonzero(lengths == length)
         members = boxes[order[starts[alike][:, None] + np.arange(length)]]
-        outlines[alike] = shapely.simplify(shapely.union_all(members, axis=1), 0) if length > 1 else members[:, 0]
+        if length == 1:
+            outlines[alike] = members[:, 0]
+        else:  # no tolerance changes no topology, which would take minutes to preserve
+            outlines[alike] = shapely.simplify(union(members, axis=1), 0, preserve_topology=False)
     return outlines
 
 

@@ -12,12 +12,30 @@ def on_a_grid(rng):
     return np.stack([cells % 20, cells // 20], 1) * 256, 256
 
 
+def on_a_grid_but_one(rng):
+    corners, edge = on_a_grid(rng)
+    corners[7, 1] += 100
+    return corners, edge
+
+
+def on_a_grid_and_some_twice(rng):
+    corners, edge = on_a_grid(rng)
+    return np.concatenate([corners, corners[:9]]), edge
+
+
+def cut_at_the_border(rng):
+    corners, edge = on_a_grid(rng)
+    return corners, np.minimum(edge, 20 * 256 - 90 - corners)
+
+
 def anywhere_of_any_size(rng):
     return rng.integers(0, 400, (60, 2)), rng.integers(5, 60, (60, 2))
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("draw", [on_a_grid, anywhere_of_any_size])
+@pytest.mark.parametrize(
+    "draw", [on_a_grid, on_a_grid_but_one, on_a_grid_and_some_twice, cut_at_the_border, anywhere_of_any_size]
+)
 def test_regions_are_the_parts_of_the_union_of_all_tiles(draw, seed):
     corners, sizes = draw(np.random.default_rng(seed))
     regions = merge_tiles(corners, sizes)
@@ -35,6 +53,14 @@ def test_regions_are_the_parts_of_the_union_of_all_tiles(draw, seed):
         for region, outline in zip(rings, regions.outlines, strict=True)
     ]
     assert all(equals)
+
+
+def test_a_tumour_of_many_tiles_with_thousands_of_holes_is_one_region():
+    tissue = np.random.default_rng(0).random((240, 240)) < 0.7
+    corners = np.argwhere(tissue) * 256
+    largest = merge_tiles(corners, 256).outlines[0]
+    assert len(largest.interiors) > 4000
+    assert largest.area > 0.9 * len(corners) * 256**2
 
 
 def test_measurements_are_those_of_finite_values():
