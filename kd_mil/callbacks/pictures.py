@@ -29,7 +29,8 @@ def show_figure(figure: Figure, trainer: Trainer, tag: str, path: Path | None = 
     pixels = drawn(figure, dpi)
     if path is not None:
         with atomic_path(path) as temporary:
-            Image.fromarray(pixels).save(temporary, format="PNG", dpi=(figure.dpi, figure.dpi), compress_level=PNG_LEVEL)
+            per_inch = (figure.dpi, figure.dpi)
+            Image.fromarray(pixels).save(temporary, format="PNG", dpi=per_inch, compress_level=PNG_LEVEL)
     if writer is not None:
         writer.add_image(tag, pixels, trainer.current_epoch, dataformats="HWC")
 
