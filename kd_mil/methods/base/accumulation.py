@@ -28,6 +28,7 @@ class AccumulatingMethod(Method):
             self.update_with_held()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_end(outputs, batch, batch_idx)
         if self.trainer.is_last_batch:
             self.update_with_held()
 

@@ -53,6 +53,8 @@ class Method(CardedModule):
         """Predictions of the last evaluation of each stage, `val` and `test`: every row of the split once."""
         self.scores: dict[str, dict[str, Scores]] = {}
         """Scores of the last evaluation by stage, role and metric, in double precision."""
+        self._losses: dict[str, tuple[Tensor, int]] = {}
+        """Sum over the rows of this epoch, and their number, by name."""
 
     # ---- what a method says of itself
 
@@ -135,14 +137,23 @@ class Method(CardedModule):
     def log_loss(self, role: str, loss: Tensor, batch_size: int, **terms: Tensor) -> None:
         """Log the training loss of a role as `loss/ROLE`, and its terms as `terms/ROLE_TERM`.
 
-        Means over the epoch, of what all ranks know: the loss of the whole step.
+        Means over the epoch, of what all ranks know: the loss of the whole step. They are handed to Lightning once an
+        epoch, since `log` costs as much as a step of a small network.
         """
         values = {f"loss/{role}": loss} | {f"terms/{role}_{name}": term for name, term in terms.items()}
         for name, value in values.items():
-            self.log(name, value.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=batch_size)
+            total, rows = self._losses.get(name, (torch.zeros((), device=loss.device), 0))
+            self._losses[name] = total + value.detach().float() * batch_size, rows + batch_size
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.trainer.is_last_batch:
+            for name, (total, rows) in self._losses.items():
+                mean = total / max(rows, 1)
+                self.log(name, mean, on_step=False, on_epoch=True, sync_dist=True, batch_size=rows)
 
     def on_train_epoch_start(self) -> None:
         """Dropout and augmentation depend on (seed, epoch) alone, so a resumed epoch repeats exactly, on any ranks."""
+        self._losses.clear()
         torch.manual_seed((self.seed * 1_000_003 + self.current_epoch) * 1009)
 
     # ---- evaluation

@@ -38,3 +38,17 @@ def test_a_logged_loss_is_the_mean_over_the_rows_of_all_ranks():
     trainer = fit(LogsOnly(), TinyData(tiny_splits()), strategy=BesideAnotherRank("cpu"), limit_val_batches=0)
     assert trainer.callback_metrics["loss/model"].item() == pytest.approx(84 / 54)
     assert trainer.callback_metrics["terms/model_smoothness"].item() == pytest.approx(132 / 54)
+
+
+class LossOfTheEpoch(LogsOnly):
+    """Its loss is the number of the epoch, from 1, plus 0 for 2 rows and 1 for 6 in turns."""
+
+    def training_step(self, batch, batch_idx):
+        more = batch_idx % 2
+        self.log_loss("model", torch.tensor(1.0 + self.current_epoch + more), 2 + 4 * more)
+
+
+def test_a_logged_loss_is_that_of_the_last_epoch_by_rows():
+    """By hand, 12 steps: (6 x 2 x 3 + 6 x 6 x 4) / 48 in the third epoch."""
+    trainer = fit(LossOfTheEpoch(), TinyData(tiny_splits()), epochs=3, limit_val_batches=0)
+    assert trainer.callback_metrics["loss/model"].item() == pytest.approx(180 / 48)
