@@ -1,6 +1,7 @@
-"""The fully supervised row of the segmentation tables: a U-Net (arXiv 1505.04597) that trains on masks.
+"""The fully supervised rows of the segmentation tables: a U-Net (arXiv 1505.04597), or any network, trained on masks.
 
 python -m kd_mil.run experiment=unet_supervised
+python -m kd_mil.run experiment=unet_supervised segmenter=lite0_mil      # the network of a weakly supervised row
 """
 
 from typing import Any
@@ -13,7 +14,7 @@ from kd_mil.core.machine.dealing import dealing
 from kd_mil.core.machine.shares import WHOLE, WholeStep
 from kd_mil.data.batches import UNKNOWN, MaskedBatch
 from kd_mil.methods.base.method import ModuleFactory
-from kd_mil.methods.base.pixel_losses import cross_entropy_of_logits, soft_dice
+from kd_mil.methods.base.pixel_losses import cross_entropy_of, cross_entropy_of_logits, soft_dice
 from kd_mil.methods.base.segmentation_method import SegmentationMethod
 from kd_mil.models.preprocess import random_dihedral
 
@@ -24,14 +25,13 @@ class UNetSupervised(SegmentationMethod):
     Args:
         instance_shape: (C, H, W) of the images.
         num_classes: 2.
-        segmenter: factory of a network with `logits(images)`, such as `models.segmenters.unet.UNet`.
+        segmenter: factory of a network for masks; one with several maps learns by its fused one.
         augment: flips and quarter turns of image and mask together (square images only); `preprocess.augment` would
             turn the image alone.
         **training: preprocess, reading, optimizer, gradient_clip, seed of `SegmentationMethod`.
 
     Raises:
-        UserError: more than two classes, images turned without their masks, a segmenter without logits, or no
-            training mask.
+        UserError: more than two classes, images turned without their masks, or no training mask.
     """
 
     train_views = ("masked_images",)
@@ -54,11 +54,6 @@ class UNetSupervised(SegmentationMethod):
         if augment and instance_shape[-1] != instance_shape[-2]:
             raise UserError(f"method.augment turns square images, but they are {tuple(instance_shape[1:])}")
         self.segmenter = segmenter(instance_shape=tuple(instance_shape))
-        if not hasattr(self.segmenter, "logits"):
-            raise UserError(
-                f"method=unet_supervised trains on logits, which {type(self.segmenter).__name__} does not give: "
-                "take segmenter=unet"
-            )
         self.augment = augment
 
     def parts(self) -> list[nn.Module]:
@@ -81,11 +76,15 @@ class UNetSupervised(SegmentationMethod):
 
     def loss(self, images: Tensor, masks: Tensor, deal: WholeStep = WHOLE) -> Tensor:
         """Mean cross-entropy over known pixels and mean soft Dice over images, of masks (B, H, W) 0, 1 or 255."""
-        logits = self.segmenter.logits(images)  # type: ignore[operator]
         known = (masks != UNKNOWN).float()
         targets = masks * known
-        pixels = cross_entropy_of_logits(logits, targets) * known
-        overlap = deal.mean(soft_dice(logits.sigmoid() * known, targets))
+        if hasattr(self.segmenter, "logits"):
+            logits = self.segmenter.logits(images)  # type: ignore[operator]
+            probs, pixels = logits.sigmoid(), cross_entropy_of_logits(logits, targets) * known
+        else:
+            probs = self.segmenter(images).fused
+            pixels = cross_entropy_of(probs, targets) * known
+        overlap = deal.mean(soft_dice(probs * known, targets))
         return deal.sum(deal.real(pixels).sum()) / deal.sum(deal.real(known).sum()).clamp_min(1) + overlap
 
     def predict_maps(self, images: Tensor) -> dict[str, Tensor]:

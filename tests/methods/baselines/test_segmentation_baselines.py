@@ -12,6 +12,7 @@ from kd_mil.data.batches import UNKNOWN, MaskedBatch
 from kd_mil.methods.base.pixel_losses import soft_dice
 from kd_mil.methods.baselines.cam import CAM
 from kd_mil.methods.baselines.unet_supervised import UNetSupervised
+from kd_mil.models.outputs import SegmentationOutput
 from kd_mil.models.preprocess import Preprocess
 from kd_mil.models.segmenters.cam import CamClassifier
 from kd_mil.models.segmenters.unet import UNet
@@ -57,10 +58,15 @@ def test_cam_is_judged_as_the_classifier_it_is():
     assert trainer.callback_metrics["val/model/image_loss"].item() == pytest.approx(expected.item(), rel=1e-4)
 
 
+def vgg_on_masks(**settings):
+    return UNetSupervised(**image_parts(**settings))
+
+
+@pytest.mark.parametrize("network", [unet, vgg_on_masks])
 @pytest.mark.parametrize("inverted", [False, True])
-def test_unet_learns_what_the_masks_say(inverted):
+def test_networks_learn_what_the_masks_say(inverted, network):
     """Taught that tumour is background, it says so."""
-    method, data = unet(optimizer=partial(torch.optim.Adam, lr=1e-2)), tiny_glands()
+    method, data = network(optimizer=partial(torch.optim.Adam, lr=1e-2)), tiny_glands()
     data.setup()
     if inverted:
         data._truth = 1 - data._truth
@@ -144,6 +150,12 @@ def test_the_loss_of_masks_by_hand():
     assert float(method.loss(torch.zeros(1, 3, 2, 2), masks)) == pytest.approx(expected)
 
 
-def test_a_segmenter_without_logits_is_refused():
-    with pytest.raises(UserError, match="VggMIL does not give: take segmenter=unet"):
-        UNetSupervised(**image_parts())
+def test_the_loss_of_masks_of_a_network_with_several_maps_by_hand():
+    """As above, but the probabilities of the fused map are given: .25 and .5 where they are known."""
+    method = vgg_on_masks()
+    fused = torch.tensor([[[0.25, 0.5], [0.9, 0.1]]])
+    method.segmenter.forward = lambda images: SegmentationOutput(fused[:, None], fused)
+    masks = torch.tensor([[[1.0, 0.0], [255.0, 255.0]]])
+    probs, targets = torch.tensor([[[0.25, 0.5], [0.0, 0.0]]]), torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
+    expected = (math.log(4) + math.log(2)) / 2 + float(soft_dice(probs, targets).mean())
+    assert float(method.loss(torch.zeros(1, 3, 2, 2), masks)) == pytest.approx(expected)
