@@ -61,12 +61,18 @@ LINES = (
             ("pasted, 68 epochs after 34, roles switched where better", "pasted_switched"),
             ("pasted, 102 epochs after 34, roles switched every 34", "pasted_periodic"),
             ("vgg, weights of maps .2 .2 .6, pasted", "vgg_deep_pasted"),
+            ("swin", "swin_long_student"),
+            ("Dice", "dice_long_student"),
         )
         for what, role in (("stage one for 34 epochs", "stage_one"), ("its student", "student"))
     ),
+    ("sa, stage one for 20 epochs", "sa_short", "stage_one"),
+    ("sa, its student of 20 epochs", "sa_short", "student"),
+    ("stage one, pasted, for 136 epochs", "longest_teacher_pasted", "teacher"),
     ("stage one for 34 epochs, every positive image pasted", "all_pasted_teacher", "teacher"),
     ("stage one for 34 epochs, pasted, exponent 8", "pasted_exponent_8", "teacher"),
     ("U-Net on masks", "unet", "model"),
+    ("the same network on masks", "lite0_supervised", "model"),
 )
 METRICS = ("f1", "f1_pos", "iou_pos", "dice", "precision", "recall", "precision_pos")
 STUDENTS = (
@@ -125,8 +131,21 @@ DIFFERENCES = (
             ("pasted, output alone", "pasted_output"),
             ("pasted, roles switched", "pasted_switched"),
             ("pasted, roles switched every 34", "pasted_periodic"),
+            ("swin", "swin_long_student"),
+            ("sa", "sa_short"),
+            ("Dice", "dice_long_student"),
         )
     ),
+    *(
+        (f"{name} - pasted stage one for 136", (folder, "student"), ("longest_teacher_pasted", "teacher"))
+        for name, folder in (
+            ("pasted, roles switched every 34", "pasted_periodic"),
+            ("pasted, roles switched where better", "pasted_switched"),
+        )
+    ),
+    ("pasted, roles switched every 34 - OEEM-style", ("pasted_periodic", "student"), ("oeem", "student")),
+    ("pasted, roles switched every 34 - OAA-style", ("pasted_periodic", "student"), ("oaa", "student")),
+    ("U-Net on masks - the same network on masks", ("unet", "model"), ("lite0_supervised", "model")),
     ("vgg, student, weights .2 .2 .6 - as set", ("vgg_deep", "student"), ("vgg_long_student", "student")),
     ("pasted stage one for 68 - stage one for 68", ("long_teacher_pasted", "teacher"), ("long_teacher", "teacher")),
     ("student of 34 epochs - stage one for 68", ("long_student", "student"), ("long_teacher", "teacher")),

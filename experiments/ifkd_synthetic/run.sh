@@ -61,6 +61,13 @@ for seed in $seeds; do
   # shellcheck disable=SC2086
   run pasted_switched $switched trainer.max_epochs=102 method.switch.rule=if_better method.switch.first=34 method.switch.period=34
   # shellcheck disable=SC2086
+  run swin_long_student $long segmenter=swin_mil
+  run sa_short experiment=ifkd_synthetic method.teacher_epochs=20 trainer.max_epochs=40 method.switch.rule=never segmenter=sa_mil "segmenter.widths=[16,32,64]"
+  run longest_teacher_pasted experiment=ifkd_synthetic method.teacher_epochs=null trainer.max_epochs=136 method.paste=0.7
+  # shellcheck disable=SC2086
+  run dice_long_student $long method.stage_one=dice
+  run lite0_supervised experiment=unet_supervised segmenter=lite0_mil method.augment=true trainer.max_epochs=34
+  # shellcheck disable=SC2086
   run cam experiment=cam_baseline $rival
   run unet experiment=unet_supervised segmenter.name=tf_efficientnet_lite0 segmenter.pretrained=true method.augment=true trainer.max_epochs=34
   # shellcheck disable=SC2086
