@@ -48,4 +48,4 @@ Image(sorted(Path(OUT, "figures").glob("roc*.png"))[0], width=600)
 # ## Further
 #
 # The paper's colon nuclei, when you have the images: `kd-mil run -m experiment=d2l_colon data.fold=0,1,2,3,4`. A student that is told that instances of negative
-# bags are negative, which needs labels of bags alone, is above its teacher: `method.kd.negative_bags=zero`.
+# bags are negative, which needs labels of bags alone, is above its teacher on features of these nuclei: `method.kd.negative_bags=zero`.
