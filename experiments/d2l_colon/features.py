@@ -8,7 +8,7 @@ Instance labels are read by the scores of the test part alone; which student is 
 import json
 import sys
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 
 import numpy as np
 
@@ -21,7 +21,9 @@ ROWS = {
     "negative_bags=zero": ("zero", "student"),
     "zero, from the teacher's weights": ("zero_from_teacher", "student"),
     "reduction=mean": ("mean", "student"),
+    "supervised": ("supervised", "model"),
 }
+OF_A_RUN = ("seed=", "data.fold=", "data.manifest=", "hydra.")
 METRICS = (
     "instance_accuracy",
     "instance_f1",
@@ -40,13 +42,37 @@ Values = dict[Pair, dict[str, float | None]]
 
 def read(root: Path) -> dict[str, Values]:
     """Test scores and the validation bag loss of each row, by (fold, seed)."""
-    runs = [run for run in find_runs([root]) if run.finished]
+    runs = by_kind(root)
     found: dict[str, Values] = {row: {} for row in ROWS}
     for row, (kind, role) in ROWS.items():
-        for run in (run for run in runs if run.directory.parent.name == kind):
-            scores = {name: run.metrics[f"test/{role}/{name}"] for name in METRICS}
-            found[row][pair_of(run)] = scores | {"val bag_loss": run.metrics[f"val/{role}/bag_loss"]}
+        for run in runs.get(kind, []):
+            scores = {name: run.metrics.get(f"test/{role}/{name}") for name in METRICS}
+            found[row][pair_of(run)] = scores | {"val bag_loss": run.metrics.get(f"val/{role}/bag_loss")}
     return found
+
+
+def made_by(root: Path) -> dict[str, object]:
+    """Commits, versions and settings of the runs, those of a row once."""
+    records = {kind: [run.record for run in runs] for kind, runs in by_kind(root).items()}
+    every = [record for of_kind in records.values() for record in of_kind]
+    return {
+        "git_commits": sorted({record["git_commit"] for record in every}),
+        "data_fingerprints": sorted({record["data_fingerprint"] for record in every}),
+        "versions": every[0]["versions"],
+        "overrides": {
+            kind: [text for text in of_kind[0]["overrides"] if not text.startswith(OF_A_RUN)]
+            for kind, of_kind in records.items()
+        },
+    }
+
+
+def by_kind(root: Path) -> dict[str, list[Run]]:
+    """Finished runs by the name of their row's folder."""
+    kinds: dict[str, list[Run]] = {}
+    for run in find_runs([root]):
+        if run.finished:
+            kinds.setdefault(run.directory.parent.name, []).append(run)
+    return kinds
 
 
 def pair_of(run: Run) -> Pair:
@@ -72,8 +98,7 @@ def markdown(found: dict[str, Values], differences: dict[str, dict[str, dict[str
     names = (*METRICS, "val bag_loss")
     lines = ["| | pairs | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
     for row, values in found.items():
-        means = (fmean(float(scores[name]) for scores in values.values()) for name in names)  # type: ignore[arg-type]
-        lines.append(f"| {row} | {len(values)} | " + " | ".join(f"{mean:.3f}" for mean in means) + " |")
+        lines.append(f"| {row} | {len(values)} | " + " | ".join(cell(values, name) for name in names) + " |")
     lines += ["", "| against the teacher | metric | difference | pairs above |", "|---|---|---|---|"]
     for row, by_metric in differences.items():
         for name, found_ in by_metric.items():
@@ -82,17 +107,27 @@ def markdown(found: dict[str, Values], differences: dict[str, dict[str, dict[str
     return "\n".join(lines)
 
 
+def cell(values: Values, name: str) -> str:
+    """Mean over folds and seeds, and the standard deviation of the means of folds; nothing where a run lacks it."""
+    if any(scores[name] is None for scores in values.values()):
+        return ""
+    folds = {fold: [float(own[name]) for (other, _), own in values.items() if other == fold] for fold, _ in values}  # type: ignore[arg-type]
+    means = [fmean(own) for own in folds.values()]
+    return f"{fmean(means):.3f} ({stdev(means):.3f})" if len(means) > 1 else f"{means[0]:.3f}"
+
+
 def main(root: Path, out: Path) -> None:
     """Write the record, print the tables."""
     found = {row: values for row, values in read(root).items() if values}
-    students = [row for row in found if row not in ("MIL", "teacher")]
+    students = [row for row, (_, role) in ROWS.items() if role == "student" and row in found]
     chosen = METRICS[:6]
     differences = {row: {name: paired(found[row], found["teacher"], name) for name in chosen} for row in students}
     listed = {
         row: {"fold {}, seed {}".format(*pair): own for pair, own in sorted(values.items())}
         for row, values in found.items()
     }
-    out.write_text(json.dumps({"test": listed, "against the teacher": differences}, indent=1) + "\n")
+    record = made_by(root) | {"test": listed, "against the teacher": differences}
+    out.write_text(json.dumps(record, indent=1) + "\n")
     print(markdown(found, differences))
 
 
