@@ -20,3 +20,7 @@ for seed in 0 1 2; do
     run mean method.student_epochs=6 method.kd.reduction=mean "$@"
   done
 done
+for fold in 0 1 2 3 4; do # on the labels of all instances
+  python -m kd_mil.run experiment=supervised data=feature_bags data.manifest="$manifest" encoder.out_features=128 encoder.relu=true optimizer.lr=1e-3 \
+    lr_decay=cosine select=last trainer.max_epochs=12 trainer=cpu trainer.threads=1 seed=0 data.fold=$fold hydra.run.dir="$root/supervised/$fold"
+done
