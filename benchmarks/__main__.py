@@ -38,6 +38,7 @@ BENCHMARKS = (
     "cohort",
     "start_up",
     "slow_places",
+    "operations",
     "slides",
     "extraction",
     "restart",
