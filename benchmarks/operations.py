@@ -10,6 +10,7 @@ from unittest import mock
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.machine import in_fresh_process
 from kd_mil.models import segments
 from tests.support.dealt_runs import METHODS, RUNS, build
 from tests.support.tiny import fit
@@ -37,12 +38,12 @@ def run(quick: bool) -> dict[str, Any]:
         "title": "Operations and waits of a training step",
         "note": "Medians over the steps of a kind. Waits: where the host would wait for a GPU, the most in one step.",
         "columns": COLUMNS,
-        "rows": [row for name in (QUICK if quick else RUNS) for row in rows_of(name)],
+        "rows": [row for name in (QUICK if quick else RUNS) for row in in_fresh_process(counted_run, name)["rows"]],
         "goals": [],
     }
 
 
-def rows_of(name: str) -> list[dict[str, Any]]:
+def counted_run(name: str) -> dict[str, Any]:
     """A row for each kind of step of a run: on bags, on instances, on images of each phase."""
     method, data, epochs = build(name)
     step, counts = method.training_step, {}  # type: ignore[var-annotated]
@@ -58,7 +59,7 @@ def rows_of(name: str) -> list[dict[str, Any]]:
     validated = name.startswith("d2l") or name not in METHODS
     with mock.patch.object(segments, "FEW_INSTANCES", 10**9):  # as on a GPU, where nothing goes bag by bag
         fit(method, data, epochs=epochs, limit_val_batches=1.0 if validated else 0)
-    return [row_of(name, kind, found) for kind, found in counts.items()]
+    return {"rows": [row_of(name, kind, found) for kind, found in counts.items()]}
 
 
 def row_of(name: str, kind: str, found: Sequence[tuple[int, int]]) -> dict[str, Any]:
