@@ -8,6 +8,7 @@ from statistics import median_low
 from typing import Any
 from unittest import mock
 
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.machine import in_fresh_process
@@ -45,6 +46,7 @@ def run(quick: bool) -> dict[str, Any]:
 
 def counted_run(name: str) -> dict[str, Any]:
     """A row for each kind of step of a run: on bags, on instances, on images of each phase."""
+    torch.set_num_threads(1)  # of two, PyTorch ends where one computes within a mode that Python dispatches
     method, data, epochs = build(name)
     step, counts = method.training_step, {}  # type: ignore[var-annotated]
 
