@@ -75,4 +75,5 @@ def row_of(name: str, kind: str, found: Sequence[tuple[int, int]]) -> dict[str, 
         "fewest": min(operations),
         "most": max(operations),
         "waits": max(waits),
+        "operations_of_steps": list(operations),
     }
