@@ -46,7 +46,7 @@ def run(quick: bool) -> dict[str, Any]:
 
 def counted_run(name: str) -> dict[str, Any]:
     """A row for each kind of step of a run: on bags, on instances, on images of each phase."""
-    torch.set_num_threads(1)  # of two, PyTorch ends where one computes within a mode that Python dispatches
+    torch.set_num_threads(1)  # with two, PyTorch 2.14 crashes under a dispatch mode
     method, data, epochs = build(name)
     step, counts = method.training_step, {}  # type: ignore[var-annotated]
 

@@ -53,7 +53,7 @@ class Method(CardedModule):
         """Predictions of the last evaluation of each stage, `val` and `test`: every row of the split once."""
         self.scores: dict[str, dict[str, Scores]] = {}
         """Scores of the last evaluation by stage, role and metric, in double precision."""
-        self._losses: dict[str, tuple[Tensor, int]] = {}
+        self._losses: dict[str, tuple[Tensor | float, int]] = {}
         """Sum over the rows of this epoch, and their number, by name."""
 
     # ---- what a method says of itself
@@ -138,11 +138,11 @@ class Method(CardedModule):
         """Log the training loss of a role as `loss/ROLE`, and its terms as `terms/ROLE_TERM`.
 
         Means over the epoch, of what all ranks know: the loss of the whole step. They are handed to Lightning once an
-        epoch, since `log` costs as much as a step of a small network.
+        epoch: its `log` takes processor time in every step.
         """
         values = {f"loss/{role}": loss} | {f"terms/{role}_{name}": term for name, term in terms.items()}
         for name, value in values.items():
-            total, rows = self._losses.get(name, (torch.zeros((), device=loss.device), 0))
+            total, rows = self._losses.get(name, (0.0, 0))
             self._losses[name] = total + value.detach().float() * batch_size, rows + batch_size
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
