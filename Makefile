@@ -23,7 +23,7 @@ endif
 	$(PYTHON) -m pip install --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-demo: $(READY) ## WENO on slides made here, end to end, in a minute and a half
+demo: $(READY) ## WENO on slides made here, end to end, in one to two minutes
 	$(PYTHON) -m kd_mil.run experiment=weno_transport data=synthetic_slides aggregator=dsmil optimizer.lr=5e-4 \
 		method.instance_score=validation trainer.max_epochs=10 loading.num_workers=2 paths.cache_dir=.cache/demo \
 		hydra.run.dir=runs/demo
