@@ -1,9 +1,10 @@
 """Softmax, sums and maxima over the bags of a packed batch; the only place that knows how bags lie end to end.
 
 `sizes` (B,) int64 counts the instances of each bag, all at least 1 and N in all. Nothing here loops over instances, and
-on a GPU nothing but `kept_positions` waits for the device. One bag, and bags of one, go shorter ways, in which sizes
-are no data: they can be exported, with a number of instances that stays open (lengths are `shape[0]`; `len` would fix
-them). Values narrower than float32 are widened before anything is summed.
+on a GPU nothing waits for the device but `kept_positions` without a count, and `known_sizes` of several bags. One bag,
+and bags of one, go shorter ways, in which sizes are no data: they can be exported, with a number of instances that
+stays open (lengths are `shape[0]`; `len` would fix them). Values narrower than float32 are widened before anything is
+summed.
 """
 
 from collections.abc import Sequence
@@ -40,12 +41,20 @@ def per_instance(values: Tensor, sizes: Tensor, total: int) -> Tensor:
     return values.repeat_interleave(sizes, 0, output_size=total)
 
 
-def kept_positions(keep: Tensor) -> Tensor:
+def known_sizes(sizes: Tensor, total: int) -> list[int]:
+    """Sizes (B,) as numbers; of one bag, and of bags of one, without waiting for the device."""
+    if bags_of_one(sizes, total):
+        return [1] * total
+    return [total] if sizes.shape[0] == 1 else sizes.tolist()
+
+
+def kept_positions(keep: Tensor, count: int | None = None) -> Tensor:
     """Ascending positions (K,) int64 of the instances that a mask (N,) keeps.
 
-    K is known on the device alone: here, and nowhere else in a step with mining or masking, the host waits for it.
+    Without K as `count`, which a device alone may know, the host waits for it: here, and nowhere else in a step with
+    mining or masking.
     """
-    return keep.nonzero().squeeze(1)
+    return keep.nonzero().squeeze(1) if count is None else (~keep).argsort(stable=True)[:count]
 
 
 def segment_sum(values: Tensor, sizes: Tensor) -> Tensor:

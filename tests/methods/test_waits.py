@@ -14,10 +14,6 @@ ONCE_A_STEP = "models/segments.py:kept_positions: aten.nonzero"
 """How many instances mining and masking leave is known on the device alone."""
 PLACES = {
     "dmkd_style": ("methods/weno/correction.py", "methods/weno/feedback.py", "methods/base/method.py"),
-    "mil_dtfd": ("models/aggregators/dtfd.py",),
-    "d2l": ("methods/distill_to_label/vat.py",),
-    "d2l_norm": ("methods/distill_to_label/vat.py", "methods/distill_to_label/bag_classifier.py"),
-    "low_magnification": ("methods/resolution/table_teacher.py", "methods/base/method.py"),
     "resolution_kd": ("methods/resolution/pair_augment.py",),
 }
 """Files whose sizes are random or of values: they wait in every step, and are known to."""
@@ -45,6 +41,25 @@ def test_a_step_waits_nowhere(name, monkeypatch):
     assert not elsewhere
     assert most
     assert max(most) <= 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["mil", "d2l", "ins", "supervised", "ifkd", "cam", "unet_supervised"])
+def test_pytorch_sees_no_wait_either(name):
+    method, data, epochs = build(name)
+    step = method.training_step
+
+    def watched(*args):
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            return step(*args)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    method.training_step = watched
+    validated = name.startswith("d2l") or name not in METHODS
+    trainer = fit(method, data, epochs=epochs, accelerator="cuda", limit_val_batches=1.0 if validated else 0)
+    assert trainer.current_epoch == epochs
 
 
 def test_what_waits_is_found():

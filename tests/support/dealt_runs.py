@@ -122,7 +122,11 @@ METHODS: dict[str, Any] = {
     "d2l": partial(
         DistillToLabel, **picture_parts() | {"encoder": CONVOLUTIONS} | DISTILLING, vat=VAT(mode="adversarial")
     ),
-    "d2l_norm": partial(DistillToLabel, **picture_parts() | DISTILLING, vat=VAT(norm="l2", subsets=2)),
+    "d2l_norm": partial(
+        DistillToLabel,
+        **picture_parts() | DISTILLING | {"kd": Distillation(negative_bags="zero")},
+        vat=VAT(norm="l2", subsets=2),
+    ),
     "sela_mil": partial(SeLaMIL, **picture_parts(), student_head=tiny_head()),
     "ins": partial(INS, **picture_parts(), student_head=tiny_head(), projection=6, queue=24, warm_up=1),
     "ins_features": partial(INS, **PROJECTED, student_head=tiny_head(), projection=6, queue=24, warm_up=1),

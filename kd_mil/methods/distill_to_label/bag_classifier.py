@@ -46,16 +46,18 @@ class BagClassifier(nn.Module):
             views: the bags.
             step: of which the instances are a share.
         """
+        sizes = torch.tensor(views.sizes).to(views.positions.device, non_blocking=True)
         if self.pointwise:
             with dealing(step) as deal:
                 features = deal.gather(self.encoder(instances))
-            return self.aggregator(features[views.positions], views.sizes)
-        counts, of_views = views.sizes.view(len(views.names), -1).sum(1).tolist(), []
+            return self.aggregator(features[views.positions], sizes)
+        bags, of_views = len(views.sizes) // len(views.names), []
+        counts = [sum(views.sizes[first : first + bags]) for first in range(0, len(views.sizes), bags)]
         for positions in views.positions.split(counts):
             view, own = step.take(positions)
             with dealing(view) as deal:
                 of_views.append(deal.gather(self.encoder(instances[own.to(instances.device)])))
-        return self.aggregator(torch.cat(of_views), views.sizes)
+        return self.aggregator(torch.cat(of_views), sizes)
 
 
 def first_bags(output: MILOutput, bags: int, instances: int) -> MILOutput:

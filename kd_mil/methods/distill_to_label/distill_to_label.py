@@ -26,7 +26,7 @@ from kd_mil.methods.distill_to_label.losses import consistency, divergence, entr
 from kd_mil.methods.distill_to_label.vat import VAT
 from kd_mil.methods.distill_to_label.weights import Distillation
 from kd_mil.models.outputs import MILOutput, Prediction
-from kd_mil.models.segments import per_instance, segment_mean, segment_sum
+from kd_mil.models.segments import known_sizes, per_instance, segment_mean, segment_sum
 
 Terms = dict[str, Tensor]
 
@@ -162,15 +162,16 @@ class DistillToLabel(BagMethod):
         vat, step = self.vat, bags.share or WHOLE
         with dealing(step):
             clean = self.preprocess(bags.instances, bags.sizes)
-        pixels, noise_owners, perturbed = [(step, clean)], None, "perturbation" in vat.weights
+        sizes, noise_counts = known_sizes(bags.sizes, len(bags.instance_ids)), None
+        pixels, perturbed = [(step, clean)], "perturbation" in vat.weights
         if "noise" in vat.weights:
-            noise, noise_owners = vat.noise(clean, bags.sizes)
+            noise, noise_counts = vat.noise(clean, sizes)
             of_noise = step.alike(len(noise))
             pixels.append((of_noise, of_noise.own(noise)))
         if perturbed:
             moved = vat.perturb(clean, lambda values: self.teacher(values, bags.sizes, step).bag_logits, step)
             pixels.append((step, moved))
-        views = vat.views(bags.sizes, noise_owners, perturbed)
+        views = vat.views(sizes, noise_counts, perturbed)
         everything, own = step.joined(pixels)
         output = self.teacher.classify_views(own, views, everything)
         by_view = list(zip(views.names, output.bag_logits.split(len(bags.sizes)), strict=True))
@@ -196,7 +197,7 @@ class DistillToLabel(BagMethod):
         student, instances = self.student.read(features, bags.sizes)
         from_teacher = self._divergence(teacher_instances, instances)
         if self.kd.negative_bags == "zero":
-            known = bags.labels.repeat_interleave(bags.sizes) == 0
+            known = per_instance(bags.labels, bags.sizes, len(instances)) == 0
             from_teacher = torch.where(known, -instances.log_softmax(1)[:, 0], from_teacher)
         return {
             "label": self.label_loss(student, bags),

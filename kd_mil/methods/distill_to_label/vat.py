@@ -3,9 +3,10 @@
 VAT(delta=0.05).perturb(clean, bag_logits)  # (N, ...), each instance moved within its ball
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ from kd_mil.core.errors import UserError
 from kd_mil.core.machine.batch_statistics import memory_format
 from kd_mil.core.machine.dealing import dealing, draw_rows
 from kd_mil.core.machine.shares import WholeStep
-from kd_mil.models.segments import segment_ids
+from kd_mil.models.segments import kept_positions, segment_ids
 
 TINY_STEP = 1e-2
 """Share of delta at which the adversarial direction is measured."""
@@ -25,8 +26,8 @@ class PackedViews(NamedTuple):
 
     positions: Tensor
     """(M,) int64."""
-    sizes: Tensor
-    """(V * B,) int64, view after view, in each the B bags."""
+    sizes: list[int]
+    """Of V * B bags, view after view, in each the B bags."""
     names: tuple[str, ...]
     """(V,) `clean`, `noise`, `perturbation`, `subset`, `subset`, ..."""
 
@@ -106,13 +107,12 @@ class VAT(nn.Module):
         }
         return {"label": self.label_weight} | {name: weight for name, weight in disturbed.items() if weight > 0}
 
-    def noise(self, clean: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise instances for each bag: (M, ...) uniform in the range of the data, and (M,) the bag each is for."""
-        counts = (self.noise_ratio * sizes).round().long().clamp_min(1)
-        owners = segment_ids(counts, int(counts.sum()))
-        uniform = torch.rand(len(owners), *clean.shape[1:], dtype=clean.dtype, device=clean.device)
+    def noise(self, clean: Tensor, sizes: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """Noise instances (M, ...), uniform in the range of the data, bag after bag, and how many each bag has."""
+        counts = [max(1, count) for count in rounded_shares(self.noise_ratio, sizes)]
+        uniform = torch.rand(sum(counts), *clean.shape[1:], dtype=clean.dtype, device=clean.device)
         low, high = self._per_value(self.low, clean), self._per_value(self.high, clean)
-        return low + (high - low) * uniform, owners
+        return low + (high - low) * uniform, counts
 
     def perturb(self, clean: Tensor, bag_logits: Callable[[Tensor], Tensor], step: WholeStep | None = None) -> Tensor:
         """The instances (N, ...), each moved within its ball.
@@ -143,45 +143,57 @@ class VAT(nn.Module):
         )
         return direction / root_mean_square(direction) * depth ** (1 / clean[0].numel())
 
-    def subset(self, sizes: Tensor, total: int) -> tuple[Tensor, Tensor]:
-        """Random subsets without replacement: ascending positions (M,) in the packed batch, and sizes (B,)."""
-        kept = torch.minimum((self.keep_ratio * sizes).round().long(), sizes - 1).clamp_min(1)
-        owners, starts = segment_ids(sizes, total), sizes.cumsum(0) - sizes
-        shuffled = torch.rand(total, device=sizes.device).argsort()
+    def subset(self, sizes: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """Random subsets without replacement: ascending positions (M,) in the packed batch, and their sizes."""
+        shares = zip(rounded_shares(self.keep_ratio, sizes), sizes, strict=True)
+        kept = [max(1, min(share, size - 1)) for share, size in shares]
+        total, lengths, left = sum(sizes), self._of_bags(sizes), self._of_bags(kept)
+        owners, starts = segment_ids(lengths, total), lengths.cumsum(0) - lengths
+        shuffled = torch.rand(total, device=lengths.device).argsort()
         shuffled = shuffled[owners[shuffled].argsort(stable=True)]  # bag after bag, shuffled within
-        rank = torch.arange(total, device=sizes.device) - starts[owners]
-        return shuffled[rank < kept[owners]].sort().values, kept
+        rank = torch.arange(total, device=lengths.device) - starts[owners]
+        return shuffled[kept_positions(rank < left[owners], sum(kept))].sort().values, kept
 
-    def views(self, sizes: Tensor, noise_owners: Tensor | None, perturbed: bool) -> PackedViews:
+    def views(self, sizes: Sequence[int], noise_counts: Sequence[int] | None, perturbed: bool) -> PackedViews:
         """Pack all views of the bags, to go through an aggregator at once.
 
         Args:
-            sizes: (B,) of the clean bags, N instances in all.
-            noise_owners: (M,) bag of each noise instance, None without noise.
+            sizes: of the B clean bags, N instances in all.
+            noise_counts: noise instances of each bag, None without noise.
             perturbed: whether there are perturbed instances.
         """
-        total = int(sizes.sum())
-        clean, owners = torch.arange(total, device=sizes.device), segment_ids(sizes, total)
-        parts, view_sizes, names = [clean], [sizes], ["clean"]
-        noises = 0 if noise_owners is None else len(noise_owners)
-        if noise_owners is not None:
+        total, owners = sum(sizes), segment_ids(self._of_bags(sizes), sum(sizes))
+        clean = torch.arange(total, device=owners.device)
+        parts, view_sizes, names, noises = [clean], [*sizes], ["clean"], 0
+        if noise_counts is not None:
+            noises = sum(noise_counts)
+            noise_owners = segment_ids(self._of_bags(noise_counts), noises)
             parts.append(torch.cat([owners, noise_owners]).argsort(stable=True))  # noise at the end of its bag
-            view_sizes.append(sizes + noise_owners.bincount(minlength=len(sizes)))
+            view_sizes += [size + more for size, more in zip(sizes, noise_counts, strict=True)]
             names.append("noise")
         if perturbed:
             parts.append(total + noises + clean)
-            view_sizes.append(sizes)
+            view_sizes += sizes
             names.append("perturbation")
         for _ in range(self.subsets if self.entropy_weight > 0 else 0):
-            positions, kept = self.subset(sizes, total)
+            positions, kept = self.subset(sizes)
             parts.append(positions)
-            view_sizes.append(kept)
+            view_sizes += kept
             names.append("subset")
-        return PackedViews(torch.cat(parts), torch.cat(view_sizes), tuple(names))
+        return PackedViews(torch.cat(parts), view_sizes, tuple(names))
+
+    def _of_bags(self, counts: Sequence[int]) -> Tensor:
+        """Counts as (B,) int64 beside the data."""
+        return torch.tensor(counts).to(self.low.device, non_blocking=True)
 
     @staticmethod
     def _per_value(by_channel: Tensor, like: Tensor) -> Tensor:
         return by_channel.to(like.dtype).view(-1, *[1] * (like.dim() - 2))
+
+
+def rounded_shares(ratio: float, sizes: Sequence[int]) -> list[int]:
+    """A share of each size, rounded half to even, in single precision as PyTorch multiplies whole numbers."""
+    return np.rint(np.float32(ratio) * np.asarray(sizes, np.float32)).astype(int).tolist()
 
 
 def adversarial_gradient(clean: Tensor, move: Tensor, bag_logits: Callable[[Tensor], Tensor]) -> Tensor:

@@ -19,6 +19,7 @@ from kd_mil.models.outputs import MILOutput
 from kd_mil.models.segments import (
     at_least_float32,
     bags_of_one,
+    known_sizes,
     multiply,
     segment_ids,
     segment_ranks,
@@ -179,4 +180,5 @@ def deal(sizes: Tensor, total: int, pseudo_bags: int, shuffle: bool) -> tuple[Te
     key = torch.rand(total, device=sizes.device) if shuffle else -torch.arange(total, device=sizes.device)
     count = sizes.clamp_max(pseudo_bags)
     group = segment_ranks(key, sizes) % count[owner] + (count.cumsum(0) - count)[owner]
-    return group.argsort(stable=True), group.bincount(minlength=int(count.sum())), count
+    pseudo_sizes = sizes.new_zeros(sum(min(size, pseudo_bags) for size in known_sizes(sizes, total)))
+    return group.argsort(stable=True), pseudo_sizes.index_add(0, group, torch.ones_like(group)), count
