@@ -30,10 +30,8 @@ from kd_mil.core.version import __version__
 from kd_mil.data.changes import refuse_changed_data
 from kd_mil.data.distillation_data import DistillationData
 from kd_mil.jobs.before_training import check_before_training, check_together, choose_monitor
-from kd_mil.jobs.teach import teach
 from kd_mil.methods.base.bag_targets import train_on_bags
 from kd_mil.methods.base.method import Method
-from kd_mil.prediction.slide_cost import measured_costs
 from kd_mil.training.final_table import print_results, show_finished
 from kd_mil.training.keep_time import KeepTime
 from kd_mil.training.results import log_hyperparameters, measured_while_training
@@ -64,7 +62,7 @@ def main(config: DictConfig) -> float | None:
         refuse_changed_data(directory / "splits.csv", pd.DataFrame(data.split_rows()))
     if record.finished:
         return show_finished(record)
-    teach(data, plain)
+    ask_teacher(data, plain)
     L.seed_everything(config.seed, workers=True, verbose=False)  # whether slides had to be read or predicted first
     method = built(new_method, data, plain)
     choose_monitor(config, method, of_cases=getattr(data, "reported_cases", None) is not None)
@@ -87,7 +85,7 @@ def main(config: DictConfig) -> float | None:
     epochs = trainer.current_epoch
     metrics = evaluate(trainer, method, data)
     if trainer.is_global_zero:
-        metrics |= measured_costs(method, data, config.cost_of)
+        metrics |= costs_of_slides(method, data, config.cost_of)
         best = best_checkpoint(trainer)
         tested_epoch = read_checkpoint(best)["epoch"] + 1
         metrics |= measured_while_training(trainer, tested_epoch)
@@ -118,6 +116,23 @@ def check_compilation(trainer: Mapping[str, Any]) -> None:
             "trainer.compile=true: for trainer.devices=1 alone, ranks look at each other's rows; leave it out"
         )
     require_compiler(on_gpu=trainer["accelerator"] != "cpu" and torch.cuda.is_available())
+
+
+def ask_teacher(data: DistillationData, plain: Mapping[str, Any]) -> None:
+    """Let the trained model that the data name, if they do, predict what the run learns from."""
+    if getattr(data, "teacher", None) is not None:
+        from kd_mil.jobs.teach import teach  # and all that reads slides, which other runs start without
+
+        teach(data, plain)
+
+
+def costs_of_slides(method: Method, data: DistillationData, count: int) -> dict[str, float]:
+    """`measured_costs` of so many test slides."""
+    if count == 0:
+        return {}
+    from kd_mil.prediction.slide_cost import measured_costs
+
+    return measured_costs(method, data, count)
 
 
 def built(new_method: Any, data: DistillationData, plain: dict[str, Any]) -> Method:

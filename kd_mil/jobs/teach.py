@@ -25,20 +25,18 @@ AS_TRAINED = dict.fromkeys(("mpp", "mpp_override", "backend", "outlines", "insta
 
 
 def teach(data: Any, plain: Mapping[str, Any]) -> None:
-    """Predict the training slides with `data.teacher`, if the data have one, and hand the tables to the data.
+    """Predict the training slides with `data.teacher`, and hand the tables to the data.
 
     Slides that stand there from an earlier run are not predicted again; processes of one machine take turns.
 
     Args:
-        data: a data module; one with a `teacher` also has `to_teach`, `role`, `cache_dir` and `teach`.
+        data: a data module with `teacher`, `to_teach`, `role`, `cache_dir` and `teach`.
         plain: the configuration of the run.
 
     Raises:
         UserError: no such checkpoint, one of another kind of method or trained on features, one that was trained on
             slides that are held out here, or a slide that cannot be predicted: what a student is taught must be whole.
     """
-    if getattr(data, "teacher", None) is None:
-        return
     path = checkpoint_path(data.teacher)
     method, card = load_method(path)
     workers = plain["loading"]["num_workers"]

@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-import timm
 import torch
 from huggingface_hub import constants, errors
 from safetensors.torch import load_file
@@ -39,6 +38,8 @@ def create_model(name: str, pretrained: bool, **options: Any) -> nn.Module:
         OSError, RuntimeError, ValueError: no such model, or weights out of reach.
         UserError: weights of another architecture.
     """
+    import timm  # half a second, which runs on other networks spare
+
     ours = pretrained and name.startswith((HUB, FOLDER))
     with reachable_hub(asking=pretrained or name.startswith(HUB)):
         network = timm.create_model(name, pretrained=pretrained and not ours, **options)

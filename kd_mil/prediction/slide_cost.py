@@ -33,10 +33,8 @@ def measured_costs(method: Any, data: Any, count: int) -> dict[str, float]:
     Args:
         method: trained, on its device.
         data: set up.
-        count: test slides or images, the first ones; 0 measures nothing.
+        count: at least 1 test slide or image, the first ones.
     """
-    if count == 0:
-        return {}
     calls = calls_of(method, data, count)
     method.eval()
     with torch.inference_mode():
