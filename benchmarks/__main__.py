@@ -36,6 +36,7 @@ BENCHMARKS = (
     "published_implementations",
     "feature_store",
     "cohort",
+    "commands",
     "start_up",
     "slow_places",
     "operations",
@@ -54,8 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmarks asked for, one JSON file each."""
     options = parse(arguments)
     torch.set_num_threads(options.threads)
+    commit = git_commit()  # before the first record is written, which is a change
     for name in options.only:
-        record = {"benchmark": name, "quick": options.quick} | circumstances(arguments)
+        record = {"benchmark": name, "quick": options.quick} | circumstances(commit, arguments)
         start = time.monotonic()
         record |= importlib.import_module(f"benchmarks.{name}").run(options.quick)
         record["seconds"] = round(time.monotonic() - start, 1)
@@ -82,13 +84,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def circumstances(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+def circumstances(commit: str | None, arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """When, where and with what a benchmark runs."""
     given = sys.argv[1:] if arguments is None else arguments
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python", "-m", "benchmarks", *given]),
-        "git_commit": git_commit(),
+        "git_commit": commit,
         "versions": {"kd_mil": __version__, "python": platform.python_version()}
         | {name: version(name) for name in PACKAGES},
         "machine": machine_facts(),

@@ -39,9 +39,15 @@ def run(quick: bool) -> dict[str, Any]:
         "title": "Operations and waits of a training step",
         "note": "Medians over the steps of a kind. Waits: where the host would wait for a GPU, the most in one step.",
         "columns": COLUMNS,
-        "rows": [row for name in (QUICK if quick else RUNS) for row in in_fresh_process(counted_run, name)["rows"]],
+        "rows": [row for name in (QUICK if quick else RUNS) for row in rows_of(name)],
         "goals": [],
     }
+
+
+def rows_of(name: str) -> list[dict[str, Any]]:
+    """Of one run, in a process of its own: a row that says so where it died."""
+    found = in_fresh_process(counted_run, name)
+    return found.get("rows") or [{"run": name, "step": found["error"]}]
 
 
 def counted_run(name: str) -> dict[str, Any]:
