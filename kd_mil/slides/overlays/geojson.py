@@ -148,7 +148,7 @@ def write_geojson(path: Path, features: Iterable[Feature]) -> None:
 
     It is compressed if its name ends in `.gz`. The same features give the same bytes.
     """
-    encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+    encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
     with atomic_path(path) as temporary, temporary.open("wb") as raw:
         packed = (
             gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) if path.suffix == ".gz" else nullcontext(raw)
