@@ -162,13 +162,12 @@ class DistillToLabel(BagMethod):
         vat, step = self.vat, bags.share or WHOLE
         with dealing(step):
             clean = self.preprocess(bags.instances, bags.sizes)
-        sizes, noise_counts = known_sizes(bags.sizes, len(bags.instance_ids)), None
-        pixels, perturbed = [(step, clean)], "perturbation" in vat.weights
+        sizes, pixels, noise_counts = known_sizes(bags.sizes, len(bags.instance_ids)), [(step, clean)], None
         if "noise" in vat.weights:
             noise, noise_counts = vat.noise(clean, sizes)
             of_noise = step.alike(len(noise))
             pixels.append((of_noise, of_noise.own(noise)))
-        if perturbed:
+        if perturbed := "perturbation" in vat.weights:
             moved = vat.perturb(clean, lambda values: self.teacher(values, bags.sizes, step).bag_logits, step)
             pixels.append((step, moved))
         views = vat.views(sizes, noise_counts, perturbed)
@@ -197,8 +196,8 @@ class DistillToLabel(BagMethod):
         student, instances = self.student.read(features, bags.sizes)
         from_teacher = self._divergence(teacher_instances, instances)
         if self.kd.negative_bags == "zero":
-            known = per_instance(bags.labels, bags.sizes, len(instances)) == 0
-            from_teacher = torch.where(known, -instances.log_softmax(1)[:, 0], from_teacher)
+            labels = per_instance(bags.labels, bags.sizes, len(instances))
+            from_teacher = torch.where(labels == 0, -instances.log_softmax(1)[:, 0], from_teacher)
         return {
             "label": self.label_loss(student, bags),
             "bag": self._divergence(teacher.bag_logits, student.bag_logits).mean(),
