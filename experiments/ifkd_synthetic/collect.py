@@ -168,7 +168,9 @@ def line(name: str, runs: dict[int, Run], role: str) -> dict[str, Any]:
     return {
         "line": name,
         "seeds": list(runs),
-        "overrides": [[text for text in record["overrides"] if "hydra." not in text] for record in records],
+        "overrides": [
+            [text for text in record["overrides"] if not text.startswith(("hydra.", "paths."))] for record in records
+        ],
         "git_commits": sorted({record["git_commit"] for record in records}),
         "data_fingerprints": sorted({record["data_fingerprint"] for record in records}),
         "versions": records[0]["versions"],
