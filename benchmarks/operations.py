@@ -39,15 +39,21 @@ def run(quick: bool) -> dict[str, Any]:
         "title": "Operations and waits of a training step",
         "note": "Medians over the steps of a kind. Waits: where the host would wait for a GPU, the most in one step.",
         "columns": COLUMNS,
-        "rows": [row for name in (QUICK if quick else RUNS) for row in rows_of(name)],
+        "rows": [row for name in (QUICK if quick else RUNS) for row in counted(name)],
         "goals": [],
     }
 
 
-def rows_of(name: str) -> list[dict[str, Any]]:
-    """Of one run, in a process of its own: a row that says so where it died."""
+def counted(name: str) -> list[dict[str, Any]]:
+    """Rows of a run, in a process of its own.
+
+    Raises:
+        RuntimeError: the process died.
+    """
     found = in_fresh_process(counted_run, name)
-    return found.get("rows") or [{"run": name, "step": found["error"]}]
+    if "error" in found:
+        raise RuntimeError(f"{name}: {found['error']}")
+    return found["rows"]
 
 
 def counted_run(name: str) -> dict[str, Any]:

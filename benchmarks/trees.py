@@ -32,7 +32,14 @@ def environment(tree: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": f"{tree}{os.pathsep}{ROOT}", "PYTHONSAFEPATH": "1"}
 
 
-def process(tree: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run Python on some words."""
+def process(tree: Path, *words: str, code: int = 0) -> str:
+    """Run Python on some words, and return what it prints.
+
+    Raises:
+        RuntimeError: another exit code.
+    """
     command = [sys.executable, *words]
-    return subprocess.run(command, env=environment(tree), capture_output=True, text=True, check=False)
+    found = subprocess.run(command, env=environment(tree), capture_output=True, text=True, check=False)
+    if found.returncode != code:
+        raise RuntimeError(f"{' '.join(words)} in {tree} left with {found.returncode}: {found.stderr}")
+    return found.stdout

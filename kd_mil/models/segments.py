@@ -51,8 +51,8 @@ def known_sizes(sizes: Tensor, total: int) -> list[int]:
 def kept_positions(keep: Tensor, count: int | None = None) -> Tensor:
     """Ascending positions (K,) int64 of the instances that a mask (N,) keeps.
 
-    Without K as `count`, which a device alone may know, the host waits for it: here, and nowhere else in a step with
-    mining or masking.
+    `count` is K where the host knows it; without it the host waits for the device, in a step with mining or masking
+    here alone.
     """
     return keep.nonzero().squeeze(1) if count is None else (~keep).argsort(stable=True)[:count]
 

@@ -102,3 +102,14 @@ def test_the_parent_of_a_sweep(answers):
     code, said = without_slow_libraries(answers[" ".join(LINES[-1])])
     assert code == 2
     assert said.count("holds a run of another configuration") == 4, "of each point when it is met, and in the summary"
+
+
+@pytest.mark.slow
+def test_a_run_on_other_data_imports_nothing_of_slides():
+    code = (
+        "import sys, kd_mil.jobs.run, kd_mil.models.segmenters.vgg; print(*{one.split('.')[0] for one in sys.modules})"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert "lightning" in result.stdout.split()
+    assert not {"timm", "pydicom", "openslide", "tifffile", "shapely"} & set(result.stdout.split())

@@ -17,6 +17,8 @@ PLACES = {
     "resolution_kd": ("methods/resolution/pair_augment.py",),
 }
 """Files whose sizes are random or of values: they wait in every step, and are known to."""
+ON_GPU = ("mil", "mil_dtfd", "d2l", "d2l_norm", "ins", "supervised", "ifkd", "cam", "unet_supervised")
+"""Methods whose steps wait nowhere."""
 ONCE_AN_EPOCH = ("weno_transport", "sela_mil")
 """Labels of a whole epoch are made within its first step."""
 
@@ -44,7 +46,7 @@ def test_a_step_waits_nowhere(name, monkeypatch):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("name", ["mil", "d2l", "ins", "supervised", "ifkd", "cam", "unet_supervised"])
+@pytest.mark.parametrize("name", ON_GPU)
 def test_pytorch_sees_no_wait_either(name):
     method, data, epochs = build(name)
     step = method.training_step

@@ -6,6 +6,8 @@ from torch.autograd import gradcheck
 
 from kd_mil.models import segments
 from kd_mil.models.segments import (
+    kept_positions,
+    known_sizes,
     segment_argmax,
     segment_dot,
     segment_ids,
@@ -185,3 +187,14 @@ def test_one_large_bag_sums_to_one():
         found = segment_softmax(values, torch.tensor([50_000])).double()
         torch.testing.assert_close(found.sum(0), torch.ones_like(found.sum(0)), rtol=0, atol=1e-6)
         torch.testing.assert_close(found, values.double().softmax(0), rtol=1e-5, atol=0)
+
+
+def test_sizes_are_known_as_numbers(sizes):
+    assert known_sizes(sizes, int(sizes.sum())) == sizes.tolist()
+
+
+@pytest.mark.parametrize("kept", [[], [0], [1, 2, 6], list(range(7))])
+def test_positions_of_a_known_number_are_those_that_are_looked_for(kept):
+    keep = torch.zeros(7, dtype=torch.bool)
+    keep[kept] = True
+    assert kept_positions(keep).tolist() == kept_positions(keep, len(kept)).tolist() == kept
