@@ -60,6 +60,7 @@ LINES = (
             ("pasted, output alone", "pasted_output"),
             ("pasted, 68 epochs after 34, roles switched where better", "pasted_switched"),
             ("pasted, 102 epochs after 34, roles switched every 34", "pasted_periodic"),
+            ("pasted, 102 epochs after 34, no switch", "pasted_never"),
             ("vgg, weights of maps .2 .2 .6, pasted", "vgg_deep_pasted"),
             ("swin", "swin_long_student"),
             ("Dice", "dice_long_student"),
@@ -137,11 +138,18 @@ DIFFERENCES = (
         )
     ),
     *(
-        (f"{name} - pasted stage one for 136", (folder, "student"), ("longest_teacher_pasted", "teacher"))
+        (f"{name} - pasted stage one for {epochs}", (folder, "student"), (stage_one, "teacher"))
+        for epochs, stage_one in ((68, "long_teacher_pasted"), (136, "longest_teacher_pasted"))
         for name, folder in (
             ("pasted, roles switched every 34", "pasted_periodic"),
             ("pasted, roles switched where better", "pasted_switched"),
+            ("pasted, 102 epochs, no switch", "pasted_never"),
         )
+    ),
+    (
+        "pasted, roles switched every 34 - no switch, as long",
+        ("pasted_periodic", "student"),
+        ("pasted_never", "student"),
     ),
     ("pasted, roles switched every 34 - OEEM-style", ("pasted_periodic", "student"), ("oeem", "student")),
     ("pasted, roles switched every 34 - OAA-style", ("pasted_periodic", "student"), ("oaa", "student")),

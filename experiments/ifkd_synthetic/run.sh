@@ -57,6 +57,8 @@ for seed in $seeds; do
   # shellcheck disable=SC2086
   run pasted_periodic $switched trainer.max_epochs=136 method.switch.rule=periodic method.switch.first=34 method.switch.period=34
   # shellcheck disable=SC2086
+  run pasted_never $switched trainer.max_epochs=136 method.switch.rule=never
+  # shellcheck disable=SC2086
   run vgg_deep_pasted $long segmenter=vgg_mil_small "segmenter.fusion_weights=[0.2,0.2,0.6]" method.paste=0.7
   # shellcheck disable=SC2086
   run pasted_switched $switched trainer.max_epochs=102 method.switch.rule=if_better method.switch.first=34 method.switch.period=34
