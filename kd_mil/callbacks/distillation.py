@@ -97,12 +97,22 @@ def _joined(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
 
 def montage_figure(images: Tensor, title: str, columns: int = 12) -> Figure:
     """Images (K, C, H, W) uint8 or float in [0, 1] on a grid."""
-    rows = -(-len(images) // columns)
+    grid = montage(images, columns).permute(1, 2, 0).numpy()
+    rows, white = -(-len(images) // columns), 1.0 if images.is_floating_point() else 255
     figure = Figure(figsize=(columns * 0.7, rows * 0.7 + 0.4), layout="constrained")
     figure.suptitle(title)
-    for position, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
-        axes.axis("off")
-        if position < len(images):
-            pixels = images[position].permute(1, 2, 0).numpy()
-            axes.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray")
+    axes = figure.subplots()  # one for all: 48 would take a second to lay out
+    axes.axis("off")
+    axes.imshow(grid.squeeze(-1) if grid.shape[-1] == 1 else grid, cmap="gray", vmin=0, vmax=white)
     return figure
+
+
+def montage(images: Tensor, columns: int) -> Tensor:
+    """Images (K, C, H, W) row after row on white (C, ...), a sixteenth of their height apart."""
+    count, channels, height, width = images.shape
+    gap, rows = max(1, height // 16), -(-count // columns)
+    white = 1 if images.is_floating_point() else 255
+    places = images.new_full((rows * columns, channels, height + gap, width + gap), white)
+    places[:count, :, :height, :width] = images
+    by_row = places.view(rows, columns, channels, height + gap, width + gap).permute(2, 0, 3, 1, 4)
+    return by_row.reshape(channels, rows * (height + gap), columns * (width + gap))

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from kd_mil.callbacks.distillation import DistillationMonitor, montage_figure
+from kd_mil.callbacks.distillation import DistillationMonitor, montage, montage_figure
 from kd_mil.data.bags import Bags
 from kd_mil.methods.base.attention_memory import AttentionMemory
 from tests.support.stand_ins import Method, events, trainer_of
@@ -98,6 +98,14 @@ def test_methods_without_memory_or_mining_are_left_alone(bags, tmp_path):
 
 
 def test_montage_has_a_place_for_every_image():
-    figure = montage_figure(torch.zeros(14, 1, 8, 8, dtype=torch.uint8), "title", columns=12)
-    assert len(figure.axes) == 24
-    assert sum(bool(axes.images) for axes in figure.axes) == 14
+    """Three images on two columns: row after row, white between and where there is none."""
+    images = torch.tensor([10, 20, 30], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 1, 2, 2)
+    edge = [255] * 3
+    expected = [[10, 10, 255, 20, 20, 255], [10, 10, 255, 20, 20, 255], [*edge, *edge]]
+    expected += [[30, 30, 255, *edge], [30, 30, 255, *edge], [*edge, *edge]]
+    assert montage(images, columns=2)[0].tolist() == expected
+    [axes] = montage_figure(images, "title", columns=2).axes
+    assert axes.images[0].get_array().shape == (6, 6)
+    colours = montage_figure(torch.rand(2, 3, 4, 4), "title").axes[0].images[0].get_array()
+    assert colours.shape == (5, 60, 3)
+    assert colours[4].min() == 1
