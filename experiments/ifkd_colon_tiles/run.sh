@@ -11,4 +11,4 @@ run() {
 run gm_bce experiment=ifkd_synthetic method.teacher_epochs=8 trainer.max_epochs=24
 run teacher_gm_bce experiment=ifkd_synthetic method.teacher_epochs=null trainer.max_epochs=24
 run cam experiment=cam_baseline segmenter=lite0_mil preprocess=tissue trainer.max_epochs=24
-run unet experiment=unet_supervised segmenter.name=tf_efficientnet_lite0 segmenter.pretrained=true method.augment=true trainer.max_epochs=24
+run unet experiment=unet_supervised segmenter.name=tf_efficientnet_lite0 segmenter.pretrained=true method.augment=true trainer.max_epochs=8
