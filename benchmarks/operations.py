@@ -62,14 +62,14 @@ def counted_run(name: str) -> dict[str, Any]:
     method, data, epochs = build(name)
     step, counts = method.training_step, {}  # type: ignore[var-annotated]
 
-    def counted(batch: Any, *more: Any) -> Any:
+    def watched(batch: Any, *more: Any) -> Any:
         with counted_waits() as waits, Operations() as operations:
             result = step(batch, *more)
         kind = f"{method.phase}, {type(batch).__name__}" if method.phase else type(batch).__name__
         counts.setdefault(kind, []).append((operations.count, sum(waits.lines.values())))
         return result
 
-    method.training_step = counted
+    method.training_step = watched
     validated = name.startswith("d2l") or name not in METHODS
     with mock.patch.object(segments, "FEW_INSTANCES", 10**9):  # as on a GPU, where nothing goes bag by bag
         fit(method, data, epochs=epochs, limit_val_batches=1.0 if validated else 0)
